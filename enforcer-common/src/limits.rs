@@ -1,0 +1,43 @@
+//! Bounds that size maps and loops. Whatever exceeds one is refused and said, never cut.
+
+/// Cgroups below which agents live.
+pub const ROOTS: usize = 4;
+/// Bytes of a root's path in the cgroup hierarchy.
+pub const ROOT_PATH: usize = 256;
+/// Bytes of a cgroup path that the `cgroup_mkdir` tracepoint carries (`TRACE_CGROUP_PATH_LEN`,
+/// kernel/cgroup/cgroup-internal.h). A longer one arrives cut, so it is never matched.
+pub const CGROUP_PATH: usize = 1024;
+/// Deepest level of the hierarchy at which a session's cgroup may lie.
+pub const SESSION_LEVEL: u32 = 12;
+/// Sessions that exist at one time.
+pub const SESSIONS: u32 = 16_384;
+/// Agents (principals) that have a policy.
+pub const AGENTS: u32 = 10_240;
+/// Policy images that are live or being replaced.
+pub const POLICIES: u32 = 2_048;
+/// Automata that one policy may be split into.
+pub const GROUPS: usize = 3;
+/// Address prefixes of all policies together.
+pub const PREFIXES: u32 = 262_144;
+/// Port ranges behind one address prefix.
+pub const PORT_RANGES: u32 = 1_024;
+/// Bytes of the arena that holds the automata. A power of two.
+pub const ARENA: usize = 1 << 25;
+/// Directories above an object. A deeper object cannot be told, so it is denied.
+pub const DEPTH: usize = 128;
+/// Mounts that a walk may cross.
+pub const MOUNTS: usize = 16;
+/// Bytes of one path component (`NAME_MAX`, include/uapi/linux/limits.h).
+pub const NAME: usize = 255;
+/// Bytes of a path in a ring record. A longer one is cut and flagged.
+pub const PATH: usize = 4096;
+/// Bytes of an agent's name, with its terminating zero.
+pub const AGENT_NAME: usize = 64;
+/// Programs that may prepare a session before it is armed.
+pub const EXECUTORS: u32 = 64;
+/// Labelled tasks outside every root.
+pub const STRAYS: u32 = 16_384;
+/// Bytes of the ring of decisions (denials, holds).
+pub const DECISION_RING: u32 = 1 << 22;
+/// Bytes of the ring of activity (sessions, executed programs).
+pub const ACTIVITY_RING: u32 = 1 << 20;

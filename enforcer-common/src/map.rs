@@ -1,0 +1,386 @@
+//! Keys and values of the maps. Each has a version or belongs to one that has, and room to grow;
+//! sizes are asserted, padding and invalid bit patterns are ruled out by the derives.
+
+use crate::limits::{AGENT_NAME, DEPTH, GROUPS, ROOT_PATH, ROOTS};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What the rules that match an object say, by tier (low, medium, high). A rule of tier critical
+/// is a deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Masks {
+    /// Operations that a rule of this tier allows.
+    pub allow: [u16; 3],
+    /// Operations that a rule of this tier leaves to a person.
+    pub hold: [u16; 3],
+    /// Operations that a rule denies.
+    pub deny: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// What each tier becomes in a session: all ones or zero per tier; neither means deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TierMap {
+    /// All ones where the tier runs by itself.
+    pub allow: [u16; 3],
+    /// All ones where the tier waits for a person.
+    pub hold: [u16; 3],
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What every hook looks at first: is the task below a root, and may this generation decide.
+///
+/// Mapped into the daemon: each field changes by one aligned write.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Gate {
+    /// Cgroups below which agents live. The first entry with level 0 ends the list.
+    pub root: [Root; ROOTS],
+    /// Labelled processes that were seen leaving and not seen coming back. While it is not zero,
+    /// tasks outside every root are asked for their label too.
+    pub strays: u64,
+    /// Generation of the programs that decide; others let the operation pass to those.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The image that maps cgroup paths to agents: id in the high half, slot in the low half.
+    pub matcher: u64,
+}
+
+/// One root. A stopped and restarted slice is a new cgroup: the id changes, the path does not.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Root {
+    /// Id of the cgroup (`cgroup_id()`, include/linux/cgroup.h), or 0 while it does not exist.
+    pub id: u64,
+    /// Depth below the hierarchy's root; 0 marks an unused entry.
+    pub level: u32,
+    /// [`ROOT_SHARED`] or 0.
+    pub flags: u32,
+}
+
+/// A child that no session claims is an outsider, not a governed task without rights.
+pub const ROOT_SHARED: u32 = 1;
+
+/// The path of a root in the cgroup hierarchy (`/agents.slice`), zero-filled: the key by which the
+/// program that follows its re-creation finds it.
+pub type RootPath = [u8; ROOT_PATH];
+
+/// Who made the pinned maps.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Meta {
+    /// [`crate::ABI_VERSION`] of the maps.
+    pub abi: u32,
+    /// Generation of the programs that were attached last.
+    pub generation: u32,
+    /// SHA-256 of the object that they come from.
+    pub object: [u8; 32],
+    /// The next [`Policy::id`], written before it is used: an id that a cache may still hold never
+    /// comes back.
+    pub next_policy: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Zero.
+    pub reserved: [u64; 10],
+}
+
+/// An agent: whose policy decides.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Agent {
+    /// 1, or 0 for a free entry.
+    pub version: u32,
+    /// Zero.
+    pub flags: u32,
+    /// The policy in force: id in the high half, slot in the low half. One aligned write switches it.
+    pub policy: u64,
+    /// The agent's id, zero-terminated.
+    pub name: [u8; AGENT_NAME],
+    /// Decisions that the ring could not take.
+    pub lost_decisions: u64,
+    /// Activity records that the ring could not take.
+    pub lost_activity: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+/// One run of an agent: a cgroup subtree.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Session {
+    /// 1, or 0 for a free entry.
+    pub version: u16,
+    /// [`SESSION_LAUNCHING`] and so on.
+    pub state: u16,
+    /// Entry of the agents map.
+    pub agent: u32,
+    /// Never repeats, so that a label of an ended session does not fit the slot's next one.
+    pub generation: u64,
+    /// The 128-bit id.
+    pub id: [u64; 2],
+    /// Id of the cgroup.
+    pub cgroup: u64,
+    /// What each tier becomes: one write changes the trust level.
+    pub tiers: TierMap,
+    /// Slot of the session that started this one, or [`NO_SESSION`].
+    pub parent: u32,
+    /// Zero.
+    pub flags: u32,
+    /// Nanoseconds of boot time at which the cgroup was bound.
+    pub bound_at: u64,
+    /// Nanoseconds of boot time of the entry point's exec, or 0.
+    pub armed_at: u64,
+    /// Zero.
+    pub reserved: [u64; 6],
+}
+
+/// Slot 0 of the sessions map is nobody's: whoever is governed without a session has no rights.
+pub const NO_SESSION: u32 = 0;
+/// Bound, but the entry point has not been executed.
+pub const SESSION_LAUNCHING: u16 = 1;
+/// The entry point has been executed. One way.
+pub const SESSION_ARMED: u16 = 2;
+
+/// A free session entry with an unguessable id that the kernel may give to a new cgroup.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SessionSeed {
+    /// Entry of the sessions map.
+    pub slot: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// See [`Session::generation`].
+    pub generation: u64,
+    /// The 128-bit id.
+    pub id: [u64; 2],
+    /// What each tier becomes at first.
+    pub tiers: TierMap,
+}
+
+/// What a task carries wherever it goes: its session, inherited by its children.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Label {
+    /// Entry of the sessions map.
+    pub slot: u32,
+    /// [`LABEL_LAUNCHING`] or 0.
+    pub flags: u32,
+    /// [`Session::generation`] of the session that was meant.
+    pub generation: u64,
+    /// The mount namespace at arming, in which names are read (an address, only ever compared).
+    pub mount_namespace: u64,
+}
+
+/// The task came from outside, runs a named executor and has not executed anything else yet.
+pub const LABEL_LAUNCHING: u32 = 1;
+
+/// A labelled process that lives outside every root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StrayKey {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// `start_boottime` of the group leader: thread group ids are reused.
+    pub started: u64,
+}
+
+/// An object of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FileId {
+    /// `s_dev` in the kernel's encoding: major << 20 | minor.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// A compiled policy.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Policy {
+    /// 1, or 0 for a free entry.
+    pub version: u16,
+    /// Automata in use, at most [`GROUPS`].
+    pub groups: u16,
+    /// Never reused while live.
+    pub id: u32,
+    /// [`MODE_ENFORCE`] or [`MODE_AUDIT`].
+    pub mode: u32,
+    /// Zero.
+    pub flags: u32,
+    /// State of each automaton after the leading slash: a byte offset in the arena.
+    pub start: [u32; GROUPS],
+    /// Zero.
+    pub reserved0: u32,
+    /// SHA-256 of the canonical policy.
+    pub digest: [u8; 32],
+    /// SHA-256 of the compiled tables.
+    pub image: [u8; 32],
+    /// Where the tables lie in the arena.
+    pub arena_base: u32,
+    /// How many bytes they take there.
+    pub arena_len: u32,
+    /// Zero.
+    pub reserved: [u64; 7],
+    /// Per automaton: byte → column of its row, as a byte offset (class × 4).
+    pub class: [[u16; 256]; GROUPS],
+}
+
+/// Verdicts are enforced.
+pub const MODE_ENFORCE: u32 = 1;
+/// Verdicts are recorded; only the floor is enforced.
+pub const MODE_AUDIT: u32 = 2;
+
+/// Bytes at the start of an automaton's row, before `next[class]`: its [`Masks`].
+pub const ROW_HEADER: u32 = 16;
+/// Bit 0 of a `next` word: every byte but `/` leads back to that state.
+pub const STATE_SETTLED: u32 = 1;
+
+/// Key of the longest-prefix table: a prefix length of [`NetKey::FIXED_BITS`] + address bits
+/// keeps policy, family and protocol exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NetKey {
+    /// [`Policy::id`].
+    pub policy: u32,
+    /// 4 or 6.
+    pub family: u8,
+    /// `IPPROTO_TCP` (6) or `IPPROTO_UDP` (17).
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// Network byte order; an IPv4 address in the first four bytes, the others zero.
+    pub address: [u8; 16],
+}
+
+impl NetKey {
+    /// Bits before the address.
+    pub const FIXED_BITS: u32 = 64;
+}
+
+/// Value of the longest-prefix table: where the prefix's port ranges lie. They already join what
+/// every shorter prefix of the same policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NetValue {
+    /// Byte offset of the first [`PortRange`] in the arena.
+    pub ranges: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// A range of ports. The ranges of one prefix are sorted and do not overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, included.
+    pub last: u16,
+    /// Index of the range among all of the policy's, for explaining a verdict.
+    pub index: u32,
+    /// What the rules say.
+    pub masks: Masks,
+}
+
+/// The automaton's states at a directory, remembered in its inode's storage. Valid while the
+/// kernel's rename and mount sequence counters are what they were.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CacheEntry {
+    /// Both sequence counters.
+    pub sequence: u64,
+    /// Mount and mount namespace, mixed.
+    pub place: u64,
+    /// States 0 and 1.
+    pub states: u64,
+    /// State 2 and the policy's id.
+    pub state_policy: u64,
+    /// Over the four words above: a torn entry is a miss.
+    pub check: u64,
+}
+
+/// The cache of one directory.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DirectoryCache {
+    /// Chosen by place and policy.
+    pub entry: [CacheEntry; 4],
+}
+
+/// One path component on the way down.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Component {
+    /// Kernel address of the name.
+    pub name: u64,
+    /// Bytes of the name.
+    pub len: u64,
+    /// States after the component and its slash.
+    pub states: [u32; 4],
+}
+
+/// A task's working memory: programs can be preempted, so it must not belong to a CPU.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Scratch {
+    /// Dentry at which a walk stands.
+    pub dentry: u64,
+    /// Its mount (`struct vfsmount *`).
+    pub mount: u64,
+    /// The mount namespace that the walk must end in, or 0 for any.
+    pub namespace: u64,
+    /// Components collected.
+    pub count: u64,
+    /// Slot of the policy.
+    pub policy: u64,
+    /// The sequence counters during the walk, or 0 if they moved (then nothing may be cached).
+    pub sequence: u64,
+    /// States after the parent directory and its slash.
+    pub parent: [u32; 4],
+    /// States after the object's own name.
+    pub object: [u32; 4],
+    /// States of the attempt before, or of a rename's other name.
+    pub other: [u32; 4],
+    /// Bytes of `event` in use.
+    pub used: u64,
+    /// Address of a name that is handed to a function which takes no kernel pointers.
+    pub address: u64,
+    /// The components, the deepest first.
+    pub component: [Component; DEPTH],
+    /// One name, with room for what a bounded read may add.
+    pub name: [u8; 256],
+    /// A record in the making: header, object, executable; room for what a bounded copy may add.
+    pub event: [u8; RECORD_ROOM],
+}
+
+/// Bytes of [`Scratch::event`].
+pub const RECORD_ROOM: usize = RECORD_MAX + 1 + 512;
+/// Bytes of the longest record: header, object ([`crate::limits::PATH`]) and what is left for the executable.
+pub const RECORD_MAX: usize = 8191;
+
+const _: () = {
+    assert!(size_of::<Masks>() == 16);
+    assert!(size_of::<Masks>() == ROW_HEADER as usize);
+    assert!(size_of::<TierMap>() == 16);
+    assert!(size_of::<Root>() == 16);
+    assert!(size_of::<Meta>() == 128);
+    assert!(size_of::<Gate>() == 88);
+    assert!(size_of::<Agent>() == 128);
+    assert!(size_of::<Session>() == 128);
+    assert!(size_of::<SessionSeed>() == 48);
+    assert!(size_of::<Label>() == 24);
+    assert!(size_of::<Policy>() == 160 + 1536);
+    assert!(size_of::<NetKey>() == 24);
+    assert!(size_of::<PortRange>() == 24);
+    assert!(size_of::<CacheEntry>() == 40);
+    assert!(size_of::<Component>() == 32);
+    // BPF_LOCAL_STORAGE_MAX_VALUE_SIZE, include/linux/bpf_local_storage.h, is a little under 64 KiB.
+    assert!(size_of::<Scratch>() < 60 * 1024);
+};

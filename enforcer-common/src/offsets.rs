@@ -1,0 +1,80 @@
+//! The members of kernel structures that the programs read. Rust emits no relocations for them, so
+//! the daemon looks them up in the running kernel's BTF and sets the globals of the same names
+//! before it loads the programs. One list for both sides.
+
+/// A member to look up.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The global that receives the byte offset.
+    pub global: &'static str,
+    /// The structure.
+    pub of: &'static str,
+    /// The member's path, with alternatives for kernels that call it otherwise.
+    pub members: &'static [&'static str],
+    /// Bytes that the programs read there. A member of another size refuses the start.
+    pub size: u32,
+}
+
+/// Hands the list to the macro `$with`: `(GLOBAL, "struct", ["member", …], size)` for each.
+#[macro_export]
+macro_rules! kernel_fields {
+    ($with:ident) => {
+        $with! {
+            FILE_PATH, "file", ["f_path"], 16;
+            FILE_INODE, "file", ["f_inode"], 8;
+            FILE_FLAGS, "file", ["f_flags"], 4;
+            PATH_MOUNT, "path", ["mnt"], 8;
+            PATH_DENTRY, "path", ["dentry"], 8;
+            VFSMOUNT_ROOT, "vfsmount", ["mnt_root"], 8;
+            MOUNT_VFSMOUNT, "mount", ["mnt"], 0;
+            MOUNT_PARENT, "mount", ["mnt_parent"], 8;
+            MOUNT_POINT, "mount", ["mnt_mountpoint"], 8;
+            MOUNT_NAMESPACE, "mount", ["mnt_ns"], 8;
+            DENTRY_PARENT, "dentry", ["d_parent"], 8;
+            DENTRY_LEN, "dentry", ["d_name.len"], 4;
+            DENTRY_NAME, "dentry", ["d_name.name"], 8;
+            DENTRY_INODE, "dentry", ["d_inode"], 8;
+            DENTRY_INLINE, "dentry", ["d_shortname", "d_iname"], 0;
+            INODE_MODE, "inode", ["i_mode"], 2;
+            INODE_NUMBER, "inode", ["i_ino"], 8;
+            INODE_SB, "inode", ["i_sb"], 8;
+            SB_DEVICE, "super_block", ["s_dev"], 4;
+            SB_MAGIC, "super_block", ["s_magic"], 8;
+            BPRM_FILE, "linux_binprm", ["file"], 8;
+            VMA_FILE, "vm_area_struct", ["vm_file"], 8;
+            TASK_TGID, "task_struct", ["tgid"], 4;
+            TASK_LEADER, "task_struct", ["group_leader"], 8;
+            TASK_START, "task_struct", ["start_boottime"], 8;
+            TASK_PARENT, "task_struct", ["real_parent"], 8;
+            TASK_MM, "task_struct", ["mm"], 8;
+            TASK_NSPROXY, "task_struct", ["nsproxy"], 8;
+            NSPROXY_MOUNT, "nsproxy", ["mnt_ns"], 8;
+            MM_EXE, "mm_struct", ["exe_file"], 8;
+            CGROUP_NODE, "cgroup", ["kn"], 8;
+            CGROUP_PARENT, "cgroup", ["self.parent"], 8;
+            NODE_ID, "kernfs_node", ["id"], 8;
+            SOCKET_SOCK, "socket", ["sk"], 8;
+            SOCK_FAMILY, "sock", ["__sk_common.skc_family"], 2;
+            SOCK_PROTOCOL, "sock", ["sk_protocol"], 2;
+            SOCK_PORT, "sock", ["__sk_common.skc_num"], 2;
+            SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
+            MSG_NAME, "msghdr", ["msg_name"], 8;
+            MSG_NAMELEN, "msghdr", ["msg_namelen"], 4;
+            QSTR_NAME, "qstr", ["name"], 8;
+        }
+    };
+}
+
+macro_rules! table {
+    ($($global:ident, $of:literal, [$($member:literal),*], $size:literal;)*) => {
+        /// Every member, in one list.
+        pub const FIELDS: &[Field] = &[
+            $(Field { global: stringify!($global), of: $of, members: &[$($member),*], size: $size }),*
+        ];
+    };
+}
+kernel_fields!(table);
+
+/// Globals that hold kernel addresses (from kallsyms): the sequence counters under which renames and
+/// mounts happen (fs/dcache.c, fs/namespace.c). Zero means "no cache", never "unchanged".
+pub const SYMBOLS: &[(&str, &str)] = &[("RENAME_LOCK", "rename_lock"), ("MOUNT_LOCK", "mount_lock")];

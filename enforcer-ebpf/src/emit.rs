@@ -1,0 +1,263 @@
+//! Records for the rings. Nothing here decides anything: a record that does not fit is counted for
+//! its agent and the verdict stays what it was.
+
+use crate::{
+    maps, object,
+    path::{self, outcome},
+    subject::{self, Subject},
+    verifier::{atomic_add, bound},
+};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
+};
+use enforcer_common::{
+    event::{self, Header, NO_AGENT, flag, kind, reason},
+    limits,
+    map::{Component, RECORD_MAX, Scratch, Session},
+    verdict::Verdict,
+};
+
+const HEADER: u64 = size_of::<Header>() as u64;
+const RECORD_MASK: i32 = RECORD_MAX as i32;
+const EPERM: i32 = -1;
+
+/// What a denial is about.
+#[derive(Clone, Copy)]
+pub struct Denial {
+    /// One of [`event::operation`].
+    pub operation: u16,
+    /// One of [`event::reason`].
+    pub reason: u16,
+    /// The operations that were asked for.
+    pub access: u16,
+    /// States in which the object's name ended.
+    pub states: path::States,
+    /// The object's dentry and mount, or zero where it is no file.
+    pub dentry: u64,
+    /// The mount.
+    pub mount: u64,
+    /// What the operation's name says.
+    pub argument: u32,
+}
+
+impl Denial {
+    /// A denial of `operation` that concerns no file.
+    #[inline(always)]
+    pub fn of(operation: u16, reason: u16, argument: u32) -> Self {
+        Self { operation, reason, access: 0, states: [0; 3], dentry: 0, mount: 0, argument }
+    }
+}
+
+/// Records a refusal and says whether the caller must refuse: in audit mode what rules refuse goes
+/// on, the floor does not.
+#[inline(always)]
+pub fn refuse(subject: &Subject, denial: &Denial) -> bool {
+    refuse_with(subject, denial, |_| {})
+}
+
+/// As [`refuse`], with more to fill in.
+#[inline(always)]
+pub fn refuse_with(subject: &Subject, denial: &Denial, fill: impl FnOnce(&mut Header)) -> bool {
+    let only_recorded =
+        subject.audits() && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
+    let sc = path::begin(subject, denial.dentry, denial.mount);
+    if sc.is_null() {
+        lose(subject.session);
+        return !only_recorded;
+    }
+    // SAFETY: the scratch is not null and begins a record with room for the header.
+    unsafe {
+        let header = start(sc, kind::DECISION);
+        header.operation = denial.operation;
+        header.reason = denial.reason;
+        header.access = u32::from(denial.access);
+        header.verdict = Verdict::Deny as u16;
+        header.error = if only_recorded { 0 } else { EPERM };
+        header.states = [denial.states[0], denial.states[1], denial.states[2], 0];
+        header.argument = denial.argument;
+        if only_recorded {
+            header.flags |= flag::WOULD;
+        }
+        if subject.stray {
+            header.flags |= flag::STRAY;
+        }
+        if !subject.policy.is_null() {
+            header.policy = (*subject.policy).id;
+        }
+        fill(header);
+        name_session(header, subject.session);
+        if send(sc, 0) != 0 {
+            lose(subject.session);
+        }
+    }
+    !only_recorded
+}
+
+/// Records that something happened to the session in `slot` or to the running task in it.
+#[inline(always)]
+pub fn activity(kind: u16, slot: u32) {
+    activity_in(kind, slot, 0, 0);
+}
+
+/// As [`activity`], about a cgroup and a root.
+#[inline(always)]
+pub fn activity_in(kind: u16, slot: u32, cgroup: u64, argument: u32) {
+    let sc = maps::SCRATCH.of_current_or_new();
+    let session = maps::SESSIONS.get_ptr(slot).unwrap_or(core::ptr::null());
+    if sc.is_null() {
+        return;
+    }
+    // SAFETY: the scratch is not null.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*sc).dentry, 0);
+        let header = start(sc, kind);
+        header.argument = argument;
+        header.inode = cgroup;
+        name_session(header, session);
+        if send(sc, 1) != 0 && !session.is_null() {
+            if let Some(agent) = maps::AGENTS.get_ptr_mut((*session).agent) {
+                atomic_add(&raw mut (*agent).lost_activity, 1);
+            }
+        }
+    }
+}
+
+/// An empty header at the start of the record.
+#[inline(always)]
+unsafe fn start<'a>(sc: *mut Scratch, kind: u16) -> &'a mut Header {
+    // SAFETY: the buffer is longer than a header and lies at a multiple of eight.
+    unsafe {
+        let words = (&raw mut (*sc).event).cast::<u64>();
+        let mut i = 0;
+        while i < HEADER as usize / 8 {
+            core::ptr::write_volatile(words.add(i), 0);
+            i += 1;
+        }
+        let header = &mut *words.cast::<Header>();
+        header.version = event::VERSION;
+        header.kind = kind;
+        header.agent = NO_AGENT;
+        core::ptr::write_volatile(&raw mut (*sc).used, HEADER);
+        header
+    }
+}
+
+#[inline(always)]
+unsafe fn name_session(header: &mut Header, session: *const Session) {
+    if session.is_null() {
+        return;
+    }
+    // SAFETY: a map value.
+    unsafe {
+        if (*session).version == 1 {
+            header.agent = (*session).agent;
+            header.session = (*session).id;
+        }
+    }
+}
+
+#[inline(always)]
+fn lose(session: *const Session) {
+    if let Some(agent) = subject::agent_of(session) {
+        // SAFETY: a map value.
+        unsafe { atomic_add(&raw mut (*agent).lost_decisions, 1) };
+    }
+}
+
+/// Completes the record in the scratch (who, when, names) and puts it on the ring of decisions (0)
+/// or activity (1). Non-zero: it did not fit.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
+    if sc.is_null() {
+        return 1;
+    }
+    // SAFETY: `sc` is the task's scratch; typed loads start at the running task.
+    unsafe {
+        let header = (&raw mut (*sc).event).cast::<Header>();
+        let task = subject::task();
+        let ids = bpf_get_current_pid_tgid();
+        (*header).time = bpf_ktime_get_boot_ns();
+        (*header).cgroup = bpf_get_current_cgroup_id();
+        (*header).tgid = (ids >> 32) as u32;
+        (*header).pid = ids as u32;
+        (*header).uid = bpf_get_current_uid_gid() as u32;
+        (*header).parent = object::number(object::pointer(task, &object::TASK_PARENT), &object::TASK_TGID);
+        (*header).started = object::number(object::pointer(task, &object::TASK_LEADER), &object::TASK_START);
+        bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
+
+        if core::ptr::read_volatile(&raw const (*sc).dentry) != 0 {
+            match climb_for_record(sc) {
+                outcome::KNOWN => {}
+                _ => (*header).flags |= flag::FOREIGN,
+            }
+            if render(sc, limits::PATH as u64) != 0 {
+                (*header).flags |= flag::OBJECT_CUT;
+            }
+        }
+        let object_len = core::ptr::read_volatile(&raw const (*sc).used) - HEADER;
+        (*header).object_len = object_len as u16;
+
+        let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
+        let at = exe.wrapping_add(object::FILE_PATH.get());
+        core::ptr::write_volatile(&raw mut (*sc).mount, object::pointer(at, &object::PATH_MOUNT) as u64);
+        core::ptr::write_volatile(&raw mut (*sc).dentry, object::pointer(at, &object::PATH_DENTRY) as u64);
+        if climb_for_record(sc) == outcome::UNKNOWN || render(sc, RECORD_MAX as u64 - HEADER - object_len) != 0 {
+            (*header).flags |= flag::EXE_CUT;
+        }
+        let used = bound::<RECORD_MASK>(core::ptr::read_volatile(&raw const (*sc).used));
+        (*header).exe_len = (used - HEADER - object_len) as u16;
+        (*header).length = used as u32;
+
+        let record = core::slice::from_raw_parts((&raw const (*sc).event).cast::<u8>(), bound::<RECORD_MASK>(used) as usize);
+        let sent = if ring == 0 { maps::DECISIONS.output::<[u8]>(record, 0) } else { maps::ACTIVITY.output::<[u8]>(record, 0) };
+        u64::from(sent.is_err())
+    }
+}
+
+/// The components for a name that is only shown.
+#[inline(always)]
+unsafe fn climb_for_record(sc: *mut Scratch) -> u64 {
+    path::climb(sc)
+}
+
+/// Appends the collected components to the record as a path, within `room` bytes. Non-zero: cut.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn render(sc: *mut Scratch, room: u64) -> u64 {
+    if sc.is_null() {
+        return 1;
+    }
+    // SAFETY: `sc` is the task's scratch; every offset is masked to the record, which has room for a
+    // name behind the mask.
+    unsafe {
+        let event = (&raw mut (*sc).event).cast::<u8>();
+        let component = (&raw const (*sc).component).cast::<Component>();
+        let first = core::ptr::read_volatile(&raw const (*sc).used);
+        if core::ptr::read_volatile(&raw const (*sc).count) == 0 {
+            event.add(bound::<RECORD_MASK>(first) as usize).write_volatile(b'/');
+            core::ptr::write_volatile(&raw mut (*sc).used, first + 1);
+            return 0;
+        }
+        for k in 1..=limits::DEPTH as u64 {
+            let n = core::ptr::read_volatile(&raw const (*sc).count);
+            if k > n {
+                break;
+            }
+            let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n - k) as usize);
+            let len = bound::<255>((*entry).len);
+            let used = core::ptr::read_volatile(&raw const (*sc).used);
+            if used - first + len + 1 > room || used + len + 1 > RECORD_MAX as u64 {
+                return 1;
+            }
+            let at = bound::<RECORD_MASK>(used) as usize;
+            event.add(at).write_volatile(b'/');
+            if bpf_probe_read_kernel(event.add(at + 1).cast(), len as u32, (*entry).name as *const _) != 0 {
+                return 1;
+            }
+            core::ptr::write_volatile(&raw mut (*sc).used, used + len + 1);
+        }
+        0
+    }
+}

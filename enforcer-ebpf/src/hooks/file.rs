@@ -1,0 +1,284 @@
+//! Files: opening, and everything that makes, removes, moves or changes a name.
+
+use super::{armed, is_nameless, judge, judge_by, refusal, unknown};
+use crate::{
+    emit::{Denial, refuse},
+    object::{self, pointer},
+    path::{self as names, Place},
+    subject::{self, Subject},
+    verifier::errno,
+};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use enforcer_common::{
+    access::file::{CREATE, DELETE, EXEC, LINK, LIST, LOAD, METADATA, READ, RENAME, TRUNCATE, WRITE},
+    event::{operation, reason},
+};
+
+/// `open` in all its forms, after the path was resolved.
+#[lsm(hook = "file_open")]
+pub fn file_open(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let file: *const u8 = ctx.arg(0);
+    let path = file.wrapping_add(object::FILE_PATH.get());
+    errno(open(&subject, path, pointer(file, &object::FILE_INODE), object::number(file, &object::FILE_FLAGS)))
+}
+
+/// The kernel's `struct path`: the verifier compares the name.
+#[repr(C)]
+pub struct path {
+    mount: *const u8,
+    dentry: *const u8,
+}
+
+/// [`file_open`] for kernels whose `struct file` keeps `f_path` in a union: what is read through a
+/// union is not trusted, an argument that the daemon tags as trusted is (`btf_tag.rs`).
+#[lsm(hook = "file_open")]
+pub fn file_open_tagged(ctx: LsmContext) -> i32 {
+    let side = subject::side();
+    if side == subject::Side::Outside {
+        return 0;
+    }
+    let file: *const u8 = ctx.arg(0);
+    let path = file.wrapping_add(object::FILE_PATH.get());
+    let flags: u32 = object::number(file, &object::FILE_FLAGS);
+    errno(open_tagged(path.cast(), flags) != 0)
+}
+
+/// The body of [`file_open_tagged`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn open_tagged(path: *const path, flags: u32) -> u64 {
+    let Some(subject) = armed() else { return 0 };
+    let path = path.cast::<u8>();
+    let inode = pointer(pointer(path, &object::PATH_DENTRY), &object::DENTRY_INODE);
+    u64::from(open(&subject, path, inode, flags))
+}
+
+#[inline(always)]
+fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> bool {
+    let place = Place::at(path);
+    let executes = flags & object::OPEN_EXEC != 0;
+    let want = if executes {
+        EXEC
+    } else if object::is_directory(inode) && flags & object::OPEN_TMPFILE != object::OPEN_TMPFILE {
+        LIST
+    } else {
+        wanted(flags)
+    };
+    if want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_knob(object::magic(inode)) {
+        let mut denial = Denial::of(operation::OPEN, reason::FLOOR, 0);
+        denial.access = want;
+        denial.dentry = place.dentry as u64;
+        denial.mount = place.mount as u64;
+        return refuse(subject, &denial);
+    }
+    let found = names::states(subject, &place);
+    if is_nameless(&found) && !executes && object::nameless_may_open(object::magic(inode)) {
+        return false;
+    }
+    let operation = if executes { operation::EXEC } else { operation::OPEN };
+    judge_by(subject, &place, operation, want, found, |rights| {
+        // The ELF interpreter is opened like the program itself; which one it is shows when it is
+        // mapped (load) or checked as the program (exec).
+        if executes { rights.map_verdict() } else { rights.verdict(want) }
+    })
+}
+
+/// What the open flags ask for. Only the access mode can mean reading.
+#[inline(always)]
+fn wanted(flags: u32) -> u16 {
+    let mut want = match flags & object::OPEN_ACCESS {
+        0 => READ,
+        1 => WRITE,
+        // 3 asks for both and gives neither: ioctl only (Documentation of open(2)).
+        _ => READ | WRITE,
+    };
+    if flags & object::OPEN_TRUNCATE != 0 {
+        want |= WRITE | TRUNCATE;
+    }
+    if flags & object::OPEN_TMPFILE == object::OPEN_TMPFILE {
+        want |= CREATE;
+    }
+    want
+}
+
+macro_rules! name_hook {
+    ($(#[$doc:meta])* $hook:ident, $operation:ident, $want:expr) => {
+        $(#[$doc])*
+        #[lsm]
+        pub fn $hook(ctx: LsmContext) -> i32 {
+            let Some(subject) = armed() else { return 0 };
+            let place = Place::below(ctx.arg(0), ctx.arg(1));
+            errno(judge(&subject, &place, operation::$operation, $want))
+        }
+    };
+}
+
+name_hook!(
+    /// Regular files, devices, sockets and pipes, before they exist.
+    path_mknod, CREATE, CREATE);
+name_hook!(
+    /// Directories, before they exist.
+    path_mkdir, MKDIR, CREATE);
+name_hook!(
+    /// Symbolic links, before they exist.
+    path_symlink, SYMLINK, CREATE);
+name_hook!(
+    /// Removing a name.
+    path_unlink, UNLINK, DELETE);
+name_hook!(
+    /// Removing a directory.
+    path_rmdir, RMDIR, DELETE);
+
+macro_rules! object_hook {
+    ($(#[$doc:meta])* $hook:ident, $operation:ident, $want:expr) => {
+        $(#[$doc])*
+        #[lsm]
+        pub fn $hook(ctx: LsmContext) -> i32 {
+            let Some(subject) = armed() else { return 0 };
+            let place = Place::at(ctx.arg(0));
+            errno(judge(&subject, &place, operation::$operation, $want))
+        }
+    };
+}
+
+object_hook!(
+    /// `truncate`, and on kernels before 6.2 `ftruncate` and `O_TRUNC`.
+    path_truncate, TRUNCATE, TRUNCATE);
+object_hook!(
+    /// Mode.
+    path_chmod, CHMOD, METADATA);
+object_hook!(
+    /// Owner.
+    path_chown, CHOWN, METADATA);
+
+/// A further name for an object: the name needs `create` and `link`, and must not give anything
+/// that the object's present name does not.
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let directory: *const u8 = ctx.arg(1);
+    let new = Place::below(directory, ctx.arg(2));
+    // The hook does not say through which mount the source was found; a link cannot cross mounts.
+    let source: *const u8 = ctx.arg(0);
+    let old = Place { directory: pointer(source, &object::DENTRY_PARENT), dentry: source, mount: new.mount };
+    let found = names::states(&subject, &new);
+    let Ok(target) = found else {
+        return errno(judge_by(&subject, &new, operation::LINK, CREATE | LINK, found, |r| r.verdict(CREATE | LINK)));
+    };
+    let rights = names::rights(&subject, &target);
+    if refusal(&subject, rights.verdict(CREATE | LINK)).is_some() {
+        return errno(judge_by(&subject, &new, operation::LINK, CREATE | LINK, found, |r| r.verdict(CREATE | LINK)));
+    }
+    let source = match names::states_uncached(&subject, old.dentry as u64, old.mount as u64) {
+        Ok(states) => states,
+        Err(ended) => return errno(deny_at(&subject, &old, operation::LINK, unknown(&subject, ended))),
+    };
+    if rights.free() & !names::rights(&subject, &source).free() & !(CREATE | DELETE | RENAME | LINK | LIST) != 0 {
+        return errno(deny_at(&subject, &old, operation::LINK, reason::GAINS_RIGHTS));
+    }
+    0
+}
+
+/// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
+const EXCHANGE: u64 = 1 << 1;
+
+/// Moving a name. Both names give one up and get one in an exchange.
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let old = Place::below(ctx.arg(0), ctx.arg(1));
+    let new = Place::below(ctx.arg(2), ctx.arg(3));
+    let flags: u64 = ctx.arg::<u32>(4).into();
+    errno(rename(&subject, &old, &new, flags & EXCHANGE != 0))
+}
+
+#[inline(always)]
+fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> bool {
+    let mut leave = DELETE | RENAME;
+    let mut arrive = CREATE | WRITE;
+    let moved = pointer(old.dentry, &object::DENTRY_INODE);
+    let replaced = pointer(new.dentry, &object::DENTRY_INODE);
+    if exchange {
+        leave |= arrive;
+        arrive = leave;
+    } else if !replaced.is_null() {
+        arrive |= DELETE;
+    }
+    let from = names::states(subject, old);
+    let Ok(source) = from else {
+        return judge_by(subject, old, operation::RENAME, leave, from, |r| r.verdict(leave));
+    };
+    let old_rights = names::rights(subject, &source);
+    if refusal(subject, old_rights.verdict(leave)).is_some() {
+        return judge_by(subject, old, operation::RENAME, leave, from, |r| r.verdict(leave));
+    }
+    let to = names::states(subject, new);
+    let Ok(target) = to else {
+        return judge_by(subject, new, operation::RENAME, arrive, to, |r| r.verdict(arrive));
+    };
+    let new_rights = names::rights(subject, &target);
+    if refusal(subject, new_rights.verdict(arrive)).is_some() {
+        return judge_by(subject, new, operation::RENAME, arrive, to, |r| r.verdict(arrive));
+    }
+    let directory = !moved.is_null() && object::is_directory(moved);
+    let other_directory = exchange && !replaced.is_null() && object::is_directory(replaced);
+    if (directory || other_directory) && !names::same_directory(subject, &source, &target) {
+        return deny_at(subject, old, operation::RENAME, reason::MOVES_RULES);
+    }
+    if !directory && !old_rights.may_become(&new_rights) || exchange && !other_directory && !new_rights.may_become(&old_rights) {
+        return deny_at(subject, old, operation::RENAME, reason::GAINS_RIGHTS);
+    }
+    false
+}
+
+#[inline(always)]
+fn deny_at(subject: &Subject, place: &Place, operation: u16, reason: u16) -> bool {
+    let mut denial = Denial::of(operation, reason, 0);
+    denial.dentry = place.dentry as u64;
+    denial.mount = place.mount as u64;
+    refuse(subject, &denial)
+}
+
+/// Mapping a file executable.
+#[lsm(hook = "mmap_file")]
+pub fn mmap_file(ctx: LsmContext) -> i32 {
+    let protection: u64 = ctx.arg(2);
+    if protection & object::PROT_EXEC == 0 {
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    let file: *const u8 = ctx.arg(0);
+    if file.is_null() {
+        return 0;
+    }
+    errno(map_file(&subject, file))
+}
+
+/// Making a mapping of a file executable later.
+#[lsm(hook = "file_mprotect")]
+pub fn file_mprotect(ctx: LsmContext) -> i32 {
+    let protection: u64 = ctx.arg(2);
+    if protection & object::PROT_EXEC == 0 {
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    let area: *const u8 = ctx.arg(0);
+    let file = pointer(area, &object::VMA_FILE);
+    if file.is_null() {
+        return 0;
+    }
+    errno(map_file(&subject, file))
+}
+
+#[inline(always)]
+fn map_file(subject: &Subject, file: *const u8) -> bool {
+    let path = file.wrapping_add(object::FILE_PATH.get());
+    let place = Place {
+        directory: core::ptr::null(),
+        dentry: pointer(path, &object::PATH_DENTRY),
+        mount: pointer(path, &object::PATH_MOUNT),
+    };
+    let found = names::states_uncached(subject, place.dentry as u64, place.mount as u64);
+    judge_by(subject, &place, operation::MAP, LOAD, found, |rights| rights.map_verdict())
+}

@@ -1,0 +1,93 @@
+//! The floor: what no session does unless its policy names it, in any mode.
+
+use super::armed;
+use crate::{
+    emit::{Denial, refuse},
+    object,
+    verifier::errno,
+};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use enforcer_common::event::{operation, reason};
+
+macro_rules! floor_hook {
+    ($(#[$doc:meta])* $hook:ident, $operation:ident) => {
+        $(#[$doc])*
+        #[lsm]
+        pub fn $hook(_ctx: LsmContext) -> i32 {
+            let Some(subject) = armed() else { return 0 };
+            errno(refuse(&subject, &Denial::of(operation::$operation, reason::FLOOR, 0)))
+        }
+    };
+}
+
+floor_hook!(
+    /// Mounting.
+    sb_mount, MOUNT);
+floor_hook!(
+    /// Unmounting, which may uncover something.
+    sb_umount, UNMOUNT);
+floor_hook!(
+    /// Another root for the mount namespace.
+    sb_pivotroot, PIVOT_ROOT);
+floor_hook!(
+    /// Moving or attaching a mount.
+    move_mount, MOVE_MOUNT);
+floor_hook!(
+    /// Another root for names.
+    path_chroot, CHROOT);
+floor_hook!(
+    /// A user namespace, and with it capabilities over new objects.
+    userns_create, USER_NAMESPACE);
+floor_hook!(
+    /// Programs, maps and links, ours among them.
+    bpf, BPF);
+floor_hook!(
+    /// Performance events: they read other tasks and the kernel.
+    perf_event_open, PERF);
+floor_hook!(
+    /// The clock.
+    settime, CLOCK);
+
+/// Capabilities that act on the agent's own files and identity. All others reach further.
+const HARMLESS: u64 = bit(0) // CHOWN
+    | bit(1) // DAC_OVERRIDE
+    | bit(3) // FOWNER
+    | bit(4) // FSETID
+    | bit(5) // KILL: task_kill decides
+    | bit(6) // SETGID
+    | bit(7) // SETUID
+    | bit(8) // SETPCAP
+    | bit(10); // NET_BIND_SERVICE: socket_bind decides
+
+const fn bit(capability: u32) -> u64 {
+    1 << capability
+}
+
+/// The backstop for everything that only a capability guards.
+#[lsm(hook = "capable")]
+pub fn capable(ctx: LsmContext) -> i32 {
+    let (capability, options): (i32, u32) = (ctx.arg(2), ctx.arg(3));
+    if capability < 64 && HARMLESS >> (capability as u32 & 63) & 1 != 0 {
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    // CAP_OPT_NOAUDIT: the kernel only wants to know, as it does on every fork; a refusal is part of
+    // ordinary life and no attempt (include/linux/security.h).
+    const NOAUDIT: u32 = 1 << 1;
+    if options & NOAUDIT != 0 {
+        return errno(true);
+    }
+    errno(refuse(&subject, &Denial::of(operation::CAPABILITY, reason::FLOOR, capability as u32)))
+}
+
+/// Rings: their workers act without passing the agent's hooks in a way that a hold could stop.
+#[lsm(hook = "inode_init_security_anon")]
+pub fn inode_init_security_anon(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let name = object::pointer(ctx.arg(1), &object::QSTR_NAME) as u64;
+    // A name that cannot be read could be that name.
+    match object::peek::<[u8; 10]>(name) {
+        Some(text) if text != *b"[io_uring]" => 0,
+        _ => errno(refuse(&subject, &Denial::of(operation::IO_URING, reason::FLOOR, 0))),
+    }
+}

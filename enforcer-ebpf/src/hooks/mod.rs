@@ -1,0 +1,83 @@
+//! The hooks, by what they guard. Each is: whose task, which object, which verdict, record, errno.
+
+pub mod cgroup;
+pub mod exec;
+pub mod file;
+pub mod floor;
+pub mod net;
+pub mod task;
+
+use crate::{
+    emit::{Denial, refuse},
+    path::{self, Place, States, outcome},
+    subject::{self, Subject},
+};
+use enforcer_common::{
+    event::reason,
+    verdict::{Folded, Verdict},
+};
+
+/// The running task, if rules apply to it.
+///
+/// A launching task prepares its session with rights of its own, until it executes the entry point.
+#[inline(always)]
+fn armed() -> Option<Subject> {
+    let subject = subject::current()?;
+    if subject.launching() { None } else { Some(subject) }
+}
+
+/// The reason that belongs to what a walk ended with.
+#[inline(always)]
+fn unknown(subject: &Subject, _outcome: u64) -> u16 {
+    if subject.policy.is_null() { reason::NO_SESSION } else { reason::UNKNOWN_OBJECT }
+}
+
+/// Why a verdict refuses, if it does.
+#[inline(always)]
+fn refusal(subject: &Subject, verdict: Verdict) -> Option<u16> {
+    match verdict {
+        Verdict::Allow => None,
+        Verdict::Hold => Some(reason::HELD),
+        Verdict::Deny if subject.policy.is_null() => Some(reason::NO_SESSION),
+        Verdict::Deny => Some(reason::RULE),
+    }
+}
+
+/// Judges `want` on the object at `place`. True: refuse.
+#[inline(always)]
+fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> bool {
+    judge_by(subject, place, operation, want, path::states(subject, place), |rights| rights.verdict(want))
+}
+
+/// Judges an object whose name ended in `found`. True: refuse.
+#[inline(always)]
+fn judge_by(
+    subject: &Subject,
+    place: &Place,
+    operation: u16,
+    want: u16,
+    found: Result<States, u64>,
+    verdict: impl FnOnce(&Folded) -> Verdict,
+) -> bool {
+    let (states, why) = match found {
+        Ok(states) => (states, refusal(subject, verdict(&path::rights(subject, &states)))),
+        Err(ended) => ([0; 3], Some(unknown(subject, ended))),
+    };
+    let Some(reason) = why else { return false };
+    let denial = Denial {
+        operation,
+        reason,
+        access: want,
+        states,
+        dentry: place.dentry as u64,
+        mount: place.mount as u64,
+        argument: 0,
+    };
+    refuse(subject, &denial)
+}
+
+/// Whether a walk ended at something that has no name because only the kernel mounts it.
+#[inline(always)]
+fn is_nameless(found: &Result<States, u64>) -> bool {
+    matches!(found, Err(outcome::NAMELESS))
+}

@@ -1,0 +1,154 @@
+//! Sockets: which may exist, and whom they may reach.
+
+use super::armed;
+use crate::{
+    emit::{Denial, refuse_with},
+    net::{self, Judged, Socket, Unspecified},
+    object::{self, pointer},
+    subject::Subject,
+    verifier::errno,
+};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use enforcer_common::{
+    access::net::{BIND, CONNECT},
+    address::Address,
+    event::{operation, reason},
+};
+
+/// An allowlist of family, type and protocol: everything else can carry packets past the rules.
+#[lsm(hook = "socket_create")]
+pub fn socket_create(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let (family, kind, protocol, kernel): (i32, i32, i32, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    if kernel != 0 {
+        return 0;
+    }
+    const STREAM: i32 = 1;
+    const DGRAM: i32 = 2;
+    let (tcp, udp) = (i32::from(net::TCP), i32::from(net::UDP));
+    let allowed = match u16::try_from(family) {
+        Ok(net::UNIX) => true,
+        Ok(net::INET | net::INET6) => match kind {
+            STREAM => protocol == 0 || protocol == tcp,
+            DGRAM => protocol == 0 || protocol == udp,
+            _ => false,
+        },
+        // NETLINK_ROUTE: the C library asks it for the host's addresses; changing them takes a
+        // capability.
+        Ok(net::NETLINK) => protocol == 0,
+        _ => false,
+    };
+    if allowed && !subject.policy.is_null() {
+        return 0;
+    }
+    let why = if allowed { reason::NO_SESSION } else { reason::FLOOR };
+    errno(refuse_with(&subject, &Denial::of(operation::SOCKET, why, kind as u32), |header| {
+        header.family = family as u16;
+        header.protocol = protocol as u16;
+    }))
+}
+
+/// Connecting, with every protocol.
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let (address, len): (*const u8, i32) = (ctx.arg(1), ctx.arg(2));
+    let socket = net::socket(pointer(ctx.arg(0), &object::SOCKET_SOCK));
+    if socket.family == net::UNIX {
+        // Decided by who made the peer: see unix_stream_connect and unix_may_send.
+        return 0;
+    }
+    errno(reach(&subject, socket, operation::CONNECT, CONNECT, address as u64, len as u32, Unspecified::Nothing))
+}
+
+/// Sending to an address without connecting first, and TCP Fast Open, which connects by sending.
+#[lsm(hook = "socket_sendmsg")]
+pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    let message: *const u8 = ctx.arg(1);
+    let name = pointer(message, &object::MSG_NAME);
+    if name.is_null() {
+        // Goes to the peer that connect was asked about.
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    let socket = net::socket(pointer(ctx.arg(0), &object::SOCKET_SOCK));
+    if socket.family == net::UNIX || socket.family == net::NETLINK {
+        return 0;
+    }
+    let len: u32 = object::number(message, &object::MSG_NAMELEN);
+    errno(reach(&subject, socket, operation::SEND, CONNECT, name as u64, len, Unspecified::LikeSocket))
+}
+
+/// Taking a local address.
+#[lsm(hook = "socket_bind")]
+pub fn socket_bind(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let (address, len): (*const u8, i32) = (ctx.arg(1), ctx.arg(2));
+    let socket = net::socket(pointer(ctx.arg(0), &object::SOCKET_SOCK));
+    if socket.family == net::UNIX || socket.family == net::NETLINK {
+        return 0;
+    }
+    let judged = net::judge_bind(&subject, socket, address as u64, len as u32);
+    errno(conclude(&subject, socket, operation::BIND, BIND, &judged))
+}
+
+/// Listening, which binds a socket that was not bound.
+#[lsm(hook = "socket_listen")]
+pub fn socket_listen(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let socket = net::socket(pointer(ctx.arg(0), &object::SOCKET_SOCK));
+    // Bound already: the port was judged then. Otherwise listen picks one on every address.
+    if socket.family == net::UNIX || socket.port != 0 {
+        return 0;
+    }
+    let judged = net::look_up(&subject, socket.protocol, &ANY, 0, BIND);
+    errno(conclude(&subject, socket, operation::LISTEN, BIND, &judged))
+}
+
+/// 0.0.0.0, as bind rules know it.
+const ANY: Address = Address { family: 4, bytes: [0; 16] };
+
+/// A stream or packet connection between unix sockets.
+#[lsm(hook = "unix_stream_connect")]
+pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    errno(unix_peer(&subject, ctx.arg(1), operation::UNIX_CONNECT))
+}
+
+/// A datagram between unix sockets, or their connecting.
+#[lsm(hook = "unix_may_send")]
+pub fn unix_may_send(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let other: *const u8 = ctx.arg(1);
+    errno(unix_peer(&subject, pointer(other, &object::SOCKET_SOCK), operation::UNIX_SEND))
+}
+
+/// Peers are the session's own sockets, whatever name they have.
+#[inline(always)]
+fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
+    if !peer.is_null() && net::made_in_session(subject, peer) {
+        return false;
+    }
+    let why = if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR };
+    refuse_with(subject, &Denial::of(operation, why, 0), |header| header.family = net::UNIX)
+}
+
+#[inline(always)]
+fn reach(subject: &Subject, socket: Socket, operation: u16, want: u16, address: u64, len: u32, unspecified: Unspecified) -> bool {
+    let judged = net::judge(subject, socket, address, len, want, unspecified);
+    conclude(subject, socket, operation, want, &judged)
+}
+
+#[inline(always)]
+fn conclude(subject: &Subject, socket: Socket, operation: u16, want: u16, judged: &Judged) -> bool {
+    let Some(why) = judged.refused else { return false };
+    let mut denial = Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
+    denial.access = want;
+    denial.states[0] = judged.index;
+    refuse_with(subject, &denial, |header| {
+        header.address = judged.address;
+        header.port = judged.port;
+        header.protocol = socket.protocol;
+        header.family = socket.family;
+    })
+}

@@ -1,0 +1,77 @@
+//! Tasks: labels are passed on, and companions are the only tasks that can be touched.
+
+use super::armed;
+use crate::{
+    emit::{Denial, refuse},
+    maps, object, subject,
+    verifier::errno,
+};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use enforcer_common::event::{operation, reason};
+
+/// `CLONE_INTO_CGROUP` (include/uapi/linux/sched.h): the child would be born elsewhere.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// The child inherits the label before it runs. A child that cannot be labelled is not born.
+#[lsm(hook = "task_alloc")]
+pub fn task_alloc(ctx: LsmContext) -> i32 {
+    let Some(found) = subject::current() else { return 0 };
+    let (child, flags): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+    if found.session.is_null() {
+        // No rights and no label: the child is born into the same cgroup, or not at all.
+        if flags & CLONE_INTO_CGROUP == 0 && !found.stray {
+            return 0;
+        }
+        return errno(refuse(&found, &Denial::of(operation::FORK, reason::NO_SESSION, 0)));
+    }
+    if flags & CLONE_INTO_CGROUP != 0 && !found.launching() {
+        return errno(refuse(&found, &Denial::of(operation::FORK, reason::FLOOR, 0)));
+    }
+    let own = maps::LABELS.of_current();
+    if !own.is_null() {
+        // SAFETY: a map value, copied.
+        let label = unsafe { *own };
+        if !maps::LABELS.set(child, &label).is_null() {
+            return 0;
+        }
+    }
+    errno(refuse(&found, &Denial::of(operation::FORK, reason::INTERNAL, 0)))
+}
+
+/// Signals that a task sends.
+#[lsm(hook = "task_kill")]
+pub fn task_kill(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let (target, signal): (*const u8, i32) = (ctx.arg(0), ctx.arg(2));
+    if subject::is_companion(&subject, target) {
+        return 0;
+    }
+    errno(refuse(&subject, &Denial::of(operation::SIGNAL, floor(&subject), signal as u32)))
+}
+
+/// Reading or changing another task: ptrace and everything that asks like it.
+#[lsm(hook = "ptrace_access_check")]
+pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let target: *const u8 = ctx.arg(0);
+    if subject::is_companion(&subject, target) {
+        return 0;
+    }
+    let pid: u32 = object::number(target, &object::TASK_TGID);
+    errno(refuse(&subject, &Denial::of(operation::PTRACE, floor(&subject), pid)))
+}
+
+/// Asking to be traced by the parent, which may be outside.
+#[lsm(hook = "ptrace_traceme")]
+pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    if subject::is_companion(&subject, ctx.arg(0)) {
+        return 0;
+    }
+    errno(refuse(&subject, &Denial::of(operation::PTRACE, floor(&subject), 0)))
+}
+
+#[inline(always)]
+fn floor(subject: &subject::Subject) -> u16 {
+    if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR }
+}

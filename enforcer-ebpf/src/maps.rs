@@ -1,0 +1,129 @@
+//! Every map, and nothing else. The daemon pins all of them.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE},
+    btf_maps::InodeStorage,
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LpmTrie, Queue, RingBuf},
+};
+use enforcer_common::{
+    limits,
+    map::{Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Scratch, Session, SessionSeed, StrayKey},
+};
+
+/// The automata and port tables of all policies. Longer than its mask by what a bounded access may add.
+#[repr(C)]
+pub struct Arena([u32; limits::ARENA / 4 + 16]);
+
+/// Roots, strays and the generation that decides.
+#[map]
+pub static GATE: Array<Gate> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Who made these maps.
+#[map]
+pub static META: Array<Meta> = Array::with_max_entries(1, 0);
+/// Path of a root → its index in the gate.
+#[map]
+pub static ROOT_PATHS: HashMap<RootPath, u32> = HashMap::with_max_entries(limits::ROOTS as u32, 0);
+/// Programs that may prepare a session.
+#[map]
+pub static EXECUTORS: HashMap<FileId, u32> = HashMap::with_max_entries(limits::EXECUTORS, 0);
+/// Agents, by index. Mapped into the daemon, which switches policies by one aligned write.
+#[map]
+pub static AGENTS: Array<Agent> = Array::with_max_entries(limits::AGENTS, BPF_F_MMAPABLE);
+/// Sessions, by slot. Slot 0 is nobody's. Mapped into the daemon, which changes single fields.
+#[map]
+pub static SESSIONS: Array<Session> = Array::with_max_entries(limits::SESSIONS, BPF_F_MMAPABLE);
+/// Cgroup id → session slot.
+#[map]
+pub static SESSION_OF: HashMap<u64, u32> = HashMap::with_max_entries(limits::SESSIONS, 0);
+/// Session entries that may be given to cgroups which a policy's globs name.
+#[map]
+pub static SEEDS: Queue<SessionSeed> = Queue::with_max_entries(1024, 0);
+/// Labelled processes outside every root.
+#[map]
+pub static STRAYS: HashMap<StrayKey, Label> = HashMap::with_max_entries(limits::STRAYS, 0);
+/// Policy images, by slot.
+#[map]
+pub static POLICIES: Array<Policy> = Array::with_max_entries(limits::POLICIES, 0);
+/// Automata and port tables. Mapped into the daemon.
+#[map]
+pub static ARENA: Array<Arena> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Policy, family, protocol and address prefix → port ranges.
+#[map]
+pub static PREFIXES: LpmTrie<NetKey, NetValue> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
+/// Denials and holds.
+#[map]
+pub static DECISIONS: RingBuf = RingBuf::with_byte_size(limits::DECISION_RING, 0);
+/// Sessions and executed programs.
+#[map]
+pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(limits::ACTIVITY_RING, 0);
+/// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
+#[btf_map]
+pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();
+/// The session that a task belongs to.
+#[btf_map]
+pub static LABELS: TaskStorage<Label> = TaskStorage::new();
+/// Working memory of a task inside a hook.
+#[btf_map]
+pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
+
+/// Task storage, which aya-ebpf does not have: its definition is read from the program's BTF.
+#[repr(C)]
+pub struct TaskStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_TASK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+// SAFETY: the structure only describes the map; nothing is ever stored in it.
+unsafe impl<T> Sync for TaskStorage<T> {}
+
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        use core::ptr::null;
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+
+    /// The value of the running task, or null.
+    #[inline(always)]
+    pub fn of_current(&self) -> *mut T {
+        // SAFETY: the helper takes the map's address and the running task.
+        unsafe { bpf_task_storage_get(self.address(), bpf_get_current_task_btf().cast(), core::ptr::null_mut(), 0).cast() }
+    }
+
+    /// The value of `task`, a pointer that the verifier knows as a task, or null.
+    #[inline(always)]
+    pub fn of(&self, task: *const u8) -> *mut T {
+        // SAFETY: the verifier only lets a task pointer pass.
+        unsafe { bpf_task_storage_get(self.address(), task.cast_mut().cast(), core::ptr::null_mut(), 0).cast() }
+    }
+
+    /// The value of the running task, made of zeros if there is none yet; null when out of memory.
+    #[inline(always)]
+    pub fn of_current_or_new(&self) -> *mut T {
+        // SAFETY: as above; without an initial value the kernel zeroes the new one.
+        unsafe {
+            let create = BPF_LOCAL_STORAGE_GET_F_CREATE.into();
+            bpf_task_storage_get(self.address(), bpf_get_current_task_btf().cast(), core::ptr::null_mut(), create).cast()
+        }
+    }
+
+    /// Gives `task` the value `initial` unless it has one; null when out of memory.
+    #[inline(always)]
+    pub fn set(&self, task: *const u8, initial: &T) -> *mut T {
+        // SAFETY: the verifier only lets a task pointer pass; the kernel copies `initial`.
+        unsafe {
+            let create = BPF_LOCAL_STORAGE_GET_F_CREATE.into();
+            let value = core::ptr::from_ref(initial).cast_mut().cast();
+            bpf_task_storage_get(self.address(), task.cast_mut().cast(), value, create).cast()
+        }
+    }
+
+    #[inline(always)]
+    fn address(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

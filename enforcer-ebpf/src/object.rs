@@ -1,0 +1,158 @@
+//! The only reader of kernel memory. Offsets are globals that the daemon fills from the running
+//! kernel's BTF before loading; the verifier knows them as constants and checks each typed load.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use core::mem::MaybeUninit;
+
+/// A global that the daemon sets before the programs are loaded.
+pub struct Offset(u64);
+
+impl Offset {
+    /// The value, read so that the compiler cannot assume the one in the source.
+    #[inline(always)]
+    pub fn get(&'static self) -> usize {
+        // SAFETY: a plain read of a static.
+        unsafe { core::ptr::read_volatile(&self.0) as usize }
+    }
+}
+
+macro_rules! globals {
+    ($($global:ident, $of:literal, $members:tt, $size:literal;)*) => {
+        $(
+            #[doc = concat!("Offset of a member of `struct ", $of, "`.")]
+            #[unsafe(no_mangle)]
+            pub static $global: Offset = Offset(0);
+        )*
+    };
+}
+enforcer_common::kernel_fields!(globals);
+
+/// Address of `rename_lock` (fs/dcache.c), or 0.
+#[unsafe(no_mangle)]
+pub static RENAME_LOCK: Offset = Offset(0);
+/// Address of `mount_lock` (fs/namespace.c), or 0.
+#[unsafe(no_mangle)]
+pub static MOUNT_LOCK: Offset = Offset(0);
+/// The generation of these programs.
+#[unsafe(no_mangle)]
+pub static GENERATION: Offset = Offset(0);
+
+/// A pointer member of a structure that the verifier knows.
+#[inline(always)]
+pub fn pointer(of: *const u8, member: &'static Offset) -> *const u8 {
+    // SAFETY: the verifier checks that a pointer lies there; a fault reads as null.
+    unsafe { core::ptr::read_volatile(of.add(member.get()).cast::<*const u8>()) }
+}
+
+/// A number in a structure that the verifier knows.
+#[inline(always)]
+pub fn number<T: Copy>(of: *const u8, member: &'static Offset) -> T {
+    // SAFETY: the verifier checks that a member of this size lies there; a fault reads as zero.
+    unsafe { core::ptr::read_volatile(of.add(member.get()).cast::<T>()) }
+}
+
+/// Kernel memory at a plain address.
+#[inline(always)]
+pub fn peek<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper fills the value or fails.
+    unsafe {
+        if bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _) != 0 {
+            return None;
+        }
+        Some(value.assume_init())
+    }
+}
+
+/// `rename_lock` and `mount_lock`, the counters that move before and after every rename, exchange,
+/// mount, unmount and move anywhere. While one is going on, and where they cannot be read, a bit of
+/// [`MOVING`] is set: nothing may be remembered, and nothing that was is equal.
+#[inline(always)]
+pub fn sequence() -> u64 {
+    let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
+    if rename == 0 || mount == 0 {
+        return MOVING;
+    }
+    // `sequence` is the first member of seqlock_t and of seqcount_t (include/linux/seqlock_types.h).
+    let mut counters = [1u32; 2];
+    // SAFETY: the helper fills one word each, or clears it and says so.
+    unsafe {
+        let to = (&raw mut counters).cast::<u32>();
+        if bpf_probe_read_kernel(to.cast(), 4, mount as *const _) != 0 {
+            return MOVING;
+        }
+        if bpf_probe_read_kernel(to.add(1).cast(), 4, rename as *const _) != 0 {
+            return MOVING;
+        }
+    }
+    u64::from(counters[1]) << 32 | u64::from(counters[0])
+}
+
+/// The bits of [`sequence`] that are set while a rename or a mount is going on.
+pub const MOVING: u64 = 0x1_0000_0001;
+
+/// `FMODE_EXEC` as it stands in the open flags: the kernel opens the file to execute it
+/// (include/linux/fs.h).
+pub const OPEN_EXEC: u32 = 0x20;
+/// `O_ACCMODE`.
+pub const OPEN_ACCESS: u32 = 3;
+/// `O_TRUNC`.
+pub const OPEN_TRUNCATE: u32 = 0o1000;
+/// `__O_TMPFILE`: the file is created without passing the create hook.
+pub const OPEN_TMPFILE: u32 = 0o20_000_000;
+/// `PROT_EXEC`.
+pub const PROT_EXEC: u64 = 4;
+
+/// Whether the inode of `file`, `directory` or another type (`S_IFMT`, include/uapi/linux/stat.h).
+#[inline(always)]
+pub fn is_directory(inode: *const u8) -> bool {
+    number::<u16>(inode, &INODE_MODE) & 0o170_000 == 0o040_000
+}
+
+/// `s_magic` of the file system that `inode` belongs to.
+#[inline(always)]
+pub fn magic(inode: *const u8) -> u64 {
+    number(pointer(inode, &INODE_SB), &SB_MAGIC)
+}
+
+/// Device and number of `inode`.
+#[inline(always)]
+pub fn file_id(inode: *const u8) -> enforcer_common::map::FileId {
+    enforcer_common::map::FileId {
+        device: u64::from(number::<u32>(pointer(inode, &INODE_SB), &SB_DEVICE)),
+        inode: number(inode, &INODE_NUMBER),
+    }
+}
+
+/// Whether an object without a name in any mount namespace may be opened: what the agent itself made
+/// (pipes, memory files), and the layers below an overlay, whose own object was judged already
+/// (include/uapi/linux/magic.h).
+#[inline(always)]
+pub fn nameless_may_open(magic: u64) -> bool {
+    const PIPEFS: u64 = 0x5049_5045;
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const OVERLAY: u64 = 0x794c_7630;
+    const SQUASHFS: u64 = 0x7371_7368;
+    const EROFS: u64 = 0xe0f5_e1e2;
+    matches!(magic, PIPEFS | TMPFS | RAMFS | EXT | XFS | BTRFS | OVERLAY | SQUASHFS | EROFS)
+}
+
+/// Whether writing to a file of this system changes the kernel or another process rather than data.
+/// Refused to agents whatever their policy says.
+#[inline(always)]
+pub fn is_knob(magic: u64) -> bool {
+    const CGROUP: u64 = 0x0027_e0eb;
+    const CGROUP2: u64 = 0x6367_7270;
+    const BPFFS: u64 = 0xcafe_4a11;
+    const TRACEFS: u64 = 0x7472_6163;
+    const DEBUGFS: u64 = 0x6462_6720;
+    const SECURITYFS: u64 = 0x7363_6673;
+    const SYSFS: u64 = 0x6265_6572;
+    const SELINUXFS: u64 = 0xf97c_ff8c;
+    const EFIVARFS: u64 = 0xde5e_81e4;
+    matches!(magic, CGROUP | CGROUP2 | BPFFS | TRACEFS | DEBUGFS | SECURITYFS | SYSFS | SELINUXFS | EFIVARFS)
+}

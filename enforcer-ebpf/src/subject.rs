@@ -1,0 +1,271 @@
+//! Whose task is this? Outsiders leave after one comparison; everybody else has a session, or no
+//! rights at all.
+
+use crate::{emit, maps, object};
+use aya_ebpf::helpers::{
+    bpf_get_current_uid_gid,
+    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
+};
+use enforcer_common::{
+    event::kind,
+    limits,
+    map::{Agent, LABEL_LAUNCHING, Label, MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap},
+};
+
+/// A governed task. Null pointers mean that it has no rights.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    /// The session, or null.
+    pub session: *const Session,
+    /// The policy in force, or null.
+    pub policy: *const Policy,
+    /// Slot of the policy.
+    pub slot: u32,
+    /// See [`Label::mount_namespace`].
+    pub namespace: u64,
+    /// See [`Label::flags`].
+    pub flags: u32,
+    /// The task lives outside every root.
+    pub stray: bool,
+}
+
+impl Subject {
+    const NOBODY: Self =
+        Self { session: core::ptr::null(), policy: core::ptr::null(), slot: 0, namespace: 0, flags: 0, stray: false };
+
+    /// Still preparing: came from outside, runs a named executor and has not executed anything else.
+    #[inline(always)]
+    pub fn launching(&self) -> bool {
+        self.flags & LABEL_LAUNCHING != 0
+    }
+
+    /// Whether rules only record what they would refuse.
+    #[inline(always)]
+    pub fn audits(&self) -> bool {
+        // SAFETY: a policy's pointer is a map value.
+        !self.policy.is_null() && unsafe { (*self.policy).mode } == MODE_AUDIT
+    }
+
+    /// What each tier becomes.
+    #[inline(always)]
+    pub fn tiers(&self) -> TierMap {
+        if self.session.is_null() {
+            return TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
+        }
+        // SAFETY: a session's pointer is a map value.
+        unsafe { (*self.session).tiers }
+    }
+}
+
+/// What the gate says about the running task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Not an agent's task.
+    Outside,
+    /// Below a root; the flags are the root's.
+    Inside(u32),
+    /// Below no root, but labelled processes are known to live there.
+    Perhaps,
+}
+
+/// The tax that every task on the host pays: is it below a root?
+#[inline(always)]
+pub fn side() -> Side {
+    // An array's first entry always exists; the branch is for the verifier.
+    let Some(gate) = maps::GATE.get_ptr(0) else { return Side::Outside };
+    // SAFETY: map values.
+    unsafe {
+        if (*gate).generation != object::GENERATION.get() as u32 {
+            return Side::Outside;
+        }
+        let mut i = 0;
+        while i < limits::ROOTS {
+            let root = &raw const (*gate).root[i];
+            let level = (*root).level;
+            if level == 0 {
+                break;
+            }
+            let id = bpf_get_current_ancestor_cgroup_id(level as i32);
+            if id != 0 && id == (*root).id {
+                return Side::Inside((*root).flags);
+            }
+            i += 1;
+        }
+        if (*gate).strays != 0 { Side::Perhaps } else { Side::Outside }
+    }
+}
+
+/// The running task as a subject, or `None` for an outsider.
+#[inline(always)]
+pub fn current() -> Option<Subject> {
+    governed(side())
+}
+
+/// The running task, whose side is known, as a subject.
+#[inline(always)]
+pub fn governed(side: Side) -> Option<Subject> {
+    match side {
+        Side::Outside => None,
+        Side::Inside(flags) => {
+            let mut label = maps::LABELS.of_current();
+            if label.is_null() {
+                if admit() == 0 {
+                    return if flags & ROOT_SHARED != 0 { None } else { Some(Subject::NOBODY) };
+                }
+                label = maps::LABELS.of_current();
+                if label.is_null() {
+                    return Some(Subject::NOBODY);
+                }
+            }
+            Some(subject(label, false))
+        }
+        Side::Perhaps => {
+            let label = maps::LABELS.of_current();
+            if !label.is_null() {
+                return Some(subject(label, true));
+            }
+            // The storage may have been busy rather than empty, so ask the second record too.
+            // SAFETY: the value is only read.
+            let label = maps::STRAYS.get_ptr(stray_key(task()))?;
+            Some(subject(label, true))
+        }
+    }
+}
+
+/// The running task.
+#[inline(always)]
+pub fn task() -> *const u8 {
+    // SAFETY: the helper always returns the running task.
+    unsafe { bpf_get_current_task_btf() as *const u8 }
+}
+
+/// The key of a task's process among the strays.
+#[inline(always)]
+pub fn stray_key(task: *const u8) -> StrayKey {
+    let leader = object::pointer(task, &object::TASK_LEADER);
+    StrayKey {
+        tgid: object::number(task, &object::TASK_TGID),
+        reserved: 0,
+        started: object::number(leader, &object::TASK_START),
+    }
+}
+
+#[inline(always)]
+fn subject(label: *const Label, stray: bool) -> Subject {
+    // SAFETY: labels, sessions, agents and policies are map values; indices are checked by the lookup.
+    unsafe {
+        let mut found = Subject { namespace: (*label).mount_namespace, flags: (*label).flags, stray, ..Subject::NOBODY };
+        let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return Subject::NOBODY };
+        if (*session).version != 1 || (*session).generation != (*label).generation {
+            return Subject::NOBODY;
+        }
+        found.session = session;
+        let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return found };
+        let word = core::ptr::read_volatile(&raw const (*agent).policy);
+        let Some(policy) = maps::POLICIES.get_ptr(word as u32) else { return found };
+        if (*policy).version != 1 || (*policy).id != (word >> 32) as u32 {
+            return found;
+        }
+        found.policy = policy;
+        found.slot = word as u32;
+        found
+    }
+}
+
+/// Labels the running task, which lives below a root, with the session of its nearest cgroup that
+/// has one. 0: there is none, or no memory for the label.
+///
+/// A task without a label inside a session came from outside: its creator would have passed the
+/// label on (`task_alloc`), or would have been refused.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn admit() -> u64 {
+    let mut slot = NO_SESSION;
+    // SAFETY: map values and the running task, read only.
+    unsafe {
+        // From the deepest level up, so that the nearest session is found first.
+        let mut level = limits::SESSION_LEVEL;
+        while level > 0 {
+            let id = bpf_get_current_ancestor_cgroup_id(level as i32);
+            if id != 0
+                && let Some(found) = maps::SESSION_OF.get_ptr(id)
+            {
+                slot = *found;
+                break;
+            }
+            level -= 1;
+        }
+        if slot == NO_SESSION {
+            return 0;
+        }
+        let Some(session) = maps::SESSIONS.get_ptr(slot) else { return 0 };
+        let task = task();
+        let mut label = Label { slot, flags: 0, generation: (*session).generation, mount_namespace: 0 };
+        let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
+        let executor = object::file_id(object::pointer(exe, &object::FILE_INODE));
+        if bpf_get_current_uid_gid() as u32 == 0 && maps::EXECUTORS.get_ptr(executor).is_some() {
+            label.flags = LABEL_LAUNCHING;
+        } else {
+            label.mount_namespace = mount_namespace(task);
+        }
+        if maps::LABELS.set(task, &label).is_null() {
+            return 0;
+        }
+        emit::activity(kind::ENTERED, slot);
+        1
+    }
+}
+
+/// The mount namespace of `task`, as an address that is only compared.
+#[inline(always)]
+pub fn mount_namespace(task: *const u8) -> u64 {
+    let proxy = object::pointer(task, &object::TASK_NSPROXY);
+    object::pointer(proxy, &object::NSPROXY_MOUNT) as u64
+}
+
+/// Ends the launching of the running task: from now on its policy decides, and names are read in
+/// the mount namespace that it has now.
+#[inline(always)]
+pub fn arm(subject: &mut Subject) {
+    let label = maps::LABELS.of_current();
+    if label.is_null() {
+        // No label, no rights: the caller refuses.
+        *subject = Subject::NOBODY;
+        return;
+    }
+    // SAFETY: map values.
+    unsafe {
+        (*label).mount_namespace = mount_namespace(task());
+        (*label).flags &= !LABEL_LAUNCHING;
+        subject.namespace = (*label).mount_namespace;
+        subject.flags = (*label).flags;
+        if let Some(session) = maps::SESSIONS.get_ptr_mut((*label).slot)
+            && (*session).state == SESSION_LAUNCHING
+        {
+            (*session).armed_at = aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns();
+            (*session).state = enforcer_common::map::SESSION_ARMED;
+            emit::activity(kind::SESSION_ARMED, (*label).slot);
+        }
+    }
+}
+
+/// Whether `task` (a pointer that the verifier knows) is an armed task of the same session.
+#[inline(always)]
+pub fn is_companion(subject: &Subject, task: *const u8) -> bool {
+    let label = maps::LABELS.of(task);
+    if label.is_null() || subject.session.is_null() {
+        return false;
+    }
+    // SAFETY: map values.
+    unsafe { (*label).generation == (*subject.session).generation && (*label).flags & LABEL_LAUNCHING == 0 }
+}
+
+/// The agent's entry, for counting what could not be recorded.
+#[inline(always)]
+pub fn agent_of(session: *const Session) -> Option<*mut Agent> {
+    if session.is_null() {
+        return None;
+    }
+    // SAFETY: a map value.
+    maps::AGENTS.get_ptr_mut(unsafe { (*session).agent })
+}

@@ -1,0 +1,48 @@
+//! Small things that only exist because of the verifier or the compiler in front of it.
+
+use core::arch::asm;
+
+/// `x & MASK` on the very register that is used next. Written plainly, LLVM may prove the bound on
+/// another copy and the verifier never sees it.
+#[inline(always)]
+pub fn bound<const MASK: i32>(mut x: u64) -> u64 {
+    // SAFETY: one BPF ALU instruction on a register.
+    unsafe { asm!("{0} &= {1}", inout(reg) x, const MASK, options(pure, nomem, nostack)) };
+    x
+}
+
+/// The difference of two kernel addresses, which is a plain number to the verifier.
+#[inline(always)]
+pub fn difference(a: *const u8, b: *const u8) -> u64 {
+    let mut x = a as u64;
+    // SAFETY: one BPF ALU instruction on registers.
+    unsafe { asm!("{0} -= {1}", inout(reg) x, in(reg) b, options(pure, nomem, nostack)) };
+    x
+}
+
+/// What an LSM program may return, as constants that the verifier can see: 0 or -EPERM. After a
+/// call of a global function a result would otherwise be any number.
+#[inline(always)]
+pub fn errno(refused: bool) -> i32 {
+    let value: i64;
+    // SAFETY: one BPF move into a register.
+    unsafe {
+        if refused {
+            asm!("{0} = -1", out(reg) value, options(nomem, nostack));
+        } else {
+            asm!("{0} = 0", out(reg) value, options(nomem, nostack));
+        }
+    }
+    value as i32
+}
+
+/// Adds `amount` (wrapping, so a large one subtracts) to an aligned word, atomically: BPF_ATOMIC
+/// without fetch, which Rust's atomics do not offer for this target.
+///
+/// # Safety
+/// `counter` is an aligned word of a map value.
+#[inline(always)]
+pub unsafe fn atomic_add(counter: *mut u64, amount: u64) {
+    // SAFETY: as the caller promises; the verifier checks it again.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) amount, options(nostack)) };
+}

@@ -1,0 +1,206 @@
+//! One JSON object per line in an append-only file.
+
+use super::Sink;
+use crate::event::{json::SCHEMA, text::rfc3339};
+use serde_json::{Value, json};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Records that wait while the file cannot be written; what comes after them is counted, not kept.
+const BACKLOG: usize = 8 << 20;
+
+/// A file of JSON lines, mode 0600.
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+    waiting: Vec<u8>,
+    records_waiting: u64,
+    /// The last write stopped inside a line.
+    torn: bool,
+    /// Something was written since the last sync.
+    dirty: bool,
+    lost: u64,
+    /// Lost records that the log does not mention yet.
+    unsaid: u64,
+}
+
+impl JsonLines {
+    /// Opens or creates the file and its directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(path)?;
+        // A line that a crash cut short must not swallow the next one.
+        let torn = ends_inside_a_line(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            waiting: Vec::new(),
+            records_waiting: 0,
+            torn,
+            dirty: false,
+            lost: 0,
+            unsaid: 0,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn say_losses(&mut self) {
+        if self.unsaid == 0 {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        let record = json!({
+            "schema": SCHEMA, "time": rfc3339(now), "kind": "lost", "agent": null, "records": self.unsaid,
+            "because": "the audit log could not be written",
+        });
+        self.unsaid = 0;
+        self.push(&record);
+    }
+
+    fn push(&mut self, record: &Value) {
+        self.waiting.extend(record.to_string().into_bytes());
+        self.waiting.push(b'\n');
+        self.records_waiting += 1;
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut written = 0;
+        let result = loop {
+            match self.file.write(&self.waiting[written..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => written += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+            if written == self.waiting.len() {
+                break Ok(());
+            }
+        };
+        // A record that was cut is written again as a whole; its first attempt stays as a torn line.
+        let whole = self.waiting[..written].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        self.torn = written > whole;
+        self.dirty |= written > 0;
+        self.records_waiting -= self.waiting[..whole].iter().filter(|b| **b == b'\n').count() as u64;
+        self.waiting.drain(..whole);
+        result
+    }
+}
+
+impl Sink for JsonLines {
+    fn append(&mut self, record: &Value) {
+        if self.waiting.len() > BACKLOG {
+            self.lost += 1;
+            self.unsaid += 1;
+            return;
+        }
+        self.push(record);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            self.write_waiting()?;
+        }
+        if self.unsaid > 0 {
+            self.say_losses();
+            self.write_waiting()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.file.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+fn ends_inside_a_line(path: &Path) -> io::Result<bool> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = File::open(path)?;
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != [b'\n'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn every_record_is_one_line_and_nobody_else_can_read_the_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("audit/events.jsonl");
+        let mut log = JsonLines::open(&path).expect("open");
+        log.append(&json!({"a": "x\ny"}));
+        log.append(&json!({"b": 2}));
+        log.flush().expect("flush");
+        log.sync().expect("sync");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert_eq!(text, "{\"a\":\"x\\ny\"}\n{\"b\":2}\n");
+        assert_eq!(std::fs::metadata(&path).expect("meta").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_torn_last_line_does_not_swallow_the_next_record() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("events.jsonl");
+        std::fs::write(&path, "{\"cut\":").expect("write");
+        let mut log = JsonLines::open(&path).expect("open");
+        log.append(&json!({"b": 2}));
+        log.flush().expect("flush");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "{\"cut\":\n{\"b\":2}\n");
+    }
+
+    #[test]
+    fn records_wait_while_the_disk_is_full_and_losses_are_counted() {
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("dir");
+        let mut log = JsonLines::open(&dir.path().join("events.jsonl")).expect("open");
+        let good = std::mem::replace(&mut log.file, File::create("/dev/full").expect("full"));
+        log.append(&json!({"n": 1}));
+        assert!(log.flush().is_err());
+        let big = json!({"x": "y".repeat(BACKLOG)});
+        log.append(&big);
+        log.append(&json!({"n": 2}));
+        assert_eq!(log.lost(), 1);
+        log.file = good;
+        log.flush().expect("flush");
+        let text = std::fs::read_to_string(log.path()).expect("read");
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("json")).collect();
+        assert_eq!(lines[0], json!({"n": 1}));
+        assert_eq!((&lines[2]["kind"], &lines[2]["records"]), (&json!("lost"), &json!(1)));
+    }
+}

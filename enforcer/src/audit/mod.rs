@@ -1,0 +1,24 @@
+//! The audit log: where records go.
+
+mod lines;
+
+pub use lines::JsonLines;
+
+use serde_json::Value;
+use std::io;
+
+/// Something that keeps records.
+pub trait Sink {
+    /// Takes a record. One that cannot be kept is counted in [`Sink::lost`] and said in the log as soon
+    /// as that is possible again.
+    fn append(&mut self, record: &Value);
+
+    /// Hands what was appended to the operating system.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Forces what was flushed to the disk.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// How many records could not be kept since the start.
+    fn lost(&self) -> u64;
+}

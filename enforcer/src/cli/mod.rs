@@ -1,0 +1,293 @@
+//! The command line. Errors are printed here, once, with their remedy.
+
+mod exec;
+pub mod exit;
+mod policy;
+mod relay;
+mod status;
+
+use crate::{
+    control::{
+        client::Client,
+        message::{Reply, Request},
+    },
+    daemon,
+    event::text::escape,
+    launch::helper,
+    settings::{DEFAULT_PATH, Settings},
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use exit::{Exit, Failure};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+/// Confines AI agents by cgroup, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "enforcer", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// The settings file [default: /etc/enforcer/enforcer.toml, if there is one].
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Human,
+    /// For programs: one JSON document.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load the kernel programs, publish the policies and serve until told to end.
+    Daemon,
+    /// Run a command as an agent.
+    Exec(ExecArgs),
+    /// List the agents and their sessions.
+    Agents,
+    /// Say whether agents are confined. Exits with 0 (enforcing), 1 (degraded) or 2 (NOT ENFORCING).
+    Status,
+    /// Make the daemon read the policies again.
+    Reload,
+    /// Check and explain policies; needs no daemon.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print the version.
+    Version,
+    #[command(hide = true)]
+    LaunchHelper,
+    #[command(hide = true)]
+    Canary {
+        /// `cgroup.procs` of the canary's cgroup.
+        procs: PathBuf,
+        /// The file to try.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ExecArgs {
+    /// The agent whose policy decides.
+    agent: String,
+    /// Set an environment variable in the session. Nothing of the caller's environment goes in by itself.
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    environment: Vec<OsString>,
+    /// The directory to start in [default: the home directory of the session's user].
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// What the session is for, a ticket's number for example; goes into the audit log.
+    #[arg(long, value_name = "REF")]
+    task: Option<String>,
+    /// Print the session's id and leave the session running, without input and output.
+    #[arg(long)]
+    detach: bool,
+    /// Print the session's id on standard error.
+    #[arg(short, long)]
+    verbose: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Check policy files: syntax, rules, the tests that they carry, and overlaps between them.
+    Check {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Say what a policy answers, and which rules decide.
+    Explain {
+        /// A policy file, or the name of an agent in the policy directory.
+        #[arg(value_name = "FILE|AGENT")]
+        policy: OsString,
+        /// An operation: read, write, create, delete, exec, connect …
+        operation: String,
+        /// An absolute path, or ADDRESS:PORT/PROTOCOL.
+        object: String,
+    },
+    /// Print the JSON Schema of policies.
+    Schema,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done where the terminal has gone.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    match cli.command {
+        // These two run before anything else of the program exists in the process.
+        Command::LaunchHelper => helper::run(),
+        Command::Canary { procs, file } => daemon::canary::sing(&procs, &file),
+        _ => run(&cli).unwrap_or_else(|failure| {
+            complain(&failure);
+            failure.exit.into()
+        }),
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Daemon => {
+            log_to_stderr();
+            daemon::run(settings(cli)?, start).map(|()| Exit::Ok.into())
+        }
+        Command::Exec(args) => exec::run(&settings(cli)?, args),
+        Command::Agents => match connect(cli)?.ask(&Request::Agents)? {
+            Reply::Agents { agents } => status::print_agents(&agents, cli.output),
+            other => Err(unexpected(&other)),
+        },
+        Command::Status => match connect(cli)?.ask(&Request::Status)? {
+            Reply::Status(status) => status::print_status(&status, cli.output),
+            other => Err(unexpected(&other)),
+        },
+        Command::Reload => match connect(cli)?.ask(&Request::Reload)? {
+            Reply::Reloaded { published, retired, problems } => {
+                status::print_reload(&published, &retired, &problems, cli.output)
+            }
+            other => Err(unexpected(&other)),
+        },
+        Command::Policy(PolicyCommand::Check { files }) => policy::check(files, cli.output),
+        Command::Policy(PolicyCommand::Explain { policy: named, operation, object }) => {
+            policy::explain(&settings(cli)?, named, operation, object, cli.output)
+        }
+        Command::Policy(PolicyCommand::Schema) => policy::schema(),
+        Command::Version => print(&match cli.output {
+            Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
+            Output::Json => json_text(&serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"), "abi": enforcer_common::ABI_VERSION,
+                "kernel_side": cfg!(feature = "kernel"),
+            })),
+        }),
+        Command::LaunchHelper | Command::Canary { .. } => {
+            Err(Failure::new(Exit::Internal, "a hidden command came this far", ""))
+        }
+    }
+}
+
+#[cfg(feature = "kernel")]
+use crate::kernel::start;
+
+#[cfg(not(feature = "kernel"))]
+fn start(
+    _: &Settings,
+) -> Result<Box<dyn daemon::enforcement::Enforcement>, daemon::enforcement::StartError> {
+    Err(daemon::enforcement::StartError {
+        cause: daemon::enforcement::StartCause::Kernel,
+        message: "this program was built without its kernel side".to_owned(),
+        remedy: "build it with --features kernel".to_owned(),
+    })
+}
+
+fn settings(cli: &Cli) -> Result<Settings, Failure> {
+    Settings::load(cli.settings.as_deref()).map_err(|e| {
+        Failure::new(Exit::BadSettings, e.to_string(), format!("see the comments in {DEFAULT_PATH}"))
+    })
+}
+
+fn connect(cli: &Cli) -> Result<Client, Failure> {
+    Client::connect(&settings(cli)?.paths.socket)
+}
+
+fn unexpected(reply: &Reply) -> Failure {
+    let text = escape(format!("{reply:?}").as_bytes());
+    Failure::new(Exit::Unavailable, format!("the daemon answers something else: {text}"), "")
+}
+
+/// Prints on standard output. Whoever reads it may go away at any time.
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::CannotWrite, format!("cannot write: {e}"), ""))
+        }
+        _ => Ok(Exit::Ok.into()),
+    }
+}
+
+fn json_text<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+fn complain(failure: &Failure) {
+    let (red, bold, off) = if std::io::stderr().is_terminal() {
+        ("\x1b[1;31m", "\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "", "")
+    };
+    let mut text = format!("{red}enforcer{off}: {}\n", printable(&failure.message));
+    if !failure.remedy.is_empty() {
+        text += &format!("  {bold}remedy{off}: {}\n", printable(&failure.remedy));
+    }
+    // Nothing can be done where the terminal has gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Text that may name what an agent has chosen, fit for a terminal; line ends stay.
+fn printable(text: &str) -> String {
+    let safe = |line: &str| line.chars().map(|c| if crate::event::text::is_plain(c) { c } else { '?' }).collect();
+    text.trim_end().lines().map(safe).collect::<Vec<String>>().join("\n")
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ENFORCER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // The journal has a clock of its own.
+    if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().init() } else { log.init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_begins_after_two_dashes() {
+        let line = ["enforcer", "exec", "bot", "--env", "A=b", "--", "ls", "-l", "--env"];
+        let Command::Exec(args) = Cli::try_parse_from(line).expect("valid").command else {
+            panic!("not exec");
+        };
+        assert_eq!(args.command, ["ls", "-l", "--env"]);
+        assert_eq!(args.environment, ["A=b"]);
+        assert!(Cli::try_parse_from(["enforcer", "exec", "bot"]).is_err());
+    }
+
+    #[test]
+    fn every_command_is_documented() {
+        let page = include_str!("../../../docs/cli.md");
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = command.get_name();
+            assert!(page.contains(&format!("enforcer {name}")), "docs/cli.md lacks {name}");
+            for argument in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(page.contains(&format!("--{argument}")), "docs/cli.md lacks {name} --{argument}");
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `enforcer policy`.
+
+use super::{Failure, Output, exit::Exit, json_text, print};
+use crate::{
+    daemon::policies::is_policy,
+    policy::{self, PolicyErrors, ValidPolicy},
+    settings::Settings,
+};
+use serde_json::{Value, json};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// What a file turned out to be.
+enum Checked {
+    Good(Box<ValidPolicy>),
+    Bad(PolicyErrors),
+    Uncompilable(String),
+    Unreadable(String),
+}
+
+fn read(path: &Path) -> Checked {
+    let name = path.display().to_string();
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => return Checked::Unreadable(format!("{name}: {e}")),
+    };
+    match policy::parse(&name, &text) {
+        Err(errors) => Checked::Bad(errors),
+        Ok(policy) => match policy::compile(&policy) {
+            Err(error) => Checked::Uncompilable(format!("{name}: {error}")),
+            Ok(_) => Checked::Good(Box::new(policy)),
+        },
+    }
+}
+
+/// Checks files, each by itself and all together.
+pub(super) fn check(files: &[PathBuf], output: Output) -> Result<ExitCode, Failure> {
+    let checked: Vec<(String, Checked)> =
+        files.iter().map(|path| (path.display().to_string(), read(path))).collect();
+    let together = together(&checked);
+    match output {
+        Output::Json => print(&json_text(&as_json(&checked, &together)))?,
+        Output::Human => print(&as_text(&checked, &together))?,
+    };
+    let unreadable = checked.iter().any(|(_, c)| matches!(c, Checked::Unreadable(_)));
+    let bad = checked.iter().any(|(_, c)| matches!(c, Checked::Bad(_) | Checked::Uncompilable(_)));
+    Ok(match (bad || !together.is_empty(), unreadable) {
+        (true, _) => Exit::BadPolicy,
+        (false, true) => Exit::NoInput,
+        (false, false) => Exit::Ok,
+    }
+    .into())
+}
+
+/// What is wrong with the good ones together: agents that occur twice, cgroups that two agents claim.
+fn together(checked: &[(String, Checked)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut good: Vec<(&str, &ValidPolicy)> = Vec::new();
+    for (name, checked) in checked {
+        let Checked::Good(policy) = checked else { continue };
+        match good.iter().find(|(_, other)| other.id() == policy.id()) {
+            Some((first, _)) => {
+                problems.push(format!("{name}: agent {} already has the policy {first}", policy.id()));
+            }
+            None => good.push((name, policy)),
+        }
+    }
+    let agents: Vec<policy::AgentMatch<'_>> =
+        good.iter().zip(0..).map(|((_, policy), index)| (index, policy.id(), policy.cgroups())).collect();
+    problems.extend(policy::matcher(&agents).err().map(|error| error.to_string()));
+    problems
+}
+
+fn as_text(checked: &[(String, Checked)], together: &[String]) -> String {
+    let colour = std::io::stdout().is_terminal();
+    let mut out = String::new();
+    for (name, checked) in checked {
+        match checked {
+            Checked::Good(policy) => {
+                for warning in policy.warnings() {
+                    out += &format!("{warning}\n");
+                }
+                let (id, version, rules) = (policy.id(), policy.version(), policy.rules().len());
+                let tests = policy.tests().len();
+                out += &format!("{name}: ok: {id} version {version}, {rules} rules, {tests} tests passed\n");
+            }
+            Checked::Bad(errors) => out += &errors.render(colour),
+            Checked::Uncompilable(error) | Checked::Unreadable(error) => out += &format!("error: {error}\n"),
+        }
+    }
+    together.iter().for_each(|problem| out += &format!("error: {problem}\n"));
+    out
+}
+
+fn as_json(checked: &[(String, Checked)], together: &[String]) -> Value {
+    let file = |(name, checked): &(String, Checked)| match checked {
+        Checked::Good(policy) => json!({
+            "file": name, "ok": true, "agent": policy.id(), "version": policy.version(),
+            "digest": crate::event::text::hex(&policy.digest()), "warnings": policy.warnings(),
+        }),
+        Checked::Bad(errors) => json!({"file": name, "ok": false, "problems": errors.problems()}),
+        Checked::Uncompilable(error) | Checked::Unreadable(error) => {
+            json!({"file": name, "ok": false, "problems": [{"message": error}]})
+        }
+    };
+    let ok = together.is_empty() && checked.iter().all(|(_, c)| matches!(c, Checked::Good(_)));
+    json!({"ok": ok, "files": checked.iter().map(file).collect::<Vec<_>>(), "problems": together})
+}
+
+/// Answers what a policy says about an operation.
+pub(super) fn explain(
+    settings: &Settings,
+    named: &OsStr,
+    operation: &str,
+    object: &str,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let policy = find(settings, named)?;
+    let explanation = policy::explain(&policy, operation, object, None)
+        .map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))?;
+    print(&match output {
+        Output::Human => explanation.to_string(),
+        Output::Json => json_text(&explanation),
+    })
+}
+
+/// The policy in a file, or of an agent.
+fn find(settings: &Settings, named: &OsStr) -> Result<ValidPolicy, Failure> {
+    let path = Path::new(named);
+    let is_file = path.components().count() > 1 || is_policy(path) || path.exists();
+    if is_file {
+        return match read(path) {
+            Checked::Good(policy) => Ok(*policy),
+            Checked::Bad(errors) => Err(Failure::new(Exit::BadPolicy, errors.render(false), "")),
+            Checked::Uncompilable(error) => Err(Failure::new(Exit::BadPolicy, error, "")),
+            Checked::Unreadable(error) => Err(Failure::new(Exit::NoInput, error, "")),
+        };
+    }
+    let directory = &settings.paths.policies;
+    let entries = fs::read_dir(directory).map_err(|e| {
+        Failure::new(Exit::NoInput, format!("cannot read {}: {e}", directory.display()), "name a policy file")
+    })?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_policy(p)).collect();
+    paths.sort();
+    let found = paths.iter().find_map(|path| match read(path) {
+        Checked::Good(policy) if named == policy.id() => Some(*policy),
+        _ => None,
+    });
+    found.ok_or_else(|| {
+        let shown = crate::event::text::escape(named.as_encoded_bytes());
+        let message = format!("no valid policy in {} is for an agent {shown}", directory.display());
+        Failure::new(Exit::Usage, message, "name a policy file, or see enforcer agents")
+    })
+}
+
+/// Prints the JSON Schema.
+pub(super) fn schema() -> Result<ExitCode, Failure> {
+    print(&json_text(&policy::schema()))
+}

@@ -1,0 +1,110 @@
+//! `enforcer status`, `agents` and `reload`: answers of the daemon for people and programs.
+
+use super::{Failure, Output, exit::Exit, json_text, print, printable};
+use crate::control::message::{AgentStatus, State, Status};
+use serde_json::json;
+use std::{io::IsTerminal, process::ExitCode};
+
+/// Prints the status; the exit code is the state.
+pub(super) fn print_status(status: &Status, output: Output) -> Result<ExitCode, Failure> {
+    print(&match output {
+        Output::Json => json_text(status),
+        Output::Human => status_text(status, std::io::stdout().is_terminal()),
+    })?;
+    Ok(match status.state {
+        State::Enforcing => Exit::Ok,
+        State::Degraded => Exit::Degraded,
+        State::NotEnforcing => Exit::NotEnforcing,
+    }
+    .into())
+}
+
+fn status_text(status: &Status, colour: bool) -> String {
+    let paint = match (colour, status.state) {
+        (false, _) => ("", ""),
+        (true, State::Enforcing) => ("\x1b[1;32m", "\x1b[0m"),
+        (true, State::Degraded) => ("\x1b[1;33m", "\x1b[0m"),
+        (true, State::NotEnforcing) => ("\x1b[1;31m", "\x1b[0m"),
+    };
+    let attached = status.hooks.iter().filter(|hook| hook.attached).count();
+    let mut out = format!("{}{}{}\n", paint.0, status.state.word(), paint.1);
+    let mut line = |name: &str, value: &str| out += &format!("  {name:<9} {}\n", printable(value));
+    line("daemon", &format!("{}, process {}", status.version, status.pid));
+    line("kernel", &format!("{}, generation {}", status.kernel, status.generation));
+    line("hooks", &format!("{attached} of {} attached", status.hooks.len()));
+    line("roots", &status.roots.join(" "));
+    line("agents", &format!("{}, {} sessions", status.agents, status.sessions));
+    line("canary", &match &status.canary {
+        Some(time) => format!("refused at {time}"),
+        None => "not refused yet".to_owned(),
+    });
+    for table in &status.usage {
+        line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
+    }
+    if !status.problems.is_empty() {
+        out.push_str("problems:\n");
+        for problem in &status.problems {
+            out += &format!("  - {}\n", printable(problem));
+        }
+    }
+    let warnings: Vec<&String> = status.policies.iter().flat_map(|file| &file.warnings).collect();
+    if !warnings.is_empty() {
+        out.push_str("warnings:\n");
+        warnings.iter().for_each(|warning| out += &format!("  - {}\n", printable(warning)));
+    }
+    out
+}
+
+/// Prints the agents.
+pub(super) fn print_agents(agents: &[AgentStatus], output: Output) -> Result<ExitCode, Failure> {
+    print(&match output {
+        Output::Json => json_text(&json!({"agents": agents})),
+        Output::Human => agents_text(agents),
+    })
+}
+
+fn agents_text(agents: &[AgentStatus]) -> String {
+    if agents.is_empty() {
+        return "no agent has a policy\n".to_owned();
+    }
+    let mut out = String::new();
+    for agent in agents {
+        let AgentStatus { name, owner, purpose, version, digest, mode, trust, file, sessions } = agent;
+        let digest = digest.get(..12).unwrap_or(digest);
+        out += &format!("{}  version {version} ({digest})  {mode}  {trust}\n", printable(name));
+        out += &format!("  {} ({})\n  {}\n", printable(purpose), printable(owner), printable(file));
+        for session in sessions {
+            out += &format!(
+                "  session {}  {}  cgroup {}  {} s\n",
+                printable(&session.id),
+                printable(&session.state),
+                session.cgroup,
+                session.age
+            );
+        }
+    }
+    out
+}
+
+/// Prints what a reload did.
+pub(super) fn print_reload(
+    published: &[String],
+    retired: &[String],
+    problems: &[String],
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let mut out = String::new();
+    published.iter().for_each(|agent| out += &format!("published {}\n", printable(agent)));
+    retired.iter().for_each(|agent| out += &format!("retired {}\n", printable(agent)));
+    problems.iter().for_each(|problem| out += &format!("{}\n", printable(problem)));
+    if out.is_empty() {
+        out.push_str("nothing has changed\n");
+    }
+    print(&match output {
+        Output::Human => out,
+        Output::Json => {
+            json_text(&json!({"published": published, "retired": retired, "problems": problems}))
+        }
+    })?;
+    Ok(if problems.is_empty() { Exit::Ok } else { Exit::BadPolicy }.into())
+}

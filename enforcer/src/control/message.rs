@@ -1,0 +1,315 @@
+//! What is asked and answered over the control socket.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+/// Bytes that are usually text: a string in JSON, or `{"base64": "…"}` where they are not UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum BytesForm {
+    Text(String),
+    Encoded { base64: String },
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => BytesForm::Text(text.to_owned()),
+            Err(_) => BytesForm::Encoded { base64: BASE64_STANDARD.encode(&self.0) },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match BytesForm::deserialize(deserializer)? {
+            BytesForm::Text(text) => Ok(Self(text.into_bytes())),
+            BytesForm::Encoded { base64 } => {
+                BASE64_STANDARD.decode(base64).map(Self).map_err(|e| D::Error::custom(e.to_string()))
+            }
+        }
+    }
+}
+
+impl From<OsString> for Bytes {
+    fn from(text: OsString) -> Self {
+        Self(text.into_vec())
+    }
+}
+
+impl From<&str> for Bytes {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+/// What a client asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How things are.
+    Status,
+    /// The agents and their sessions.
+    Agents,
+    /// Read the policies again.
+    Reload,
+    /// Start a command as an agent. The relayed standard input, output and error come beside it.
+    Exec(ExecRequest),
+    /// Pass a signal to the session that this connection has started.
+    Signal {
+        /// Its number.
+        signal: i32,
+    },
+}
+
+/// A command to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// Whose policy decides.
+    pub agent: String,
+    /// The command and its arguments.
+    pub command: Vec<Bytes>,
+    /// Variables that the session gets beside the usual ones.
+    pub environment: Vec<(Bytes, Bytes)>,
+    /// The directory to start in; the home directory of the session's user without it.
+    pub directory: Option<Bytes>,
+    /// What the session is for, in the caller's words; goes into the audit log.
+    pub task: Option<String>,
+    /// Let the session go on when this connection ends.
+    pub detach: bool,
+    /// The standard descriptors are a terminal.
+    pub terminal: bool,
+    /// `TERM` of the caller.
+    pub term: Option<String>,
+    /// `LANG` of the caller.
+    pub lang: Option<String>,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Agents`].
+    Agents {
+        /// By name.
+        agents: Vec<AgentStatus>,
+    },
+    /// To [`Request::Reload`].
+    Reloaded {
+        /// Policies that were published or replaced.
+        published: Vec<String>,
+        /// Agents that lost their policy.
+        retired: Vec<String>,
+        /// What is wrong.
+        problems: Vec<String>,
+    },
+    /// The command runs.
+    Started {
+        /// The session's id.
+        session: String,
+        /// The main process.
+        pid: u32,
+    },
+    /// The command has ended.
+    Ended(Ended),
+    /// It did not work.
+    Failed {
+        /// The exit code that the client should end with.
+        exit: u8,
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum Ended {
+    /// By itself.
+    Exited {
+        /// Its status.
+        status: i32,
+    },
+    /// By a signal.
+    Killed {
+        /// Its number.
+        signal: i32,
+    },
+}
+
+/// Whether agents are confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Everything works.
+    #[serde(rename = "enforcing")]
+    Enforcing,
+    /// Agents are confined, but something needs attention.
+    #[serde(rename = "degraded")]
+    Degraded,
+    /// Agents are not, or not certainly, confined.
+    #[serde(rename = "NOT ENFORCING")]
+    NotEnforcing,
+}
+
+impl State {
+    /// The word that people read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enforcing => "enforcing",
+            Self::Degraded => "degraded",
+            Self::NotEnforcing => "NOT ENFORCING",
+        }
+    }
+}
+
+/// How things are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The answer in one word.
+    pub state: State,
+    /// Everything that needs attention.
+    pub problems: Vec<String>,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Generation of the kernel programs that decide.
+    pub generation: u32,
+    /// Cgroups below which agents live.
+    pub roots: Vec<String>,
+    /// How many agents have a policy.
+    pub agents: usize,
+    /// How many sessions exist.
+    pub sessions: usize,
+    /// The kernel's hooks.
+    pub hooks: Vec<HookStatus>,
+    /// How full the kernel's tables are.
+    pub usage: Vec<UsageStatus>,
+    /// The policy files.
+    pub policies: Vec<FileStatus>,
+    /// When a process without rights was last seen refused; RFC 3339.
+    pub canary: Option<String>,
+    /// What could not be recorded.
+    pub lost: Lost,
+}
+
+/// What could not be recorded since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Decisions that the kernel's ring could not take.
+    pub decisions: u64,
+    /// Activity records that the kernel's ring could not take.
+    pub activity: u64,
+    /// Ring records that made no sense.
+    pub malformed: u64,
+    /// Records that could not be written to the audit log.
+    pub unwritten: u64,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether there is no enforcement without it.
+    pub required: bool,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub note: String,
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries or bytes in use.
+    pub used: u64,
+    /// Entries or bytes there are.
+    pub room: u64,
+}
+
+/// One policy file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// Where it is.
+    pub path: String,
+    /// The agent, where that is known.
+    pub agent: Option<String>,
+    /// Why it is not in force as it stands.
+    pub error: Option<String>,
+    /// What its author should know.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+}
+
+/// One agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its name.
+    pub name: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// What it is for.
+    pub purpose: String,
+    /// The policy's version.
+    pub version: u64,
+    /// SHA-256 of the canonical policy.
+    pub digest: String,
+    /// `enforce` or `audit`.
+    pub mode: String,
+    /// The trust level that the policy allows at most.
+    pub trust: String,
+    /// The policy's file.
+    pub file: String,
+    /// Its sessions.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The 128-bit id.
+    pub id: String,
+    /// `launching` or `armed`.
+    pub state: String,
+    /// Id of its cgroup.
+    pub cgroup: u64,
+    /// Seconds since it was bound.
+    pub age: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_not_text_survive() {
+        for bytes in [b"plain".to_vec(), b"\xff\0x".to_vec(), Vec::new()] {
+            let text = serde_json::to_string(&Bytes(bytes.clone())).expect("encode");
+            assert_eq!(serde_json::from_str::<Bytes>(&text).expect("decode").0, bytes);
+        }
+        assert!(serde_json::from_str::<Bytes>("{\"base64\":\"*\"}").is_err());
+    }
+
+    #[test]
+    fn unknown_requests_and_fields_are_refused() {
+        assert!(serde_json::from_str::<Request>(r#"{"request":"status"}"#).is_ok());
+        assert!(serde_json::from_str::<Request>(r#"{"request":"halt"}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"request":"signal","signal":2,"x":1}"#).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! The control socket: length-prefixed JSON frames, descriptors beside them, and who may ask for what.
+
+pub mod client;
+pub mod connection;
+pub mod fds;
+pub mod frame;
+pub mod message;
+pub mod peer;
+pub mod server;

@@ -1,0 +1,148 @@
+//! Serving the control socket.
+
+use super::{
+    connection::{Connection, ConnectionError},
+    message::{Reply, Request},
+    peer::{Peer, Role},
+};
+use crate::{
+    cli::exit::{Exit, Failure},
+    daemon::core::Shared,
+    launch::session,
+};
+use nix::unistd::{Gid, Group, chown};
+use std::{
+    fs, io,
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
+    path::Path,
+    time::Duration,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
+
+/// Connections at one time.
+const MOST: usize = 1024;
+/// After which time a peer must have said what it wants.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Binds the socket, mode 0660, for root and the group.
+pub fn listen(path: &Path, group: &str) -> io::Result<(UnixListener, Option<u32>)> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::other("something else than a socket is there")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let gid = Group::from_name(group).ok().flatten().map(|g| g.gid.as_raw());
+    if gid.is_none() {
+        tracing::warn!("there is no group {group}: only root can use the control socket");
+    }
+    // Nobody else may connect before the mode is set.
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path);
+    nix::sys::stat::umask(old);
+    let listener = listener?;
+    if let Some(gid) = gid {
+        chown(path, None, Some(Gid::from_raw(gid)))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    }
+    Ok((listener, gid))
+}
+
+/// Serves connections until the daemon ends.
+pub async fn serve(core: Shared, listener: UnixListener, group: Option<u32>) {
+    let room = std::sync::Arc::new(Semaphore::new(MOST));
+    loop {
+        let accepted = listener.accept().await;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // No descriptors left, or the peer has gone: neither is worth a busy loop.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = std::sync::Arc::clone(&room).try_acquire_owned() else { continue };
+        let core = core.clone();
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            if let Err(error) = converse(&core, stream, group).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
+    }
+}
+
+async fn converse(core: &Shared, stream: UnixStream, group: Option<u32>) -> Result<(), ConnectionError> {
+    let roots = core.borrow().roots();
+    let peer = Peer::of(stream.as_fd(), &roots);
+    let mut connection = Connection::new(stream);
+    let peer = match peer {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%error, "a connection was refused");
+            core.borrow_mut().record("control-refused", serde_json::json!({"because": error.to_string()}));
+            let failure = Failure::new(Exit::Permission, "not permitted", "");
+            return connection.fail(&failure).await;
+        }
+    };
+    loop {
+        let request = match tokio::time::timeout(PATIENCE, connection.request()).await {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) | Err(_) => return Ok(()),
+            Ok(Err(error)) => {
+                let failure = Failure::new(Exit::Usage, error.to_string(), "");
+                connection.fail(&failure).await?;
+                return Err(error);
+            }
+        };
+        if let Request::Exec(exec) = request {
+            return session::run(core, &peer, exec, connection).await;
+        }
+        match answer(core, peer.role(group), &request) {
+            Ok(reply) => connection.reply(&reply).await?,
+            Err(failure) => connection.fail(&failure).await?,
+        }
+    }
+}
+
+fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure> {
+    let needed = match request {
+        Request::Status | Request::Agents => Role::Read,
+        Request::Reload => Role::Operate,
+        Request::Signal { .. } | Request::Exec(_) => {
+            return Err(Failure::new(Exit::Usage, "no session was started on this connection", ""));
+        }
+    };
+    if role < needed {
+        let remedy = match needed {
+            Role::Operate => "run this as root",
+            Role::Read | Role::None => "run this as root, or join the group that owns the socket",
+        };
+        return Err(Failure::new(Exit::Permission, "not permitted", remedy));
+    }
+    Ok(match request {
+        Request::Status => Reply::Status(core.borrow().status()),
+        Request::Agents => Reply::Agents { agents: core.borrow().agent_list() },
+        Request::Reload => {
+            let outcome = core.borrow_mut().reload();
+            Reply::Reloaded {
+                published: outcome.published,
+                retired: outcome.retired,
+                problems: outcome.problems,
+            }
+        }
+        Request::Signal { .. } | Request::Exec(_) => {
+            return Err(Failure::new(Exit::Internal, "a request was asked twice", ""));
+        }
+    })
+}

@@ -1,0 +1,390 @@
+//! The daemon's state and everything that changes it. Nothing here waits.
+
+use super::{
+    canary::{Canary, Silence},
+    enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
+    policies::{LastGood, Loaded},
+    registry::Slots,
+};
+use crate::{
+    audit::Sink,
+    control::message::{FileStatus, Lost},
+    event::{decode::Event, json},
+    policy::{self, reference, trust_tiers},
+    settings::Settings,
+};
+use enforcer_common::{address::Address, event::{flag, operation}, map::TierMap};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The state, shared by the tasks of one thread. Never borrowed across a wait.
+pub type Shared = Rc<RefCell<Core>>;
+
+/// No tier runs and none waits: everything is refused.
+pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
+
+/// What is in force for an agent.
+#[derive(Clone)]
+pub struct AgentState {
+    /// Its place in the kernel's table.
+    pub slot: AgentSlot,
+    /// The file that its policy came from.
+    pub file: PathBuf,
+    /// The policy.
+    pub loaded: Rc<Loaded>,
+    /// What the kernel calls it.
+    pub published: PublishedPolicy,
+}
+
+/// The daemon.
+pub struct Core {
+    /// The settings.
+    pub settings: Rc<Settings>,
+    /// This program, to be run as canary and launch helper.
+    pub program: PathBuf,
+    /// The canary.
+    pub canary: Canary,
+    pub(super) enforcement: Box<dyn Enforcement>,
+    pub(super) audit: Box<dyn Sink>,
+    pub(super) audit_error: Option<String>,
+    pub(super) slots: Slots,
+    pub(super) agents: BTreeMap<String, AgentState>,
+    /// Policies by the kernel's number: those in force and the one that each has replaced, for records
+    /// that were on their way.
+    pub(super) numbered: HashMap<u32, Rc<Loaded>>,
+    pub(super) bases: HashMap<u32, u32>,
+    pub(super) files: Vec<FileStatus>,
+    /// Agents and cgroup globs of the matcher in force.
+    pub(super) matched: Option<Vec<(AgentSlot, Vec<String>)>>,
+    pub(super) matcher_error: Option<String>,
+    pub(super) last_good: LastGood,
+    /// Cgroups of launches that are going on: no process may be in them yet.
+    pub(super) launching: HashSet<PathBuf>,
+    /// Sessions may have ended: time to look.
+    pub(super) sweep_due: bool,
+    pub(super) lost: Lost,
+    pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
+    pub(super) no_proof: Option<String>,
+    pub(super) proven_at: Option<i128>,
+}
+
+impl Core {
+    /// The daemon with a kernel side that has started: says where agents live and takes over what an
+    /// earlier daemon left.
+    pub fn new(
+        settings: Rc<Settings>,
+        program: PathBuf,
+        canary: Canary,
+        mut enforcement: Box<dyn Enforcement>,
+        audit: Box<dyn Sink>,
+    ) -> Result<Self, EnforcementError> {
+        let roots: Vec<RootSetting> = settings
+            .agents
+            .roots
+            .iter()
+            .map(|root| RootSetting { path: root.path.clone(), shared: root.shared })
+            .collect();
+        enforcement.set_roots(&roots)?;
+        let mut executors = settings.agents.executors.clone();
+        // The kernel knows executors by file, not by a link to whoever asks.
+        executors.push(std::fs::canonicalize(&program).unwrap_or_else(|_| program.clone()));
+        enforcement.set_executors(&executors)?;
+        let slots = Slots::adopt(enforcement.agents()?.into_iter().map(|(slot, name, _)| (slot, name)));
+        let lost_seen =
+            enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
+        let last_good = LastGood::new(&settings.paths.state);
+        Ok(Self {
+            settings,
+            program,
+            canary,
+            enforcement,
+            audit,
+            audit_error: None,
+            slots,
+            agents: BTreeMap::new(),
+            numbered: HashMap::new(),
+            bases: HashMap::new(),
+            files: Vec::new(),
+            matched: None,
+            matcher_error: None,
+            last_good,
+            launching: HashSet::new(),
+            sweep_due: true,
+            lost: Lost::default(),
+            lost_seen,
+            no_proof: Some("no canary has been refused yet".to_owned()),
+            proven_at: None,
+        })
+    }
+
+    /// The paths of the roots.
+    pub fn roots(&self) -> Vec<String> {
+        self.settings.agents.roots.iter().map(|root| root.path.clone()).collect()
+    }
+
+    /// What is in force for an agent.
+    pub fn agent(&self, name: &str) -> Option<&AgentState> {
+        self.agents.get(name)
+    }
+
+    /// Why agents must not be started now.
+    pub fn no_proof(&self) -> Option<&str> {
+        self.no_proof.as_deref()
+    }
+
+    /// The rings' descriptors.
+    pub fn ring_fds(&self) -> Vec<std::os::fd::RawFd> {
+        self.enforcement.ring_fds()
+    }
+
+    /// Writes a record of the daemon's own.
+    pub fn record(&mut self, kind: &str, mut fields: Value) {
+        if let Some(map) = fields.as_object_mut() {
+            map.insert("schema".to_owned(), json::SCHEMA.into());
+            map.insert("time".to_owned(), crate::event::text::rfc3339(now()).into());
+            map.insert("kind".to_owned(), kind.into());
+        }
+        self.audit.append(&fields);
+        self.flush();
+    }
+
+    /// Hands the records to the operating system.
+    pub fn flush(&mut self) {
+        self.note_audit(|audit| audit.flush());
+    }
+
+    /// Forces the records to the disk.
+    pub fn sync(&mut self) {
+        self.note_audit(|audit| audit.flush().and_then(|()| audit.sync()));
+    }
+
+    fn note_audit(&mut self, act: impl FnOnce(&mut dyn Sink) -> io::Result<()>) {
+        let error = act(self.audit.as_mut()).err().map(|e| e.to_string());
+        if error.is_some() && error != self.audit_error {
+            tracing::error!(error, "the audit log cannot be written");
+        }
+        self.audit_error = error;
+        self.lost.unwritten = self.audit.lost();
+    }
+
+    /// Records what waits in the rings.
+    pub fn drain(&mut self) {
+        let offset = boot_offset();
+        let mut records: Vec<Value> = Vec::new();
+        let mut sweep = false;
+        let mut refill = false;
+        let mut malformed = 0;
+        let names = Names { slots: &self.slots, numbered: &self.numbered, bases: &self.bases };
+        let drained = self.enforcement.drain(&mut |bytes| match Event::try_from(bytes) {
+            Ok(event) => {
+                use crate::event::decode::Kind;
+                sweep |= event.kind == Kind::SessionRemoved;
+                refill |= event.kind == Kind::SessionBound;
+                records.push(json::event(&event, offset, &names));
+            }
+            Err(error) => {
+                malformed += 1;
+                records.push(json::malformed(&error, now()));
+            }
+        });
+        if let Err(error) = drained {
+            tracing::error!(%error, "cannot read the rings");
+        }
+        self.lost.malformed += malformed;
+        self.sweep_due |= sweep;
+        if !records.is_empty() {
+            records.iter().for_each(|record| self.audit.append(record));
+            self.flush();
+        }
+        if refill || sweep {
+            self.refill();
+        }
+    }
+
+    /// Keeps the kernel's pool of free sessions full.
+    pub fn refill(&mut self) {
+        let tiers: HashMap<AgentSlot, TierMap> =
+            self.agents.values().map(|a| (a.slot, trust_tiers(a.loaded.policy.trust()))).collect();
+        let tiers_of = |slot| tiers.get(&slot).copied().unwrap_or(NO_TIERS);
+        if let Err(error) = self.enforcement.refill_seeds(&tiers_of) {
+            tracing::error!(%error, "cannot refill the pool of sessions");
+        }
+    }
+
+    /// Records what the kernel could not hand over since the last time.
+    pub fn note_losses(&mut self) {
+        let counts = match self.enforcement.lost() {
+            Ok(counts) => counts,
+            Err(error) => return tracing::error!(%error, "cannot read the counters of lost records"),
+        };
+        for (slot, decisions, activity) in counts {
+            // A counter that runs backwards belongs to an entry that was made anew.
+            let (d, a) = self.lost_seen.insert(slot, (decisions, activity)).unwrap_or_default();
+            let new = (decisions.saturating_sub(d), activity.saturating_sub(a));
+            if new == (0, 0) {
+                continue;
+            }
+            self.lost.decisions += new.0;
+            self.lost.activity += new.1;
+            let name = self.slots.name(slot).map(str::to_owned);
+            self.audit.append(&json::lost(name.as_deref(), new.0, new.1, now()));
+        }
+        self.flush();
+    }
+
+    /// Notes whether a canary was refused.
+    pub fn note_canary(&mut self, proof: Result<(), Silence>) {
+        match proof {
+            Ok(()) => (self.no_proof, self.proven_at) = (None, Some(now())),
+            Err(silence) => {
+                tracing::error!(%silence, "the canary");
+                self.record("canary", serde_json::json!({"problem": silence.to_string()}));
+                self.no_proof = Some(silence.to_string());
+            }
+        }
+    }
+
+    /// The canary's cgroup must be nobody's: a session that a policy's globs have led to is ended.
+    pub fn free_canary(&mut self) -> Result<(), EnforcementError> {
+        let Ok(id) = self.canary.cgroup() else { return Ok(()) };
+        for entry in self.enforcement.sessions()? {
+            if entry.session.cgroup == id {
+                tracing::warn!("a policy's match takes in the canary's cgroup; it stays nobody's");
+                self.enforcement.end_session(entry.slot, entry.session.generation)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a cgroup a session of an agent.
+    pub fn bind(&mut self, cgroup: u64, slot: AgentSlot, tiers: TierMap) -> Result<SessionRef, EnforcementError> {
+        let first = self.enforcement.bind_session(cgroup, slot, tiers);
+        if first.is_ok() {
+            return first;
+        }
+        // The kernel has bound it by itself because some agent's globs match its name: that is undone.
+        for entry in self.enforcement.sessions()? {
+            if entry.session.cgroup == cgroup {
+                self.enforcement.end_session(entry.slot, entry.session.generation)?;
+                return self.enforcement.bind_session(cgroup, slot, tiers);
+            }
+        }
+        first
+    }
+
+    /// Frees a session.
+    pub fn end(&mut self, session: SessionRef) {
+        if let Err(error) = self.enforcement.end_session(session.slot, session.generation) {
+            tracing::error!(%error, "cannot end a session");
+        }
+    }
+
+    /// Remembers that a cgroup is being prepared, or not any more.
+    pub fn set_launching(&mut self, cgroup: PathBuf, launching: bool) {
+        if launching {
+            self.launching.insert(cgroup);
+        } else {
+            self.launching.remove(&cgroup);
+        }
+    }
+
+    /// Places of agents that sessions refer to.
+    pub(super) fn slots_in_use(&self) -> Result<BTreeSet<AgentSlot>, EnforcementError> {
+        Ok(self.enforcement.sessions()?.iter().map(|entry| AgentSlot(entry.session.agent)).collect())
+    }
+}
+
+/// What the numbers in records mean.
+struct Names<'a> {
+    slots: &'a Slots,
+    numbered: &'a HashMap<u32, Rc<Loaded>>,
+    bases: &'a HashMap<u32, u32>,
+}
+
+impl json::Context for Names<'_> {
+    fn agent(&self, slot: u32) -> Option<String> {
+        self.slots.name(AgentSlot(slot)).map(str::to_owned)
+    }
+
+    fn policy(&self, id: u32) -> Option<json::PolicyNote> {
+        self.numbered.get(&id).map(|loaded| json::PolicyNote {
+            id: loaded.policy.id().to_owned(),
+            version: loaded.policy.version(),
+            digest: loaded.policy.digest(),
+        })
+    }
+
+    fn rules(&self, event: &Event) -> Vec<json::RuleNote> {
+        let id = event.header.policy;
+        let (Some(loaded), Some(base)) = (self.numbered.get(&id), self.bases.get(&id)) else {
+            return Vec::new();
+        };
+        policy_rules(loaded, event, *base)
+    }
+}
+
+/// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
+/// those that the automata's states stand for, which may be some more.
+fn policy_rules(loaded: &Loaded, event: &Event, base: u32) -> Vec<json::RuleNote> {
+    let header = &event.header;
+    let ids = if let Some(endpoint) = event.endpoint() {
+        // 0.0.0.0 and `::` mean something else to whoever binds than to whoever connects.
+        let local = matches!(header.operation, operation::BIND | operation::LISTEN);
+        let address = match endpoint.address {
+            Some(IpAddr::V4(v4)) if local => Some(Address::v4_local(v4.octets())),
+            Some(IpAddr::V4(v4)) => Some(Address::v4(v4.octets())),
+            Some(IpAddr::V6(v6)) if local => Some(Address::v6_local(v6.octets())),
+            Some(IpAddr::V6(v6)) => Address::v6(v6.octets()),
+            None => None,
+        };
+        let protocol = u8::try_from(endpoint.protocol).unwrap_or_default();
+        address.map_or_else(Vec::new, |address| {
+            reference::rules_at_address(&loaded.policy, address, endpoint.port, protocol)
+        })
+    } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
+        reference::rules_at_path(&loaded.policy, path)
+    } else {
+        let [a, b, c, _] = header.states;
+        loaded.image.rules_at([a, b, c], base)
+    };
+    let rules = ids.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
+    rules
+        .filter(|(_, rule)| u32::from(rule.operations()) & header.access != 0)
+        .map(|(id, rule)| json::RuleNote {
+            text: format!("{} {id} at {}", describe(rule), rule.origin()),
+            because: rule.because().map(str::to_owned),
+        })
+        .collect()
+}
+
+fn describe(rule: &policy::Rule) -> String {
+    let objects: Vec<String> = match rule.objects() {
+        policy::Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
+        policy::Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
+    };
+    format!("{} {} {}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
+}
+
+/// Nanoseconds since the host booted, its sleep included.
+pub fn boot_time() -> i128 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
+}
+
+/// What turns boot time into time since 1970, as of now.
+pub fn boot_offset() -> i128 {
+    now() - boot_time()
+}

@@ -1,0 +1,207 @@
+//! What the daemon asks of the kernel. `kernel/` implements it; tests use a fake in memory.
+
+use crate::cli::exit::{Exit, Failure};
+use crate::policy::{Image, ValidPolicy};
+use enforcer_common::map::{Session, TierMap};
+use std::{io, os::fd::RawFd, path::PathBuf};
+
+/// An entry of the agents map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentSlot(pub u32);
+
+/// A policy that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedPolicy {
+    /// Never reused while live; what ring records name.
+    pub id: u32,
+    /// Entry of the policies map.
+    pub slot: u32,
+    /// Where the image lies in the arena: states in ring records are offsets from the arena's start.
+    pub base: u32,
+    /// SHA-256 of the compiled tables, as read back.
+    pub image_digest: [u8; 32],
+}
+
+/// A session, safe against reuse of its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRef {
+    /// Entry of the sessions map.
+    pub slot: u32,
+    /// Never repeats.
+    pub generation: u64,
+    /// The 128-bit id.
+    pub id: [u64; 2],
+}
+
+/// A session that exists, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionEntry {
+    /// Entry of the sessions map.
+    pub slot: u32,
+    /// What the map says.
+    pub session: Session,
+}
+
+/// A cgroup below which agents live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootSetting {
+    /// Path in the cgroup hierarchy, `/agents.slice`.
+    pub path: String,
+    /// A child that no session claims is an outsider.
+    pub shared: bool,
+}
+
+/// One hook of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Its name, `file_open`.
+    pub name: String,
+    /// Whether there is no enforcement without it.
+    pub required: bool,
+    /// Whether our program is attached to it, in the active generation.
+    pub attached: bool,
+    /// Why not, or what stands in for it.
+    pub note: String,
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The table.
+    pub name: String,
+    /// Entries or bytes in use.
+    pub used: u64,
+    /// Entries or bytes there are.
+    pub room: u64,
+}
+
+/// What the kernel side says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Generation of the programs that decide.
+    pub generation: u32,
+    /// Every hook that the daemon knows.
+    pub hooks: Vec<Hook>,
+    /// Every table that can fill up.
+    pub usage: Vec<Usage>,
+}
+
+/// Why the kernel side did not do what was asked. Whatever was in force stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforcementError {
+    /// No room.
+    #[error("{what} is full: {limit} is all there is")]
+    Full {
+        /// The table.
+        what: String,
+        /// Its size.
+        limit: u64,
+    },
+    /// The agent or session does not exist (any more).
+    #[error("{0} does not exist")]
+    Gone(String),
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What was read back is not what was written, or a table is not as it must be.
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// Why enforcement cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// What kind of thing is missing; it becomes the exit code.
+    pub cause: StartCause,
+    /// What is missing, naming it.
+    pub message: String,
+    /// What an operator can do about it.
+    pub remedy: String,
+}
+
+/// What kind of thing is missing at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartCause {
+    /// The kernel has no BPF LSM, BTF, required hook or supported version, or rejects a program.
+    Kernel,
+    /// The kernel refuses it to this user.
+    Permission,
+    /// Pins of another version or without sense.
+    Pins,
+    /// A fault of the program itself.
+    Internal,
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let exit = match error.cause {
+            StartCause::Kernel => Exit::Kernel,
+            StartCause::Permission => Exit::Permission,
+            StartCause::Pins | StartCause::Internal => Exit::Internal,
+        };
+        Failure::new(exit, error.message, error.remedy)
+    }
+}
+
+/// The kernel side. Every method either does all of what it says or changes nothing.
+pub trait Enforcement {
+    /// Loads a compiled policy under a new id, reads it back and makes it the agent's with one write.
+    fn publish(
+        &mut self,
+        agent: AgentSlot,
+        name: &str,
+        policy: &ValidPolicy,
+        image: &Image,
+    ) -> Result<PublishedPolicy, EnforcementError>;
+
+    /// Replaces the table that maps cgroup paths to agents.
+    fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError>;
+
+    /// Takes an agent's policy away: its sessions are refused everything from now on.
+    fn retire(&mut self, agent: AgentSlot) -> Result<(), EnforcementError>;
+
+    /// The agents that the kernel knows: slot, name, policy in force (id and slot, or 0).
+    fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError>;
+
+    /// Makes the cgroup a session of the agent, launching. Fails where it is one of another agent.
+    fn bind_session(
+        &mut self,
+        cgroup: u64,
+        agent: AgentSlot,
+        tiers: TierMap,
+    ) -> Result<SessionRef, EnforcementError>;
+
+    /// Every session that exists.
+    fn sessions(&self) -> Result<Vec<SessionEntry>, EnforcementError>;
+
+    /// Frees a session. One that is not there any more is not an error.
+    fn end_session(&mut self, slot: u32, generation: u64) -> Result<(), EnforcementError>;
+
+    /// Fills up the kernel's pool of free sessions, and gives those that the kernel has bound by itself
+    /// the tiers of their agent.
+    fn refill_seeds(&mut self, tiers_of: &dyn Fn(AgentSlot) -> TierMap) -> Result<(), EnforcementError>;
+
+    /// Says below which cgroups agents live.
+    fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError>;
+
+    /// Says which programs may prepare a session. Those that do not exist are left out.
+    fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError>;
+
+    /// Per agent: decisions and activity records that the rings could not take, since the maps exist.
+    fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError>;
+
+    /// Hands every waiting record to `f`, in order per ring, and says how many there were.
+    fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError>;
+
+    /// The rings' descriptors: readable when there is something to drain.
+    fn ring_fds(&self) -> Vec<RawFd>;
+
+    /// What the kernel side says about itself.
+    fn health(&self) -> Health;
+}

@@ -1,0 +1,126 @@
+//! Whether agents are confined, in one word: pure.
+
+use super::enforcement::Health;
+use crate::control::message::{FileStatus, Lost, State};
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// What the kernel side says.
+    pub health: Health,
+    /// Why there is no fresh proof that a process without rights is refused.
+    pub no_proof: Option<&'a str>,
+    /// Why the matcher in force is not the one that the policies ask for.
+    pub matcher: Option<&'a str>,
+    /// The policy files.
+    pub files: &'a [FileStatus],
+    /// Agents whose policy has expired.
+    pub expired: &'a [String],
+    /// What could not be recorded.
+    pub lost: Lost,
+    /// Why the audit log cannot be written.
+    pub audit: Option<&'a str>,
+}
+
+/// The state, and everything that needs attention.
+pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
+    let mut fatal = Vec::new();
+    let mut minor = Vec::new();
+    if let Some(why) = facts.no_proof {
+        fatal.push(why.to_owned());
+    }
+    for hook in facts.health.hooks.iter().filter(|h| !h.attached) {
+        let note = if hook.note.is_empty() { String::new() } else { format!(": {}", hook.note) };
+        if hook.required {
+            fatal.push(format!("required hook {} is not attached{note}", hook.name));
+        } else {
+            minor.push(format!("optional hook {} is not attached{note}", hook.name));
+        }
+    }
+    if facts.health.hooks.is_empty() {
+        fatal.push("no hook is attached".to_owned());
+    }
+    if let Some(why) = facts.matcher {
+        minor.push(format!("the cgroups of the agents could not be published: {why}"));
+    }
+    for file in facts.files {
+        if let Some(error) = &file.error {
+            minor.push(format!("policy {}: {}", file.path, error.lines().next().unwrap_or_default()));
+        }
+    }
+    for agent in facts.expired {
+        minor.push(format!("the policy of {agent} has expired"));
+    }
+    for table in facts.health.usage.iter().filter(|t| t.room > 0 && t.used.saturating_mul(5) >= t.room * 4) {
+        minor.push(format!("table {} is {} % full", table.name, table.used.saturating_mul(100) / table.room));
+    }
+    if let Some(why) = facts.audit {
+        minor.push(format!("the audit log cannot be written: {why}"));
+    }
+    let Lost { decisions, activity, malformed, unwritten } = facts.lost;
+    for (count, what) in [
+        (decisions, "decisions were lost: the kernel's ring was full"),
+        (activity, "activity records were lost: the kernel's ring was full"),
+        (malformed, "ring records made no sense"),
+        (unwritten, "records could not be written to the audit log"),
+    ] {
+        if count > 0 {
+            minor.push(format!("{count} {what}"));
+        }
+    }
+    let state = match (fatal.is_empty(), minor.is_empty()) {
+        (false, _) => State::NotEnforcing,
+        (true, false) => State::Degraded,
+        (true, true) => State::Enforcing,
+    };
+    fatal.append(&mut minor);
+    (state, fatal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::enforcement::{Hook, Usage};
+    use super::*;
+
+    fn hook(name: &str, required: bool, attached: bool) -> Hook {
+        Hook { name: name.to_owned(), required, attached, note: String::new() }
+    }
+
+    fn healthy() -> Facts<'static> {
+        let health = Health { generation: 1, hooks: vec![hook("file_open", true, true)], usage: vec![] };
+        Facts { health, ..Facts::default() }
+    }
+
+    #[test]
+    fn everything_in_place_is_enforcing() {
+        assert_eq!(judge(&healthy()), (State::Enforcing, vec![]));
+    }
+
+    #[test]
+    fn a_missing_required_hook_or_proof_is_not_enforcing() {
+        let mut facts = healthy();
+        facts.health.hooks.push(hook("bprm_check_security", true, false));
+        assert_eq!(judge(&facts).0, State::NotEnforcing);
+        assert_eq!(judge(&Facts { no_proof: Some("no canary"), ..healthy() }).0, State::NotEnforcing);
+        assert_eq!(judge(&Facts::default()).0, State::NotEnforcing);
+    }
+
+    #[test]
+    fn what_is_not_essential_degrades_and_is_named() {
+        let mut facts = healthy();
+        facts.health.hooks.push(hook("uring_allowed", false, false));
+        facts.health.usage.push(Usage { name: "sessions".to_owned(), used: 80, room: 100 });
+        facts.lost.decisions = 3;
+        let files = [FileStatus {
+            path: "a.yaml".to_owned(),
+            agent: None,
+            error: Some("3:1: unknown key\nmore".to_owned()),
+            warnings: vec![],
+        }];
+        facts.files = &files;
+        let (state, problems) = judge(&facts);
+        assert_eq!(state, State::Degraded);
+        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert!(problems[1].contains("a.yaml: 3:1: unknown key"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The daemon: reads top to bottom. The only caller of the kernel side.
+
+pub mod canary;
+pub mod core;
+pub mod enforcement;
+pub mod judge;
+pub mod policies;
+pub mod probe;
+pub mod registry;
+mod reload;
+mod report;
+mod serve;
+mod signals;
+mod sweep;
+
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the file serves the integration tests too")]
+#[path = "../../tests/support/fake.rs"]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    audit::JsonLines,
+    cli::exit::{Exit, Failure},
+    settings::Settings,
+};
+use enforcement::{Enforcement, StartError};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+/// How the kernel side is started.
+pub type Start = fn(&Settings) -> Result<Box<dyn Enforcement>, StartError>;
+
+/// Runs the daemon until it is told to end. Either it enforces, or it returns an error.
+pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
+    probe_host(&settings)?;
+    make_roots(&settings)?;
+    let enforcement = start(&settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Internal, format!("cannot start the event loop: {e}"), ""))?;
+    let program = PathBuf::from("/proc/self/exe");
+    tokio::task::LocalSet::new().block_on(&runtime, serve::run(Rc::new(settings), program, enforcement))
+}
+
+/// As [`run`], in a runtime that is there already and without looking at the host: for tests.
+#[doc(hidden)]
+pub async fn run_with(
+    settings: Settings,
+    program: PathBuf,
+    enforcement: Box<dyn Enforcement>,
+) -> Result<(), Failure> {
+    serve::run(Rc::new(settings), program, enforcement).await
+}
+
+/// Refuses a host that cannot enforce; every problem is logged, the first decides the exit code.
+fn probe_host(settings: &Settings) -> Result<(), Failure> {
+    let build = nix::sys::utsname::uname().map(|name| name.version().to_string_lossy().into_owned());
+    let bpffs = settings.paths.pins.parent().unwrap_or(Path::new("/sys/fs/bpf"));
+    let host = probe::Host {
+        uid: nix::unistd::geteuid().as_raw(),
+        release: probe::full_release(&kernel_release(), &build.unwrap_or_default()),
+        cgroups: settings.paths.cgroups.clone(),
+        mountinfo: "/proc/self/mountinfo".into(),
+        lsm: "/sys/kernel/security/lsm".into(),
+        lockdown: "/sys/kernel/security/lockdown".into(),
+        btf: "/sys/kernel/btf/vmlinux".into(),
+        bpffs: bpffs.to_owned(),
+        state: settings.paths.state.clone(),
+        magic: &|path| Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 as i64),
+    };
+    let mut problems = probe::problems(&host).into_iter();
+    let Some(first) = problems.next() else { return Ok(()) };
+    for other in problems {
+        tracing::error!(remedy = other.remedy, "{other}");
+    }
+    Err(first)
+}
+
+/// The roots exist when their slices are started; where they are not, they are made.
+fn make_roots(settings: &Settings) -> Result<(), Failure> {
+    for root in &settings.agents.roots {
+        let path = sweep::directory(&settings.paths.cgroups, &root.path);
+        fs::create_dir_all(&path).map_err(|e| {
+            let message = format!("cannot make the cgroup {}: {e}", path.display());
+            Failure::new(Exit::Internal, message, "start its slice: systemctl start agents.slice")
+        })?;
+    }
+    Ok(())
+}
+
+/// Opens the audit log.
+fn open_audit(settings: &Settings) -> Result<JsonLines, Failure> {
+    let path = settings.paths.state.join("audit/events.jsonl");
+    JsonLines::open(&path).map_err(|e| {
+        let message = format!("cannot open the audit log {}: {e}", path.display());
+        Failure::new(Exit::CannotWrite, message, "make room, or make the directory writable for root")
+    })
+}
+
+/// `uname -r`.
+pub(crate) fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}

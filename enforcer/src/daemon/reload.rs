@@ -1,0 +1,227 @@
+//! Reading the policies and bringing the kernel in line with them.
+
+use super::{
+    core::{AgentState, Core},
+    enforcement::{AgentSlot, EnforcementError},
+    policies::{Loaded, PolicyFile, read_all},
+    registry::{InForce, Reading, plan},
+};
+use crate::{control::message::FileStatus, event::text::hex, policy};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
+    rc::Rc,
+};
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Agents whose policy was published or replaced.
+    pub published: Vec<String>,
+    /// Agents that lost their policy.
+    pub retired: Vec<String>,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Core {
+    /// Reads every policy and publishes what has changed. Whatever goes wrong leaves in force what was.
+    pub(crate) fn reload(&mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (directory, roots) = (self.settings.paths.policies.clone(), self.roots());
+        let mut files = match read_all(&directory, &roots) {
+            Ok(files) => files,
+            Err(error) => {
+                let problem = format!("cannot read {}: {error}", directory.display());
+                tracing::error!("{problem}");
+                outcome.problems.push(problem);
+                return outcome;
+            }
+        };
+        let errors = self.bring_back_last_good(&mut files);
+        let readings: Vec<Reading> = files.iter().map(PolicyFile::reading).collect();
+        let in_force = self.in_force();
+        let plan = plan(&readings, &in_force, &self.slots.names());
+        self.files = statuses(&files, &errors);
+        for (index, error) in &plan.refused {
+            self.files[*index].error = Some(error.clone());
+        }
+        for (agent, index) in &plan.publish {
+            let Ok(loaded) = &files[*index].outcome else { continue };
+            match self.publish(agent, &files[*index].path, loaded) {
+                Ok(()) => outcome.published.push(agent.clone()),
+                Err(error) => {
+                    let kept = if self.agents.contains_key(agent) { "; the earlier one stays" } else { "" };
+                    self.files[*index].error = Some(format!("cannot publish the policy: {error}{kept}"));
+                }
+            }
+        }
+        // An agent whose policy is unchanged may live in another file now.
+        for (index, reading) in readings.iter().enumerate() {
+            let claimed = reading.outcome.as_ref().ok().filter(|_| self.files[index].error.is_none());
+            if let Some(state) = claimed.and_then(|claim| self.agents.get_mut(&claim.agent)) {
+                state.file.clone_from(&reading.path);
+            }
+        }
+        for agent in &plan.retire {
+            self.agents.remove(agent);
+        }
+        self.publish_matcher();
+        for agent in &plan.retire {
+            match self.retire(agent) {
+                Ok(true) => outcome.retired.push(agent.clone()),
+                Ok(false) => {}
+                Err(error) => outcome.problems.push(format!("cannot take away the policy of {agent}: {error}")),
+            }
+        }
+        self.refill();
+        self.say(&mut outcome);
+        outcome
+    }
+
+    fn in_force(&self) -> BTreeMap<String, InForce> {
+        let entry = |(name, state): (&String, &AgentState)| {
+            let digest = state.loaded.policy.digest();
+            (name.clone(), InForce { file: state.file.clone(), digest })
+        };
+        self.agents.iter().map(entry).collect()
+    }
+
+    /// After a restart the kernel still enforces what was good: a file that is broken now is replaced by
+    /// its last good text, so that the agent does not lose what it has. Returns the files' own errors.
+    fn bring_back_last_good(&self, files: &mut [PolicyFile]) -> BTreeMap<usize, String> {
+        let roots = self.roots();
+        let mut errors = BTreeMap::new();
+        for (index, file) in files.iter_mut().enumerate() {
+            let Err(error) = &file.outcome else { continue };
+            errors.insert(index, error.clone());
+            if self.agents.values().any(|state| state.file == file.path) {
+                continue;
+            }
+            let Some(last) = self.last_good.load(&file.path, &roots) else { continue };
+            if self.slots.get(last.policy.id()).is_some() && !self.agents.contains_key(last.policy.id()) {
+                file.outcome = Ok(Rc::new(last));
+            }
+        }
+        errors
+    }
+
+    fn publish(&mut self, agent: &str, file: &Path, loaded: &Rc<Loaded>) -> Result<(), EnforcementError> {
+        let alive: BTreeSet<String> = self.agents.keys().cloned().collect();
+        let in_use = self.slots_in_use()?;
+        let slot = self.slots.allocate(agent, &alive, &in_use).ok_or(EnforcementError::Full {
+            what: "the table of agents".to_owned(),
+            limit: u64::from(enforcer_common::limits::AGENTS),
+        })?;
+        let published = self.enforcement.publish(slot, agent, &loaded.policy, &loaded.image)?;
+        let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
+        let replaced = self.agents.insert(agent.to_owned(), state).map(|old| old.published.id);
+        self.numbered.insert(published.id, Rc::clone(loaded));
+        self.bases.insert(published.id, published.base);
+        self.forget_numbers(replaced);
+        if let Err(error) = self.last_good.keep(file, &loaded.text) {
+            tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
+        }
+        let policy = &loaded.policy;
+        self.record(
+            "policy-published",
+            json!({
+                "agent": agent, "file": file.display().to_string(), "number": published.id,
+                "policy": {"id": policy.id(), "version": policy.version(), "digest": hex(&policy.digest())},
+                "image": hex(&published.image_digest),
+            }),
+        );
+        Ok(())
+    }
+
+    /// Keeps the numbers of policies in force and of the one that was just replaced.
+    fn forget_numbers(&mut self, replaced: Option<u32>) {
+        let keep: HashSet<u32> = self.agents.values().map(|a| a.published.id).chain(replaced).collect();
+        // Late records name a number that was in force a moment ago; a few more do no harm.
+        if self.numbered.len() > 2 * keep.len() + 16 {
+            self.numbered.retain(|id, _| keep.contains(id));
+            self.bases.retain(|id, _| keep.contains(id));
+        }
+    }
+
+    fn publish_matcher(&mut self) {
+        let wanted: Vec<(AgentSlot, Vec<String>)> = self
+            .agents
+            .values()
+            .map(|a| (a.slot, a.loaded.policy.cgroups().iter().map(|g| g.text().to_owned()).collect()))
+            .collect();
+        if self.matched.as_ref() == Some(&wanted) {
+            self.matcher_error = None;
+            return;
+        }
+        let agents: Vec<policy::AgentMatch<'_>> = self
+            .agents
+            .iter()
+            .map(|(name, a)| (a.slot.0, name.as_str(), a.loaded.policy.cgroups()))
+            .collect();
+        let image = match policy::matcher(&agents) {
+            Ok(image) => image,
+            Err(error) => {
+                self.matcher_error = Some(format!("{error}; the earlier assignment stays"));
+                return;
+            }
+        };
+        match self.enforcement.publish_matcher(&image) {
+            Ok(()) => (self.matched, self.matcher_error) = (Some(wanted), None),
+            Err(error) => self.matcher_error = Some(error.to_string()),
+        }
+    }
+
+    /// Takes an agent's policy away; says whether the kernel had one.
+    fn retire(&mut self, agent: &str) -> Result<bool, EnforcementError> {
+        let Some(slot) = self.slots.get(agent) else { return Ok(false) };
+        let in_force = self.enforcement.agents()?.iter().any(|(s, _, policy)| *s == slot && *policy != 0);
+        if !in_force {
+            return Ok(false);
+        }
+        self.enforcement.retire(slot)?;
+        self.record("policy-retired", json!({"agent": agent}));
+        Ok(true)
+    }
+
+    fn say(&mut self, outcome: &mut Outcome) {
+        for file in &self.files {
+            if let Some(error) = &file.error {
+                outcome.problems.push(error.clone());
+            }
+            for warning in &file.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        outcome.problems.extend(self.matcher_error.clone());
+        for problem in &outcome.problems {
+            tracing::error!("{problem}");
+        }
+        if !outcome.problems.is_empty() {
+            self.record("policy-problems", json!({"problems": outcome.problems}));
+        }
+        tracing::info!(
+            agents = self.agents.len(),
+            published = outcome.published.len(),
+            retired = outcome.retired.len(),
+            problems = outcome.problems.len(),
+            "policies read"
+        );
+    }
+}
+
+fn statuses(files: &[PolicyFile], errors: &BTreeMap<usize, String>) -> Vec<FileStatus> {
+    let status = |(index, file): (usize, &PolicyFile)| {
+        let loaded = file.outcome.as_ref().ok();
+        FileStatus {
+            path: file.path.display().to_string(),
+            agent: loaded.map(|l| l.policy.id().to_owned()),
+            error: errors.get(&index).cloned(),
+            warnings: loaded
+                .map(|l| l.policy.warnings().iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+        }
+    };
+    files.iter().enumerate().map(status).collect()
+}

@@ -1,0 +1,112 @@
+//! Answers to questions about the daemon.
+
+use super::{
+    core::{Core, boot_time, now},
+    judge::{Facts, judge},
+};
+use crate::{
+    control::message::{AgentStatus, HookStatus, SessionStatus, Status, UsageStatus},
+    event::text::{hex, rfc3339, session_id},
+    policy::Mode,
+};
+use enforcer_common::map::{SESSION_ARMED, SESSION_LAUNCHING};
+use std::collections::HashMap;
+
+impl Core {
+    /// How things are.
+    pub fn status(&self) -> Status {
+        let health = self.enforcement.health();
+        let expired = self.expired();
+        let facts = Facts {
+            health: health.clone(),
+            no_proof: self.no_proof.as_deref(),
+            matcher: self.matcher_error.as_deref(),
+            files: &self.files,
+            expired: &expired,
+            lost: self.lost,
+            audit: self.audit_error.as_deref(),
+        };
+        let (state, mut problems) = judge(&facts);
+        let sessions = match self.enforcement.sessions() {
+            Ok(sessions) => sessions.len(),
+            Err(error) => {
+                problems.push(format!("cannot list the sessions: {error}"));
+                0
+            }
+        };
+        let hook = |h: &super::enforcement::Hook| HookStatus {
+            name: h.name.clone(),
+            required: h.required,
+            attached: h.attached,
+            note: h.note.clone(),
+        };
+        let usage = |u: &super::enforcement::Usage| UsageStatus {
+            name: u.name.clone(),
+            used: u.used,
+            room: u.room,
+        };
+        Status {
+            state,
+            problems,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            kernel: super::kernel_release(),
+            generation: health.generation,
+            roots: self.roots(),
+            agents: self.agents.len(),
+            sessions,
+            hooks: health.hooks.iter().map(hook).collect(),
+            usage: health.usage.iter().map(usage).collect(),
+            policies: self.files.clone(),
+            canary: self.proven_at.map(rfc3339),
+            lost: self.lost,
+        }
+    }
+
+    /// Agents whose policy has expired.
+    pub fn expired(&self) -> Vec<String> {
+        let seconds = now() / 1_000_000_000;
+        let over = |at: Option<i64>| at.is_some_and(|at| i128::from(at) <= seconds);
+        let agents = self.agents.iter().filter(|(_, a)| over(a.loaded.policy.expires_unix()));
+        agents.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The agents and their sessions.
+    pub fn agent_list(&self) -> Vec<AgentStatus> {
+        let mut by_slot: HashMap<u32, Vec<SessionStatus>> = HashMap::new();
+        let boot = boot_time();
+        for entry in self.enforcement.sessions().unwrap_or_default() {
+            let session = entry.session;
+            let state = match session.state {
+                SESSION_LAUNCHING => "launching".to_owned(),
+                SESSION_ARMED => "armed".to_owned(),
+                other => format!("unknown-{other}"),
+            };
+            let age = (boot - i128::from(session.bound_at)).max(0) / 1_000_000_000;
+            by_slot.entry(session.agent).or_default().push(SessionStatus {
+                id: session_id(session.id),
+                state,
+                cgroup: session.cgroup,
+                age: u64::try_from(age).unwrap_or(0),
+            });
+        }
+        let agent = |(name, state): (&String, &super::core::AgentState)| {
+            let policy = &state.loaded.policy;
+            AgentStatus {
+                name: name.clone(),
+                owner: policy.owner().to_owned(),
+                purpose: policy.purpose().to_owned(),
+                version: policy.version(),
+                digest: hex(&policy.digest()),
+                mode: match policy.mode() {
+                    Mode::Enforce => "enforce".to_owned(),
+                    Mode::Audit => "audit".to_owned(),
+                },
+                trust: policy.trust().name().to_owned(),
+                file: state.file.display().to_string(),
+                sessions: by_slot.remove(&state.slot.0).unwrap_or_default(),
+            }
+        };
+        self.agents.iter().map(agent).collect()
+    }
+}

@@ -1,0 +1,258 @@
+//! The daemon's life after the kernel side has started.
+
+use super::{
+    canary::{Canary, Silence},
+    core::{Core, Shared},
+    enforcement::{Enforcement, EnforcementError},
+    open_audit,
+    policies::is_policy,
+    signals::{Asked, Signals},
+};
+use crate::{
+    cli::exit::{Exit, Failure},
+    control::{fds, server},
+    settings::Settings,
+};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use sd_notify::NotifyState;
+use serde_json::json;
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    task::{JoinSet, spawn_local},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+/// How often the rings are looked at even if nothing wakes the daemon.
+const TICK: Duration = Duration::from_millis(500);
+/// How often the counters of lost records are read.
+const LOSSES: Duration = Duration::from_secs(5);
+/// How often the daemon looks for sessions that have ended unnoticed.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Editors write a file in several steps.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Canaries in a row that may fail without telling anything.
+const UNTOLD: u32 = 3;
+
+/// Publishes, proves, says ready, and serves until it is told to end.
+pub(super) async fn run(
+    settings: Rc<Settings>,
+    program: PathBuf,
+    enforcement: Box<dyn Enforcement>,
+) -> Result<(), Failure> {
+    // From here on signals are answered, not fatal.
+    let mut signals = Signals::new().map_err(internal("catch signals"))?;
+    let audit = open_audit(&settings)?;
+    let canary = Canary::prepare(&settings, &program).map_err(internal("prepare the canary"))?;
+    let core = Core::new(Rc::clone(&settings), program, canary.clone(), enforcement, Box::new(audit))
+        .map_err(|e| kernel("set up the kernel's tables", &e))?;
+    let core: Shared = Rc::new(RefCell::new(core));
+    core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
+    core.borrow_mut().sweep();
+    core.borrow_mut().reload();
+    prove(&core, &canary).await?;
+
+    let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
+        .map_err(internal("open the control socket"))?;
+    let mut tasks = JoinSet::new();
+    for fd in core.borrow().ring_fds() {
+        tasks.spawn_local(watch_ring(core.clone(), fd));
+    }
+    tasks.spawn_local(endless(tick(core.clone())));
+    tasks.spawn_local(endless(server::serve(core.clone(), listener, group)));
+    tasks.spawn_local(watch_policies(core.clone(), settings.paths.policies.clone()));
+    tasks.spawn_local(repeat_canary(core.clone(), canary));
+    spawn_local(feed_watchdog(core.clone()));
+    say_ready(&core);
+
+    let result = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => break Ok(()),
+                Asked::Reload => {
+                    notify(&[NotifyState::Reloading]);
+                    core.borrow_mut().reload();
+                    say_ready(&core);
+                }
+            },
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => break Err(failure),
+                Err(error) => break Err(internal("go on")(io::Error::other(error))),
+            },
+        }
+    };
+    notify(&[NotifyState::Stopping]);
+    let mut core = core.borrow_mut();
+    core.drain();
+    core.note_losses();
+    let because = result.as_ref().err().map(ToString::to_string);
+    core.record("daemon-stopped", json!({"because": because, "enforcement": "stays pinned"}));
+    core.sync();
+    result
+}
+
+/// Nothing is ready before a process without rights has been refused.
+async fn prove(core: &Shared, canary: &Canary) -> Result<(), Failure> {
+    core.borrow_mut().free_canary().map_err(|e| kernel("free the canary's cgroup", &e))?;
+    let proof = canary.prove().await;
+    core.borrow_mut().note_canary(proof.clone());
+    Ok(proof?)
+}
+
+fn internal(what: &str) -> impl Fn(io::Error) -> Failure {
+    let what = what.to_owned();
+    move |e| Failure::new(Exit::Internal, format!("cannot {what}: {e}"), "")
+}
+
+fn kernel(what: &str, error: &EnforcementError) -> Failure {
+    Failure::new(Exit::Kernel, format!("cannot {what}: {error}"), "")
+}
+
+async fn endless(task: impl Future<Output = ()>) -> Result<(), Failure> {
+    task.await;
+    Ok(())
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(false, states);
+}
+
+fn say_ready(core: &Shared) {
+    let status = core.borrow().status();
+    let text = format!("{}: {} agents, {} sessions", status.state.word(), status.agents, status.sessions);
+    notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
+    tracing::info!("{text}");
+}
+
+async fn watch_ring(core: Shared, fd: RawFd) -> Result<(), Failure> {
+    let failed = internal("watch a ring");
+    let ring = fds::watch(fds::duplicate_raw(fd).map_err(&failed)?).map_err(&failed)?;
+    loop {
+        let mut ready = ring.readable().await.map_err(&failed)?;
+        // Cleared first: what arrives while the ring is drained wakes this again.
+        ready.clear_ready();
+        core.borrow_mut().drain();
+        // Others have their turn even if a ring never becomes empty.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn tick(core: Shared) {
+    let (mut short, mut losses, mut sweep) = (interval(TICK), interval(LOSSES), interval(SWEEP));
+    let seconds = core.borrow().settings.audit.sync_seconds;
+    let mut sync = interval(Duration::from_secs(seconds));
+    for timer in [&mut short, &mut losses, &mut sweep, &mut sync] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    loop {
+        tokio::select! {
+            _ = short.tick() => {
+                let mut core = core.borrow_mut();
+                core.drain();
+                if core.sweep_due() {
+                    core.sweep();
+                }
+            }
+            _ = losses.tick() => core.borrow_mut().note_losses(),
+            _ = sweep.tick() => core.borrow_mut().sweep(),
+            _ = sync.tick() => core.borrow_mut().sync(),
+        }
+    }
+}
+
+async fn feed_watchdog(core: Shared) {
+    let mut microseconds = 0;
+    if !sd_notify::watchdog_enabled(false, &mut microseconds) {
+        return;
+    }
+    let mut timer = interval(Duration::from_micros(microseconds / 3));
+    loop {
+        timer.tick().await;
+        // The state must be usable: a daemon whose state is stuck must be restarted.
+        if core.try_borrow_mut().is_ok() {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+async fn repeat_canary(core: Shared, canary: Canary) -> Result<(), Failure> {
+    let seconds = core.borrow().settings.daemon.canary_seconds;
+    let mut untold = 0;
+    loop {
+        sleep(Duration::from_secs(seconds)).await;
+        if let Err(error) = core.borrow_mut().free_canary() {
+            tracing::error!(%error, "cannot free the canary's cgroup");
+        }
+        let proof = canary.prove().await;
+        untold = if matches!(proof, Err(Silence::CannotTell(_))) { untold + 1 } else { 0 };
+        if untold == 0 || untold >= UNTOLD {
+            core.borrow_mut().note_canary(proof.clone());
+        }
+        if proof == Err(Silence::NotRefused) {
+            proof?;
+        }
+    }
+}
+
+/// Reloads when a policy has changed.
+async fn watch_policies(core: Shared, directory: PathBuf) -> Result<(), Failure> {
+    loop {
+        match watch_directory(&core, &directory).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "cannot watch {}", directory.display()),
+        }
+        // The directory is not there, or is not there any more.
+        sleep(Duration::from_secs(5)).await;
+        if directory.exists() {
+            core.borrow_mut().reload();
+        }
+    }
+}
+
+async fn watch_directory(core: &Shared, directory: &Path) -> io::Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let changes = AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF;
+    inotify.add_watch(directory, changes | AddWatchFlags::IN_ONLYDIR)?;
+    let events = fds::watch(fds::duplicate(&inotify)?)?;
+    loop {
+        let mut ready = events.readable().await?;
+        ready.clear_ready();
+        sleep(SETTLE).await;
+        let mut due = false;
+        loop {
+            match inotify.read_events() {
+                Ok(all) => {
+                    let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+                    if all.iter().any(|event| event.mask.intersects(gone)) {
+                        return Ok(());
+                    }
+                    let overflow = AddWatchFlags::IN_Q_OVERFLOW;
+                    due |= all.iter().any(|event| {
+                        event.mask.contains(overflow)
+                            || event.name.as_ref().is_some_and(|name| is_policy(Path::new(name)))
+                    });
+                }
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if due {
+            core.borrow_mut().reload();
+        }
+    }
+}

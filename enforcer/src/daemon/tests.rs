@@ -1,0 +1,290 @@
+//! What the daemon does with policies, sessions and records, on a kernel side in memory.
+
+use super::{
+    canary::{Canary, Silence},
+    core::Core,
+    enforcement::AgentSlot,
+    fake::{Fake, Told},
+};
+use crate::{audit::Sink, control::message::State, event::decode::tests::record, settings::Settings};
+use enforcer_common::{event::kind, map::Session};
+use serde_json::Value;
+use std::{
+    cell::{RefCell, RefMut},
+    fs,
+    path::Path,
+    rc::Rc,
+};
+use zerocopy::FromZeros;
+
+#[derive(Clone, Default)]
+struct Memory(Rc<RefCell<Vec<Value>>>);
+impl Sink for Memory {
+    fn append(&mut self, record: &Value) {
+        self.0.borrow_mut().push(record.clone());
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn sync(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn lost(&self) -> u64 {
+        0
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    fake: Fake,
+    log: Memory,
+    core: Core,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        for name in ["policies.d", "state", "cgroups/agents.slice"] {
+            fs::create_dir_all(dir.path().join(name)).expect("dir");
+        }
+        let (fake, log) = (Fake::default(), Memory::default());
+        let core = start(dir.path(), &fake, &log);
+        Self { dir, fake, log, core }
+    }
+
+    fn restart(&mut self) {
+        self.core = start(self.dir.path(), &self.fake, &self.log);
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join("policies.d").join(name), text).expect("write");
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.dir.path().join("policies.d").join(name)).expect("remove");
+    }
+
+    fn told(&self) -> RefMut<'_, Told> {
+        self.fake.0.borrow_mut()
+    }
+
+    fn in_force(&self) -> Vec<(String, u64)> {
+        self.told().agents.values().map(|(name, policy)| (name.clone(), policy >> 32)).collect()
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        let text = |record: &Value| record["kind"].as_str().unwrap_or_default().to_owned();
+        self.log.0.borrow().iter().map(text).collect()
+    }
+}
+
+fn start(dir: &Path, fake: &Fake, log: &Memory) -> Core {
+    let mut settings = Settings::default();
+    settings.paths.policies = dir.join("policies.d");
+    settings.paths.state = dir.join("state");
+    settings.paths.cgroups = dir.join("cgroups");
+    let program = Path::new("/proc/self/exe");
+    let canary = Canary::prepare(&settings, program).expect("canary");
+    let (enforcement, audit) = (Box::new(fake.clone()), Box::new(log.clone()));
+    Core::new(Rc::new(settings), program.to_owned(), canary, enforcement, audit).expect("core")
+}
+
+fn policy(agent: &str, version: u32, glob: &str) -> String {
+    format!(
+        "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
+         metadata: {{ id: {agent}, version: {version}, owner: a@example.com, purpose: Test }}\n\
+         match: {{ cgroup: \"{glob}\" }}\n\
+         files:\n  - {{ allow: [read], paths: [\"/workspace/**\"] }}\n\
+         \x20 - {{ deny: [read], paths: [\"**/.env\"], because: secrets }}\n"
+    )
+}
+
+#[test]
+fn the_kernel_is_told_where_agents_live_and_who_may_prepare_them() {
+    let world = World::new();
+    assert_eq!(world.told().roots[0].path, "/agents.slice");
+    let own = fs::canonicalize("/proc/self/exe").expect("own");
+    assert!(world.told().executors.contains(&own), "the launch helper must be an executor");
+}
+
+#[test]
+fn policies_are_published_once_and_again_when_they_change() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    assert_eq!(world.core.reload().published, ["a"]);
+    assert_eq!(world.core.reload().published, Vec::<String>::new());
+    world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
+    assert_eq!(world.core.reload().published, ["a"]);
+    assert_eq!(world.in_force(), [("a".to_owned(), 2)]);
+    assert_eq!(world.told().matchers, 1, "the globs have not changed");
+}
+
+#[test]
+fn a_file_that_breaks_leaves_the_last_good_policy_in_force() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    world.write("a.yaml", "kind: AgentPolicy\nnonsense: 1\n");
+    let outcome = world.core.reload();
+    assert!(outcome.retired.is_empty() && outcome.problems[0].contains("a.yaml:2:1"), "{outcome:?}");
+    assert_eq!(world.in_force(), [("a".to_owned(), 1)]);
+    world.core.note_canary(Ok(()));
+    assert_eq!(world.core.status().state, State::Degraded);
+}
+
+#[test]
+fn a_broken_file_keeps_its_agent_across_a_restart_and_a_repaired_one_replaces_it() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    world.write("a.yaml", "broken: [");
+    world.restart();
+    let outcome = world.core.reload();
+    assert_eq!(outcome.retired, Vec::<String>::new());
+    assert!(!outcome.problems.is_empty());
+    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(1));
+    world.write("a.yaml", &policy("a", 3, "/agents.slice/a/*"));
+    assert_eq!(world.core.reload().problems, Vec::<String>::new());
+    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(3));
+}
+
+#[test]
+fn a_file_that_was_never_good_gives_its_agent_nothing() {
+    let mut world = World::new();
+    world.write("a.yaml", "broken: [");
+    assert!(!world.core.reload().problems.is_empty());
+    assert!(world.in_force().is_empty() && world.core.agent("a").is_none());
+}
+
+#[test]
+fn an_agent_without_a_file_is_retired_and_keeps_its_place() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    world.remove("a.yaml");
+    assert_eq!(world.core.reload().retired, ["a"]);
+    assert_eq!(world.in_force(), [("a".to_owned(), 0)]);
+    assert_eq!(world.core.reload().retired, Vec::<String>::new());
+    world.write("b.yaml", &policy("b", 1, "/agents.slice/b/*"));
+    world.core.reload();
+    assert_eq!(world.core.agent("b").map(|b| b.slot), Some(AgentSlot(1)));
+}
+
+#[test]
+fn agents_of_an_earlier_daemon_are_adopted_by_name() {
+    let mut world = World::new();
+    world.write("b.yaml", &policy("b", 1, "/agents.slice/b/*"));
+    world.told().agents.insert(AgentSlot(4), ("b".to_owned(), 9 << 32));
+    world.told().agents.insert(AgentSlot(6), ("gone".to_owned(), 8 << 32));
+    world.restart();
+    assert_eq!(world.core.reload().retired, ["gone"]);
+    assert_eq!(world.core.agent("b").map(|b| b.slot), Some(AgentSlot(4)));
+}
+
+#[test]
+fn overlapping_agents_are_named_and_the_earlier_matcher_stays() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("aa", 1, "/agents.slice/x/*"));
+    world.core.reload();
+    world.write("b.yaml", &policy("bb", 1, "/agents.slice/*/1"));
+    let outcome = world.core.reload();
+    assert!(outcome.problems.iter().any(|p| p.contains("`aa`") && p.contains("`bb`")), "{outcome:?}");
+    assert_eq!(world.told().matchers, 1);
+    world.write("b.yaml", &policy("bb", 1, "/agents.slice/y/*"));
+    assert_eq!(world.core.reload().problems, Vec::<String>::new());
+    assert_eq!(world.told().matchers, 2);
+}
+
+#[test]
+fn a_policy_that_does_not_fit_leaves_the_earlier_one_in_force() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    world.told().full = true;
+    world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
+    let outcome = world.core.reload();
+    assert!(outcome.problems[0].contains("the earlier one stays"), "{outcome:?}");
+    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(1));
+    world.told().full = false;
+    assert_eq!(world.core.reload().published, ["a"]);
+}
+
+#[test]
+fn a_denial_becomes_a_record_with_its_rule() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    let bytes = record(b"/workspace/.env", b"/usr/bin/cat", |h| (h.agent, h.policy) = (0, 1));
+    world.told().records.push(bytes);
+    world.told().records.push(b"nonsense".to_vec());
+    world.core.drain();
+    let log = world.log.0.borrow();
+    let event = log.iter().find(|r| r["kind"] == "decision").expect("recorded");
+    assert_eq!((&event["agent"], &event["policy"]["id"]), (&Value::from("a"), &Value::from("a")));
+    let rule = event["rule"][1]["text"].as_str().expect("the denying rule");
+    assert!(rule.starts_with("deny read **/.env"), "{rule}");
+    assert_eq!(event["rule"][1]["because"], "secrets");
+    assert!(log.iter().any(|r| r["kind"] == "malformed"));
+}
+
+#[test]
+fn losses_are_recorded_once_each() {
+    let mut world = World::new();
+    world.told().lost.insert(AgentSlot(0), (3, 1));
+    world.core.note_losses();
+    world.core.note_losses();
+    assert_eq!(world.kinds().iter().filter(|k| *k == "lost").count(), 1);
+    assert_eq!(world.core.status().lost.decisions, 3);
+}
+
+#[test]
+fn sessions_whose_cgroup_is_gone_are_ended() {
+    let mut world = World::new();
+    let root = world.dir.path().join("cgroups/agents.slice");
+    let alive = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&root).expect("root"));
+    for (slot, cgroup) in [(1, alive), (2, u64::MAX)] {
+        let mut session = Session::new_zeroed();
+        session.cgroup = cgroup;
+        world.told().sessions.insert(slot, session);
+    }
+    world.told().records.push(record(b"", b"", |h| h.kind = kind::SESSION_REMOVED));
+    world.core.drain();
+    assert!(world.core.sweep_due());
+    world.core.sweep();
+    assert_eq!(world.told().sessions.keys().collect::<Vec<_>>(), [&1]);
+}
+
+#[test]
+fn left_over_cgroups_are_removed_but_not_those_of_a_launch() {
+    let mut world = World::new();
+    let root = world.dir.path().join("cgroups/agents.slice");
+    for name in ["session-a-1", "session-a-2", "other"] {
+        fs::create_dir(root.join(name)).expect("dir");
+    }
+    world.core.set_launching(root.join("session-a-2"), true);
+    world.core.sweep();
+    assert!(!root.join("session-a-1").exists());
+    assert!(root.join("session-a-2").exists() && root.join("other").exists());
+}
+
+#[test]
+fn without_a_refused_canary_nothing_is_enforced() {
+    let mut world = World::new();
+    assert_eq!(world.core.status().state, State::NotEnforcing);
+    world.core.note_canary(Ok(()));
+    assert_eq!(world.core.status().state, State::Enforcing);
+    world.core.note_canary(Err(Silence::NotRefused));
+    assert_eq!(world.core.status().state, State::NotEnforcing);
+    assert!(world.core.no_proof().is_some());
+}
+
+#[test]
+fn the_canarys_cgroup_stays_nobodys() {
+    let mut world = World::new();
+    let id = world.core.canary.cgroup().expect("canary");
+    let mut session = Session::new_zeroed();
+    session.cgroup = id;
+    world.told().sessions.insert(1, session);
+    world.core.free_canary().expect("freed");
+    assert!(world.told().sessions.is_empty());
+}

@@ -1,0 +1,118 @@
+//! Every program and the hook that it belongs to. All are required: a missing one would be an
+//! operation that nobody decides.
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `bpf_lsm_*`.
+    Lsm,
+    /// A BTF tracepoint.
+    Tracepoint,
+    /// Entry of a kernel function.
+    Entry,
+}
+
+/// Which kernels need the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// All.
+    Always,
+    /// Those whose `struct file` keeps `f_path` in a union.
+    TaggedPaths,
+    /// The others.
+    PlainPaths,
+}
+
+/// A program.
+#[derive(Clone, Copy, Debug)]
+pub struct HookProgram {
+    /// Its name in the object.
+    pub program: &'static str,
+    /// The hook, tracepoint or function.
+    pub hook: &'static str,
+    /// How it is attached.
+    pub kind: Kind,
+    /// Where it is needed.
+    pub when: When,
+    /// Parameters that the hook must take. Another number means that the arguments moved.
+    pub parameters: u32,
+}
+
+const fn lsm(hook: &'static str, parameters: u32) -> HookProgram {
+    HookProgram { program: hook, hook, kind: Kind::Lsm, when: When::Always, parameters }
+}
+
+/// The functions of the object whose first argument is tagged as trusted where that is needed.
+pub const TAGGED_FUNCTIONS: &[&str] = &["open_tagged"];
+
+/// Every program. Those that keep labels true come first.
+pub const PROGRAMS: &[HookProgram] = &[
+    lsm("task_alloc", 2),
+    HookProgram {
+        program: "cgroup_attach_task_entry",
+        hook: "cgroup_attach_task",
+        kind: Kind::Entry,
+        when: When::Always,
+        parameters: 3,
+    },
+    HookProgram {
+        program: "cgroup_attach_task",
+        hook: "cgroup_attach_task",
+        kind: Kind::Tracepoint,
+        when: When::Always,
+        parameters: 0,
+    },
+    HookProgram {
+        program: "cgroup_mkdir",
+        hook: "cgroup_mkdir",
+        kind: Kind::Tracepoint,
+        when: When::Always,
+        parameters: 0,
+    },
+    HookProgram {
+        program: "cgroup_rmdir",
+        hook: "cgroup_rmdir",
+        kind: Kind::Tracepoint,
+        when: When::Always,
+        parameters: 0,
+    },
+    HookProgram { when: When::PlainPaths, ..lsm("file_open", 1) },
+    HookProgram { program: "file_open_tagged", when: When::TaggedPaths, ..lsm("file_open", 1) },
+    lsm("path_mknod", 4),
+    lsm("path_mkdir", 3),
+    lsm("path_symlink", 3),
+    lsm("path_link", 3),
+    lsm("path_unlink", 2),
+    lsm("path_rmdir", 2),
+    lsm("path_rename", 5),
+    lsm("path_truncate", 1),
+    lsm("path_chmod", 2),
+    lsm("path_chown", 3),
+    lsm("mmap_file", 4),
+    lsm("file_mprotect", 3),
+    lsm("bprm_check_security", 1),
+    lsm("socket_create", 4),
+    lsm("socket_connect", 3),
+    lsm("socket_sendmsg", 3),
+    lsm("socket_bind", 3),
+    lsm("socket_listen", 2),
+    lsm("unix_stream_connect", 3),
+    lsm("unix_may_send", 2),
+    lsm("task_kill", 4),
+    lsm("ptrace_access_check", 2),
+    lsm("ptrace_traceme", 1),
+    lsm("capable", 4),
+    lsm("sb_mount", 5),
+    lsm("sb_umount", 2),
+    lsm("sb_pivotroot", 2),
+    lsm("move_mount", 2),
+    lsm("path_chroot", 1),
+    lsm("userns_create", 1),
+    HookProgram { parameters: ANY, ..lsm("bpf", 0) },
+    HookProgram { parameters: ANY, ..lsm("perf_event_open", 0) },
+    lsm("settime", 2),
+    lsm("inode_init_security_anon", 3),
+];
+
+/// The program looks at no argument, so their number does not matter.
+pub const ANY: u32 = u32::MAX;

@@ -1,0 +1,204 @@
+//! Loads the programs, attaches all of them or none, and pins what must outlive the daemon.
+
+use super::{
+    btf::Btf,
+    hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
+    offsets::Globals,
+    trust_tag::tag_trusted,
+};
+use crate::daemon::enforcement::{StartCause, StartError};
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, FEntry, Lsm, Program, ProgramError, links::FdLink},
+};
+use std::path::Path;
+
+/// The programs, as built.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT"));
+
+/// Every map, by the name that it has in the object and in the directory of pins.
+pub const MAPS: &[&str] = &[
+    "GATE", "META", "ROOT_PATHS", "EXECUTORS", "AGENTS", "SESSIONS", "SESSION_OF", "SEEDS", "STRAYS", "POLICIES",
+    "ARENA", "PREFIXES", "DECISIONS", "ACTIVITY", "DIRECTORIES", "LABELS", "SCRATCH",
+];
+
+/// What this kernel is, as far as loading depends on it.
+pub struct Host {
+    /// Values of the programs' globals.
+    pub globals: Globals,
+    /// The programs that this kernel needs.
+    pub programs: Vec<&'static HookProgram>,
+}
+
+impl Host {
+    /// Reads the kernel's type information and symbols and checks every hook against them.
+    pub fn probe() -> Result<Self, StartError> {
+        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").map_err(|e| {
+            kernel(format!("/sys/kernel/btf/vmlinux: {e}"), "use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+        })?;
+        let unsupported = "this kernel is not supported by this version; see the support matrix in README.md";
+        let btf = Btf::parse(&bytes).map_err(|e| kernel(e.to_string(), unsupported))?;
+        let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        let globals = Globals::find(&btf, &symbols).map_err(|e| kernel(e.to_string(), unsupported))?;
+        let wanted = if globals.tagged_paths { When::TaggedPaths } else { When::PlainPaths };
+        let programs: Vec<_> = PROGRAMS.iter().filter(|p| p.when == When::Always || p.when == wanted).collect();
+        for program in &programs {
+            check_hook(&btf, program)?;
+        }
+        Ok(Self { globals, programs })
+    }
+}
+
+fn check_hook(btf: &Btf<'_>, program: &HookProgram) -> Result<(), StartError> {
+    let function = match program.kind {
+        Kind::Lsm => format!("bpf_lsm_{}", program.hook),
+        Kind::Entry => program.hook.to_owned(),
+        // The loader itself looks for the tracepoint's type.
+        Kind::Tracepoint => return Ok(()),
+    };
+    match btf.function(&function) {
+        None => Err(kernel(
+            format!("the kernel has no hook {}", program.hook),
+            "use a kernel of 6.1 or later with CONFIG_BPF_LSM=y and CONFIG_SECURITY_PATH=y",
+        )),
+        Some(found) if program.parameters != ANY && found != program.parameters => Err(kernel(
+            format!("hook {} takes {found} parameters, expected {}", program.hook, program.parameters),
+            "this kernel is not supported by this version; see the support matrix in README.md",
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A program that was loaded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its name.
+    pub program: &'static str,
+    /// Instructions that the verifier went through, if the kernel says so.
+    pub verified: Option<u32>,
+    /// Bytes of machine code.
+    pub machine_code: u32,
+}
+
+/// Loads the object with its maps pinned in `maps` (those that are there already are used).
+pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Loaded>), StartError> {
+    let mut object = OBJECT.to_vec();
+    if host.globals.tagged_paths {
+        object = tag_trusted(object, TAGGED_FUNCTIONS).map_err(|e| internal(e.to_string()))?;
+    }
+    let generation = u64::from(generation);
+    let mut loader = EbpfLoader::new();
+    for (name, value) in &host.globals.values {
+        loader.override_global(name, value, false);
+    }
+    loader.override_global("GENERATION", &generation, true);
+    // Task storage: aya has no type for it, and needs none.
+    loader.allow_unsupported_maps();
+    for name in MAPS {
+        loader.map_pin_path(*name, maps.join(name));
+    }
+    let mut ebpf = loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
+    let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
+    let mut loaded = Vec::new();
+    for wanted in &host.programs {
+        let program =
+            ebpf.program_mut(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
+        load_one(program, wanted, &btf).map_err(|e| not_loaded(wanted, &e))?;
+        let info = program.info().map_err(|e| refused(e.to_string()))?;
+        loaded.push(Loaded {
+            program: wanted.program,
+            verified: info.verified_instruction_count(),
+            machine_code: info.size_jitted(),
+        });
+    }
+    Ok((ebpf, loaded))
+}
+
+fn load_one(program: &mut Program, wanted: &HookProgram, btf: &AyaBtf) -> Result<(), ProgramError> {
+    match wanted.kind {
+        Kind::Lsm => <&mut Lsm>::try_from(program)?.load(wanted.hook, btf),
+        Kind::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(wanted.hook, btf),
+        Kind::Entry => <&mut FEntry>::try_from(program)?.load(wanted.hook, btf),
+    }
+}
+
+/// Attaches every program and pins the links in `links`. If one fails, none stays attached: links
+/// that are not pinned go with the process, pinned ones are removed here.
+pub fn attach(ebpf: &mut Ebpf, host: &Host, links: &Path) -> Result<(), StartError> {
+    let mut attached: Vec<(&str, FdLink)> = Vec::new();
+    for wanted in &host.programs {
+        let program =
+            ebpf.program_mut(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
+        let link = attach_one(program, wanted).map_err(|e| {
+            kernel(
+                format!("cannot attach {} to {}: {}", wanted.program, wanted.hook, chain(&e)),
+                "another security agent may use up the hook (38 programs each); remove it or use another kernel",
+            )
+        })?;
+        attached.push((wanted.program, link));
+    }
+    for (name, link) in attached {
+        if let Err(e) = link.pin(links.join(name)) {
+            // Already failing: whatever cannot be removed is reported by the next start.
+            let _ = std::fs::remove_dir_all(links);
+            return Err(refused(format!("cannot pin {name} in {}: {}", links.display(), chain(&e))));
+        }
+    }
+    Ok(())
+}
+
+fn attach_one(program: &mut Program, wanted: &HookProgram) -> Result<FdLink, ProgramError> {
+    match wanted.kind {
+        Kind::Lsm => {
+            let program: &mut Lsm = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
+        Kind::Entry => {
+            let program: &mut FEntry = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
+    }
+}
+
+fn not_loaded(wanted: &HookProgram, error: &ProgramError) -> StartError {
+    let mut message = format!("the kernel does not load {}: {}", wanted.program, chain(error));
+    if let ProgramError::LoadError { verifier_log, .. } = error {
+        // The end of the log says why; all of it can be megabytes.
+        let log = verifier_log.to_string();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(40)..];
+        message = format!("{message}\n{}", tail.join("\n"));
+    }
+    kernel(message, "this kernel is not supported by this version; see the support matrix in README.md")
+}
+
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+pub(super) fn kernel(message: String, remedy: &str) -> StartError {
+    StartError { cause: StartCause::Kernel, message, remedy: remedy.to_owned() }
+}
+
+pub(super) fn internal(message: String) -> StartError {
+    StartError { cause: StartCause::Internal, message, remedy: "report this; it is a fault of the program".to_owned() }
+}
+
+pub(super) fn refused(message: String) -> StartError {
+    let remedy = "run as root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, on a kernel that is not locked down";
+    StartError { cause: StartCause::Permission, message, remedy: remedy.to_owned() }
+}

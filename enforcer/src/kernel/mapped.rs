@@ -1,0 +1,91 @@
+//! An array map mapped into the daemon. Single fields of it change by one aligned store, which the
+//! programs see whole: that is how policies are switched.
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::{
+    ffi::c_void,
+    io,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+};
+
+/// A mapping of a map's values.
+pub struct Mapped {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is accessed through `&self` by atomics or by
+// copies; nothing in it is tied to a thread.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    /// Maps `len` bytes of values.
+    pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
+        let page = NonZeroUsize::new(len.next_multiple_of(4096)).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a fresh shared mapping at an address that the kernel chooses; the kernel keeps the
+        // map alive as long as it is mapped.
+        let start = unsafe {
+            mmap(None, page, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, map, 0)?
+        };
+        Ok(Self { start, len })
+    }
+
+    fn at<T>(&self, offset: usize) -> *mut T {
+        assert!(offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len, "outside of the map");
+        // SAFETY: inside the mapping, as just checked.
+        unsafe { self.start.as_ptr().cast::<u8>().add(offset).cast() }
+    }
+
+    /// An aligned word that the kernel may change at any time.
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: aligned, inside the mapping, and lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.at(offset)) }
+    }
+
+    /// As [`Self::word`], 32 bits.
+    pub fn half(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: as in `word`.
+        unsafe { AtomicU32::from_ptr(self.at(offset)) }
+    }
+
+    /// As [`Self::word`], 16 bits.
+    pub fn quarter(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: as in `word`.
+        unsafe { AtomicU16::from_ptr(self.at(offset)) }
+    }
+
+    /// Copies bytes that nobody uses yet into the map.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.len, "outside of the map");
+        // SAFETY: inside the mapping, as just checked; the source cannot overlap it.
+        unsafe {
+            let to = self.start.as_ptr().cast::<u8>().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// A copy of what the map holds.
+    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        assert!(offset + len <= self.len, "outside of the map");
+        let mut bytes = vec![0; len];
+        // SAFETY: as in `write`, the other way. Words that the kernel changes meanwhile may be torn;
+        // callers read such fields through the atomics.
+        unsafe {
+            let from = self.start.as_ptr().cast::<u8>().add(offset);
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len);
+        }
+        bytes
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; no reference into it outlives `self`.
+        let unmapped = unsafe { munmap(self.start, self.len.next_multiple_of(4096)) };
+        debug_assert!(unmapped.is_ok());
+    }
+}

@@ -1,0 +1,179 @@
+//! The cgroup of a session that the daemon has made.
+
+use crate::event::text::hex;
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Names that begin so are the daemon's own.
+pub const PREFIX: &str = "session-";
+
+/// A directory below the root, made for one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionCgroup {
+    path: PathBuf,
+    id: u64,
+}
+
+impl SessionCgroup {
+    /// Makes a cgroup with a name that nobody has.
+    pub fn create(cgroups: &Path, root: &str, agent: &str) -> io::Result<Self> {
+        let below = cgroups.join(root.trim_start_matches('/'));
+        for _ in 0..100 {
+            let path = below.join(format!("{PREFIX}{agent}-{}", random()?));
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::at(path),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// A cgroup that exists.
+    pub fn at(path: PathBuf) -> io::Result<Self> {
+        // The id of a cgroup is the inode number of its directory (kernfs_id(), include/linux/kernfs.h,
+        // on 64-bit hosts).
+        let id = fs::metadata(&path)?.ino();
+        Ok(Self { path, id })
+    }
+
+    /// `cgroup_id()` of the kernel.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file through which processes enter.
+    pub fn procs(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+
+    /// Writes a limit. The parent must pass the controller on; where it does not, it is told to.
+    pub fn limit(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
+        let target = self.path.join(file);
+        if !target.exists()
+            && let Some(parent) = self.path.parent()
+        {
+            fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+        // Never creates: on a real hierarchy a file that is not there cannot be made.
+        fs::OpenOptions::new().write(true).open(target).and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()))
+    }
+
+    /// Kills every process in it and below (cgroup.kill, Linux 5.14).
+    pub fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Whether a process lives in it or below.
+    pub fn populated(&self) -> io::Result<bool> {
+        populated(&self.path)
+    }
+
+    /// Removes it and what is below it. Fails while a process lives there.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// Whether a process lives in the cgroup or below.
+pub fn populated(path: &Path) -> io::Result<bool> {
+    match fs::read_to_string(path.join("cgroup.events")) {
+        Ok(text) => Ok(!text.lines().any(|line| line == "populated 0")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        // The cgroup went away between opening and reading.
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a cgroup and what is below it. One that is not there is not an error.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let children = match fs::read_dir(path) {
+        Ok(children) => children,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for child in children.flatten() {
+        if child.file_type().is_ok_and(|t| t.is_dir()) {
+            remove(&child.path())?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Cgroups that may lie below a root; a walk that meets more gives up.
+const MOST: usize = 100_000;
+
+/// The ids of every cgroup at `path` and below, or an error where it cannot be told.
+pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
+    let (mut ids, mut waiting) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(at) = waiting.pop() {
+        let found = fs::metadata(&at).and_then(|meta| fs::read_dir(&at).map(|children| (meta.ino(), children)));
+        let (id, children) = match found {
+            Ok(found) => found,
+            // A cgroup that goes away meanwhile is not there.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        ids.push(id);
+        if ids.len() > MOST {
+            return Err(io::Error::other("too many cgroups"));
+        }
+        for child in children {
+            let child = child?;
+            if child.file_type().is_ok_and(|t| t.is_dir()) {
+                waiting.push(child.path());
+            }
+        }
+    }
+    Ok(ids)
+}
+
+fn random() -> io::Result<String> {
+    let mut bytes = [0; 4];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sessions_never_share_a_cgroup() {
+        let dir = tempfile::tempdir().expect("dir");
+        fs::create_dir(dir.path().join("agents.slice")).expect("root");
+        let a = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("a");
+        let b = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("b");
+        assert_ne!(a.path(), b.path());
+        assert_ne!(a.id(), b.id());
+        let mut ids = ids_below(&dir.path().join("agents.slice")).expect("ids");
+        ids.sort_unstable();
+        assert!(ids.contains(&a.id()) && ids.contains(&b.id()) && ids.len() == 3);
+        a.remove().expect("remove");
+        a.remove().expect("twice is fine");
+        assert!(b.path().exists());
+    }
+
+    #[test]
+    fn a_cgroup_is_populated_unless_the_kernel_says_otherwise() {
+        let dir = tempfile::tempdir().expect("dir");
+        let events = dir.path().join("cgroup.events");
+        fs::write(&events, "populated 1\nfrozen 0\n").expect("write");
+        assert!(populated(dir.path()).expect("told"));
+        fs::write(&events, "populated 0\nfrozen 0\n").expect("write");
+        assert!(!populated(dir.path()).expect("told"));
+        assert!(!populated(&dir.path().join("gone")).expect("told"));
+    }
+}

@@ -1,0 +1,275 @@
+//! The launch helper: from a fresh process of the daemon to the agent's first instruction.
+//!
+//! It starts as an outsider, makes itself clean, enters the session's cgroup (where the policy is already
+//! in force), becomes the session's user and executes the command. One of the two files with `unsafe`:
+//! system calls that nix does not wrap.
+
+use super::spec::{Spec, Stage, Trouble};
+use crate::control::{fds, message::Bytes};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    sched::{CloneFlags, setns},
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::SigSet,
+        stat::{Mode, fstat, umask},
+    },
+    unistd::{self, Gid, Uid},
+};
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::{
+        fd::{AsFd, FromRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Descriptors that come with the order: standard input, output, error, and the order itself.
+const DESCRIPTORS: usize = 4;
+
+/// Runs the helper. The order comes as a message on standard input; standard output takes the report of a
+/// failure and is closed by success.
+pub fn run() -> ExitCode {
+    let report = match fcntl(io::stdout(), FcntlArg::F_DUPFD_CLOEXEC(10)) {
+        // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
+        Ok(fd) => File::from(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let Err(trouble) = launch();
+    if let Ok(text) = serde_json::to_vec(&trouble) {
+        // Nobody is left to hear that this failed; the daemon sees an end without a report.
+        let _ = (&report).write_all(&text);
+    }
+    ExitCode::FAILURE
+}
+
+fn launch() -> Result<Infallible, Trouble> {
+    let (spec, stdio) = receive().map_err(at(Stage::Prepare, "the order"))?;
+    take_over(&stdio).map_err(at(Stage::Prepare, "standard descriptors"))?;
+    drop(stdio);
+    close_on_exec().map_err(at(Stage::Prepare, "inherited descriptors"))?;
+    let procs = open_procs(&spec).map_err(at(Stage::Enter, &spec.procs))?;
+    enter_first_mount_namespace().map_err(at(Stage::Prepare, "the mount namespace of process 1"))?;
+    unistd::setsid().map_err(at(Stage::Prepare, "setsid"))?;
+    if spec.terminal {
+        take_terminal().map_err(at(Stage::Terminal, "controlling terminal"))?;
+    }
+    own_stdio(&spec);
+    new_keyring().map_err(at(Stage::Prepare, "session keyring"))?;
+    reset_signals().map_err(at(Stage::Prepare, "signals"))?;
+    umask(Mode::from_bits_truncate(0o022));
+    reset_limits().map_err(at(Stage::Prepare, "resource limits"))?;
+    let program = find(&spec).ok_or_else(|| Trouble {
+        stage: Stage::Find,
+        what: spec.command.first().cloned().unwrap_or(Bytes(Vec::new())),
+        errno: libc::ENOENT,
+    })?;
+    let call = Call::new(&program, &spec).map_err(at(Stage::Execute, &program))?;
+
+    // From here on the policy decides.
+    (&procs).write_all(b"0").map_err(at(Stage::Enter, &spec.procs))?;
+    become_user(&spec).map_err(at(Stage::User, "user and groups"))?;
+    enter_directory(&spec).map_err(at(Stage::Directory, &spec.directory))?;
+    call.execute().map_err(at(Stage::Execute, &program))
+}
+
+/// Names the place where an error happened.
+fn at<E: Into<io::Error>>(stage: Stage, what: impl ToBytes) -> impl FnOnce(E) -> Trouble {
+    move |error| {
+        let errno = error.into().raw_os_error().unwrap_or(libc::EINVAL);
+        Trouble { stage, what: what.to_bytes(), errno }
+    }
+}
+
+trait ToBytes {
+    fn to_bytes(&self) -> Bytes;
+}
+impl ToBytes for &str {
+    fn to_bytes(&self) -> Bytes {
+        Bytes::from(*self)
+    }
+}
+impl ToBytes for &Bytes {
+    fn to_bytes(&self) -> Bytes {
+        (*self).clone()
+    }
+}
+impl ToBytes for &PathBuf {
+    fn to_bytes(&self) -> Bytes {
+        Bytes(self.as_os_str().as_bytes().to_vec())
+    }
+}
+
+fn receive() -> io::Result<(Spec, [OwnedFd; 3])> {
+    let received = fds::receive(io::stdin().as_fd(), &mut [0; 1])?;
+    let fds: [OwnedFd; DESCRIPTORS] = received.fds.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+    let [input, output, error, order] = fds;
+    let mut order = File::from(order);
+    order.rewind()?;
+    let mut text = Vec::new();
+    order.read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, [input, output, error]))
+}
+
+fn take_over(stdio: &[OwnedFd; 3]) -> nix::Result<()> {
+    let [input, output, error] = stdio;
+    unistd::dup2_stdin(input)?;
+    unistd::dup2_stdout(output)?;
+    unistd::dup2_stderr(error)
+}
+
+/// Marks every descriptor but the standard ones, so that none survives the exec.
+fn close_on_exec() -> nix::Result<()> {
+    // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC touches no memory and closes nothing.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int)
+    };
+    Errno::result(result).map(drop)
+}
+
+fn open_procs(spec: &Spec) -> io::Result<File> {
+    let path = Path::new(OsStr::from_bytes(&spec.procs.0));
+    OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(path)
+}
+
+/// The daemon's unit may give it mounts of its own; a session lives with the host's.
+fn enter_first_mount_namespace() -> io::Result<()> {
+    let identity = |path: &str| fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    if identity("/proc/self/ns/mnt")? == identity("/proc/1/ns/mnt")? {
+        return Ok(());
+    }
+    setns(File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
+    Ok(())
+}
+
+fn take_terminal() -> nix::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer (ioctl_tty(2)). With 0 it fails for a terminal that is another
+    // session's, so a caller cannot hand in the one that it sits at.
+    Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// The session's user must be able to open its own standard descriptors again, as `/dev/stderr`: the pipes
+/// and the terminal that were made for it. The null device is everybody's.
+fn own_stdio(spec: &Spec) {
+    for fd in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
+        let made_for_it = fstat(fd).is_ok_and(|stat| match stat.st_mode & libc::S_IFMT {
+            libc::S_IFIFO => true,
+            // UNIX98_PTY_SLAVE_MAJOR and the seven after it, include/uapi/linux/major.h
+            libc::S_IFCHR => spec.terminal && (136..=143).contains(&libc::major(stat.st_rdev)),
+            _ => false,
+        });
+        if made_for_it {
+            // One that cannot be given away still works as it is.
+            let _ = unistd::fchown(fd, Some(Uid::from_raw(spec.uid)), None);
+        }
+    }
+}
+
+fn new_keyring() -> nix::Result<()> {
+    /// include/uapi/linux/keyctl.h
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed (keyctl(2)).
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    match Errno::result(result) {
+        // A kernel without keys has none to leak.
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn reset_signals() -> nix::Result<()> {
+    for number in 1..=64 {
+        // SAFETY: setting the default action installs no code of ours. Signals that cannot be set
+        // (SIGKILL, SIGSTOP, the C library's own) answer with an error, which changes nothing.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    SigSet::empty().thread_set_mask()
+}
+
+fn reset_limits() -> io::Result<()> {
+    const MIB: u64 = 1 << 20;
+    let limits = [
+        (Resource::RLIMIT_NOFILE, 1024, 524_288),
+        (Resource::RLIMIT_CORE, 0, libc::RLIM_INFINITY),
+        (Resource::RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB),
+        (Resource::RLIMIT_STACK, 8 * MIB, libc::RLIM_INFINITY),
+    ];
+    for (resource, soft, hard) in limits {
+        // The hard limit of whoever runs the daemon may be lower, and stays.
+        let (_, most) = nix::sys::resource::getrlimit(resource)?;
+        setrlimit(resource, soft.min(most), hard.min(most))?;
+    }
+    // The daemon is the last to be killed when memory runs out; a session is not.
+    match fs::write("/proc/self/oom_score_adj", "0") {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The program that a command names: with a slash as it stands, else the first on the session's PATH.
+fn find(spec: &Spec) -> Option<PathBuf> {
+    let command = Path::new(OsStr::from_bytes(&spec.command.first()?.0));
+    if command.as_os_str().as_bytes().contains(&b'/') {
+        return Some(command.to_owned());
+    }
+    if command.as_os_str().is_empty() {
+        return None;
+    }
+    spec.path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(command)).find(|path| {
+        fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    })
+}
+
+fn become_user(spec: &Spec) -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+    unistd::setgroups(&groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    if spec.no_new_privileges {
+        prctl::set_no_new_privs()?;
+    }
+    Ok(())
+}
+
+fn enter_directory(spec: &Spec) -> nix::Result<()> {
+    match unistd::chdir(Path::new(OsStr::from_bytes(&spec.directory.0))) {
+        Err(_) if spec.directory_is_home => unistd::chdir("/"),
+        result => result,
+    }
+}
+
+/// The arguments of execve, ready before the policy decides.
+struct Call {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Call {
+    fn new(program: &Path, spec: &Spec) -> io::Result<Self> {
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
+        let variable = |(name, value): &(Bytes, Bytes)| text(&[&name.0[..], b"=", &value.0[..]].concat());
+        Ok(Self {
+            program: text(program.as_os_str().as_bytes())?,
+            arguments: spec.command.iter().map(|argument| text(&argument.0)).collect::<Result<_, _>>()?,
+            environment: spec.environment.iter().map(variable).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn execute(&self) -> nix::Result<Infallible> {
+        unistd::execve(&self.program, &self.arguments, &self.environment)
+    }
+}

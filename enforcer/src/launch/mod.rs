@@ -1,0 +1,10 @@
+//! Starting a command as an agent: who may, as whom, in what surroundings, and the step into the session.
+
+pub mod authorize;
+pub mod cgroup;
+pub mod environment;
+pub mod helper;
+pub mod identity;
+pub mod report;
+pub mod session;
+pub mod spec;

@@ -1,0 +1,16 @@
+//! The Enforcer.
+
+pub mod audit;
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod event;
+#[cfg(feature = "kernel")]
+pub mod kernel;
+pub mod launch;
+pub mod policy;
+pub mod settings;
+
+// So that the fake kernel side serves unit tests and integration tests alike.
+#[cfg(test)]
+extern crate self as enforcer;

@@ -1,0 +1,170 @@
+//! Why a policy answers as it does.
+
+use super::{
+    endpoint::{Endpoint, TCP, UDP},
+    reference,
+    rule::{Effect, Rule, RuleId, Tier, Trust, operation_names, trust_tiers},
+    valid::ValidPolicy,
+    validate::{path_bytes, word},
+};
+use enforcer_common::{
+    access::{self, file, net},
+    verdict::Verdict,
+};
+use serde::Serialize;
+use std::fmt;
+
+/// A verdict with its reasons.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Operation that was asked about.
+    pub operation: String,
+    /// Path or address.
+    pub object: String,
+    /// Level of trust that was assumed.
+    pub trust: &'static str,
+    /// `allow`, `hold` or `deny`.
+    pub verdict: &'static str,
+    /// Every rule about the object, whatever its operations.
+    pub matched: Vec<ExplainedRule>,
+    /// Why the verdict is what it is.
+    pub reason: String,
+}
+
+/// A rule as shown to people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplainedRule {
+    /// Number.
+    pub id: RuleId,
+    /// Place.
+    pub origin: String,
+    /// The verdict that the rule names.
+    pub effect: Effect,
+    /// Its tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Its operations.
+    pub operations: Vec<&'static str>,
+    /// Its reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Whether it decides the verdict.
+    pub decides: bool,
+}
+
+/// Why a question cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// No such operation.
+    #[error("`{0}` is not an operation: write one of {1}")]
+    Operation(String, String),
+    /// Not an absolute, resolved path.
+    #[error("`{path}`: {reason}; write the resolved absolute path")]
+    Path {
+        /// What was given.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Not one address.
+    #[error("`{0}` is not one address: write ADDRESS:PORT/PROTOCOL, as in 10.0.0.1:443/tcp")]
+    Address(String),
+}
+
+/// Answers a question about a path or an address, at the policy's own level of trust or a lower one.
+pub fn explain(
+    policy: &ValidPolicy,
+    operation: &str,
+    object: &str,
+    trust: Option<Trust>,
+) -> Result<Explanation, ExplainError> {
+    let trust = trust.unwrap_or(policy.trust()).min(policy.trust());
+    let tiers = trust_tiers(trust);
+    if let Some(want) = access::named(&net::NAMES, operation) {
+        let endpoint = Endpoint::parse(object, want == net::BIND).ok().and_then(|endpoint| endpoint.single());
+        let (address, port, protocol) = endpoint.ok_or_else(|| ExplainError::Address(object.to_owned()))?;
+        debug_assert!(matches!(protocol, TCP | UDP));
+        let matching = reference::rules_at_address(policy, address, port, protocol);
+        let (verdict, deciders) = reference::net_verdict(policy, address, port, protocol, want, &tiers);
+        return Ok(explanation(policy, (operation, object), trust, verdict, &matching, &deciders));
+    }
+    let Some(want) = access::named(&file::NAMES, operation) else {
+        let names: Vec<&str> = file::NAMES.iter().chain(&net::NAMES).map(|(_, name)| *name).collect();
+        return Err(ExplainError::Operation(operation.to_owned(), names.join(", ")));
+    };
+    let path = path_bytes(object)
+        .map_err(|reason| ExplainError::Path { path: object.to_owned(), reason })?;
+    let matching = reference::rules_at_path(policy, &path);
+    let (verdict, deciders) = match want {
+        file::LOAD => reference::map_verdict(policy, &path, &tiers),
+        file::WRITE => reference::file_verdict(policy, &path, want | file::TRUNCATE, &tiers),
+        _ => reference::file_verdict(policy, &path, want, &tiers),
+    };
+    Ok(explanation(policy, (operation, object), trust, verdict, &matching, &deciders))
+}
+
+fn explanation(
+    policy: &ValidPolicy,
+    (operation, object): (&str, &str),
+    trust: Trust,
+    verdict: Verdict,
+    matching: &[RuleId],
+    deciders: &[RuleId],
+) -> Explanation {
+    let shown = |id: &RuleId| policy.rule(*id).map(|rule| explained(*id, rule, deciders.contains(id)));
+    let first = deciders.first().and_then(|id| policy.rule(*id));
+    let reason = match (first, verdict) {
+        (None, _) if matching.is_empty() => "no rule names it, and what no rule allows is denied".to_owned(),
+        (None, _) => format!("no rule allows {operation} here, and what no rule allows is denied"),
+        (Some(rule), _) => {
+            let because = rule.because().map(|because| format!(": {because}")).unwrap_or_default();
+            let tier = match rule.tier() {
+                Some(tier) if rule.effect().name() != word(verdict) => format!(
+                    ", whose tier {} means {} at trust {}",
+                    format!("{tier:?}").to_lowercase(),
+                    word(verdict),
+                    trust.name()
+                ),
+                _ => String::new(),
+            };
+            format!("decided by {}{tier}{because}", rule.origin())
+        }
+    };
+    Explanation {
+        operation: operation.to_owned(),
+        object: object.to_owned(),
+        trust: trust.name(),
+        verdict: word(verdict),
+        matched: matching.iter().filter_map(shown).collect(),
+        reason,
+    }
+}
+
+fn explained(id: RuleId, rule: &Rule, decides: bool) -> ExplainedRule {
+    ExplainedRule {
+        id,
+        origin: rule.origin().to_string(),
+        effect: rule.effect(),
+        tier: rule.tier(),
+        operations: operation_names(rule.origin().section, rule.operations()),
+        because: rule.because().map(str::to_owned),
+        decides,
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, object, trust, verdict, matched, reason } = self;
+        writeln!(f, "{operation} {object}: {verdict} (trust {trust})")?;
+        writeln!(f, "  {reason}")?;
+        for rule in matched {
+            let mark = if rule.decides { '*' } else { ' ' };
+            write!(f, "  {mark} {} {} [{}]", rule.origin, rule.effect.name(), rule.operations.join(", "))?;
+            match &rule.because {
+                Some(because) => writeln!(f, ": {because}")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The policy language and its compiler: text in, kernel tables out.
+//!
+//! [`parse`] makes a [`ValidPolicy`] of a text, [`compile`] an [`Image`] of that, and
+//! [`Image::place`] gives the bytes for the arena. [`mod@reference`] says what a policy means; the
+//! tables must agree with it. Nothing here reads a file, a clock or the network.
+
+mod automaton;
+mod bytes;
+mod canonical;
+mod check;
+mod compile;
+mod decode;
+mod draft;
+mod endpoint;
+mod explain;
+mod glob;
+mod image;
+mod matcher;
+mod ports;
+mod problem;
+mod profile;
+pub mod reference;
+mod rule;
+mod valid;
+mod validate;
+mod yaml;
+
+pub use compile::{BlamedRule, CompileError, IMAGE_BYTES, compile};
+pub use draft::schema;
+pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};
+pub use explain::{ExplainError, ExplainedRule, Explanation, explain};
+pub use bytes::ByteSet;
+pub use glob::{Atom, Component, Glob, GlobError, Pattern};
+pub use image::{ALIGN, Image, NetEntry, Placed};
+pub use matcher::{AgentMatch, MatchError, matcher};
+pub use problem::{PolicyErrors, Problem};
+pub use profile::{Profile, parse_profile, profiles};
+pub use rule::{
+    Effect, Mode, Objects, OnHold, Origin, Rule, RuleId, Section, Tier, Trust, operation_names, trust_tiers,
+};
+pub use valid::{Feature, Launch, Launcher, Question, Test, User, ValidPolicy, Warning};
+pub use validate::{parse, path_bytes};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! The settings file, `enforcer.toml`. Unknown keys are errors; every key has a default.
+
+use enforcer_common::limits;
+use serde::Deserialize;
+use std::path::{Component, Path, PathBuf};
+
+/// Where the settings are looked for unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
+
+/// Everything that an operator can set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where things are.
+    pub paths: Paths,
+    /// Where agents live and who may start them.
+    pub agents: Agents,
+    /// What `enforcer exec` gives to a session.
+    pub launch: Launch,
+    /// The control socket.
+    pub control: Control,
+    /// The audit log.
+    pub audit: Audit,
+    /// The daemon itself.
+    pub daemon: Daemon,
+}
+
+/// Where things are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Directory of the policies.
+    pub policies: PathBuf,
+    /// The daemon's own files: audit log, last good policies.
+    pub state: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Directory in bpffs for the pins.
+    pub pins: PathBuf,
+    /// Where the cgroup hierarchy is mounted.
+    pub cgroups: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            policies: "/etc/enforcer/policies.d".into(),
+            state: "/var/lib/enforcer".into(),
+            socket: "/run/enforcer/control.sock".into(),
+            pins: "/sys/fs/bpf/enforcer".into(),
+            cgroups: "/sys/fs/cgroup".into(),
+        }
+    }
+}
+
+/// A cgroup below which agents live.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Path in the cgroup hierarchy, `/agents.slice`.
+    pub path: String,
+    /// Whether others live there too: a child that no policy claims is then an outsider, while below
+    /// an exclusive root it is refused everything.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// Where agents live and who may start them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agents {
+    /// The roots. The first one that is not shared receives the sessions of `enforcer exec`.
+    pub roots: Vec<Root>,
+    /// Programs that may prepare a session before its entry point runs.
+    pub executors: Vec<PathBuf>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self {
+            roots: vec![Root { path: "/agents.slice".to_owned(), shared: false }],
+            executors: [
+                "/usr/lib/systemd/systemd",
+                "/usr/lib/systemd/systemd-executor",
+                "/usr/bin/runc",
+                "/usr/sbin/runc",
+                "/usr/bin/crun",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
+        }
+    }
+}
+
+/// What `enforcer exec` gives to a session.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Launch {
+    /// `PATH` of the session; commands are looked up in it.
+    pub path: String,
+    /// `LANG` where the caller has none.
+    pub lang: String,
+    /// Set `no_new_privs`: set-user-id programs and file capabilities give nothing.
+    pub no_new_privileges: bool,
+    /// `pids.max` of the session's cgroup.
+    pub pids_max: Option<u64>,
+    /// `memory.max` of the session's cgroup, as the kernel reads it: `2G`.
+    pub memory_max: Option<String>,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self {
+            path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
+            lang: "C.UTF-8".to_owned(),
+            no_new_privileges: true,
+            pids_max: None,
+            memory_max: None,
+        }
+    }
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// The group whose members may connect: read what there is, and launch where a policy says so.
+    pub group: String,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { group: "enforcer".to_owned() }
+    }
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// Seconds after which what was written is forced to the disk.
+    pub sync_seconds: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { sync_seconds: 1 }
+    }
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Daemon {
+    /// Seconds between two proofs that a process without rights is really refused.
+    pub canary_seconds: u64,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self { canary_seconds: 30 }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key or a type that is not known.
+    #[error("{name}: {source}")]
+    Parse {
+        /// The file.
+        name: String,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot be.
+    #[error("{name}: {key}: {problem}")]
+    Value {
+        /// The file.
+        name: String,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Settings {
+    /// The settings in `path`. Without a path: those in [`DEFAULT_PATH`], or the defaults where that
+    /// file does not exist.
+    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+        let named = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(named) {
+            Ok(text) => Self::parse(&named.display().to_string(), &text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
+            Err(source) => Err(SettingsError::Read { path: named.to_owned(), source }),
+        }
+    }
+
+    /// The settings in `text`; `name` is what errors call it.
+    pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
+        let settings: Self = toml::from_str(text)
+            .map_err(|source| SettingsError::Parse { name: name.to_owned(), source: Box::new(source) })?;
+        match settings.problem() {
+            None => Ok(settings),
+            Some((key, problem)) => Err(SettingsError::Value { name: name.to_owned(), key, problem }),
+        }
+    }
+
+    /// The root that receives the sessions of `enforcer exec` and the canary.
+    pub fn home_root(&self) -> &str {
+        // `problem()` refuses settings without an exclusive root.
+        self.agents.roots.iter().find(|r| !r.shared).map_or("/agents.slice", |r| &r.path)
+    }
+
+    fn problem(&self) -> Option<(&'static str, String)> {
+        self.roots_problem()
+            .map(|p| ("agents.roots", p))
+            .or_else(|| self.paths_problem())
+            .or_else(|| self.launch_problem())
+    }
+
+    fn roots_problem(&self) -> Option<String> {
+        let roots = &self.agents.roots;
+        if roots.len() > limits::ROOTS {
+            return Some(format!("{} roots, but at most {} are possible", roots.len(), limits::ROOTS));
+        }
+        if roots.iter().all(|r| r.shared) {
+            return Some("at least one root must not be shared".to_owned());
+        }
+        for root in roots {
+            let path = &root.path;
+            let plain = path.strip_prefix('/').is_some_and(|rest| {
+                rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
+            });
+            if !plain {
+                return Some(format!("{path:?} is not an absolute cgroup path like /agents.slice"));
+            }
+            if path.len() >= limits::ROOT_PATH {
+                return Some(format!("{path:?} is longer than {} bytes", limits::ROOT_PATH - 1));
+            }
+            if let Some(outer) = roots.iter().find(|o| !std::ptr::eq(*o, root) && is_below(path, &o.path)) {
+                return Some(format!("{path:?} lies in {:?}: roots must not contain each other", outer.path));
+            }
+        }
+        None
+    }
+
+    fn paths_problem(&self) -> Option<(&'static str, String)> {
+        let paths = &self.paths;
+        let named = [
+            ("paths.policies", &paths.policies),
+            ("paths.state", &paths.state),
+            ("paths.socket", &paths.socket),
+            ("paths.pins", &paths.pins),
+            ("paths.cgroups", &paths.cgroups),
+        ];
+        let executors = self.agents.executors.iter().map(|path| ("agents.executors", path));
+        if self.agents.executors.len() >= limits::EXECUTORS as usize {
+            return Some(("agents.executors", format!("more than {} entries", limits::EXECUTORS - 1)));
+        }
+        named.into_iter().chain(executors).find_map(|(key, path)| {
+            let absolute = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
+            (!absolute).then(|| (key, format!("{path:?} is not an absolute path without `..`")))
+        })
+    }
+
+    fn launch_problem(&self) -> Option<(&'static str, String)> {
+        let launch = &self.launch;
+        if launch.path.is_empty() || launch.path.split(':').any(|p| !p.starts_with('/')) {
+            return Some(("launch.path", format!("{:?} is not a list of absolute directories", launch.path)));
+        }
+        if launch.path.contains('\0') || launch.lang.contains('\0') {
+            return Some(("launch", "a value contains a zero byte".to_owned()));
+        }
+        if launch.pids_max == Some(0) {
+            return Some(("launch.pids_max", "0 would let nothing start".to_owned()));
+        }
+        if let Some(text) = &launch.memory_max {
+            let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
+            let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            if !number || text.len() > digits.len() + 1 {
+                return Some(("launch.memory_max", format!("{text:?} is not a size like 512M or 2G")));
+            }
+        }
+        if self.audit.sync_seconds == 0 {
+            return Some(("audit.sync_seconds", "0 is not an interval".to_owned()));
+        }
+        if self.daemon.canary_seconds == 0 {
+            return Some(("daemon.canary_seconds", "0 is not an interval".to_owned()));
+        }
+        self.control.group.is_empty().then(|| ("control.group", "is empty".to_owned()))
+    }
+}
+
+/// Whether the cgroup `path` is `root` or lies below it.
+pub fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Settings::parse("enforcer.toml", text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        assert_eq!(Settings::parse("x", "").expect("valid"), Settings::default());
+        assert_eq!(Settings::default().home_root(), "/agents.slice");
+    }
+
+    #[test]
+    fn the_shipped_file_is_valid_and_says_the_defaults() {
+        let text = include_str!("../../dist/etc/enforcer/enforcer.toml");
+        assert_eq!(Settings::parse("shipped", text).expect("valid"), Settings::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let message = refused("[launch]\nno_new_privs = true\n");
+        assert!(message.contains("line 2") && message.contains("no_new_privs"), "{message}");
+    }
+
+    #[test]
+    fn a_root_must_be_an_absolute_plain_cgroup_path() {
+        for path in ["agents.slice", "/", "/a//b", "/a/../b", "/a/"] {
+            let message = refused(&format!("[agents]\nroots = [{{ path = {path:?} }}]"));
+            assert!(message.contains("agents.roots"), "{message}");
+        }
+    }
+
+    #[test]
+    fn roots_must_not_contain_each_other_nor_all_be_shared() {
+        assert!(refused("[agents]\nroots = [{path='/a'},{path='/a/b'}]").contains("contain each other"));
+        assert!(refused("[agents]\nroots = [{path='/a'},{path='/a'}]").contains("contain each other"));
+        assert!(refused("[agents]\nroots = [{path='/a',shared=true}]").contains("not be shared"));
+        assert!(refused("[agents]\nroots = []").contains("not be shared"));
+        assert!(Settings::parse("x", "[agents]\nroots = [{path='/a'},{path='/ab'}]").is_ok());
+    }
+
+    #[test]
+    fn more_roots_than_the_kernel_holds_are_refused() {
+        let text = "[agents]\nroots=[{path='/a'},{path='/b'},{path='/c'},{path='/d'},{path='/e'}]";
+        assert!(refused(text).contains("at most 4"));
+    }
+
+    #[test]
+    fn relative_paths_and_odd_sizes_are_refused() {
+        assert!(refused("[paths]\nstate = 'var'").contains("paths.state"));
+        assert!(refused("[launch]\npath = '/bin:.'").contains("launch.path"));
+        assert!(refused("[launch]\nmemory_max = '2 G'").contains("memory_max"));
+        assert!(refused("[launch]\nmemory_max = 'G'").contains("memory_max"));
+        assert!(refused("[launch]\npids_max = 0").contains("pids_max"));
+        assert!(Settings::parse("x", "[launch]\nmemory_max='2G'\npids_max=512").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_exist() {
+        let missing = Settings::load(Some(Path::new("/nonexistent/enforcer.toml")));
+        assert!(matches!(missing, Err(SettingsError::Read { .. })));
+    }
+}

@@ -1,0 +1,150 @@
+//! The kernel side in memory, for tests only: it keeps what it is told and enforces nothing.
+
+use enforcer::{
+    daemon::enforcement::{
+        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
+        SessionRef,
+    },
+    policy::{Image, ValidPolicy},
+};
+use enforcer_common::map::{SESSION_LAUNCHING, Session, TierMap};
+use std::{cell::RefCell, collections::BTreeMap, os::fd::RawFd, path::PathBuf, rc::Rc};
+use zerocopy::FromZeros;
+
+/// What the fake knows: shared with the test.
+#[derive(Default)]
+pub struct Told {
+    /// Name and policy (id in the high half) by agent.
+    pub agents: BTreeMap<AgentSlot, (String, u64)>,
+    /// How often a matcher was published.
+    pub matchers: usize,
+    /// Sessions by slot.
+    pub sessions: BTreeMap<u32, Session>,
+    /// The roots.
+    pub roots: Vec<RootSetting>,
+    /// The executors.
+    pub executors: Vec<PathBuf>,
+    /// Records that wait.
+    pub records: Vec<Vec<u8>>,
+    /// Lost decisions and activity by agent.
+    pub lost: BTreeMap<AgentSlot, (u64, u64)>,
+    /// The last id of a policy.
+    pub last_policy: u32,
+    /// The last generation of a session.
+    pub last_session: u64,
+    /// Publishing fails with this.
+    pub full: bool,
+}
+
+/// The fake.
+#[derive(Clone, Default)]
+pub struct Fake(pub Rc<RefCell<Told>>);
+
+impl Enforcement for Fake {
+    fn publish(
+        &mut self,
+        agent: AgentSlot,
+        name: &str,
+        _: &ValidPolicy,
+        image: &Image,
+    ) -> Result<PublishedPolicy, EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        if told.full {
+            return Err(EnforcementError::Full { what: "the arena".to_owned(), limit: 1 });
+        }
+        told.last_policy += 1;
+        let id = told.last_policy;
+        told.agents.insert(agent, (name.to_owned(), u64::from(id) << 32));
+        Ok(PublishedPolicy { id, slot: id, base: 0, image_digest: image.digest() })
+    }
+
+    fn publish_matcher(&mut self, _: &Image) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().matchers += 1;
+        Ok(())
+    }
+
+    fn retire(&mut self, agent: AgentSlot) -> Result<(), EnforcementError> {
+        if let Some((_, policy)) = self.0.borrow_mut().agents.get_mut(&agent) {
+            *policy = 0;
+        }
+        Ok(())
+    }
+
+    fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError> {
+        let told = self.0.borrow();
+        Ok(told.agents.iter().map(|(slot, (name, policy))| (*slot, name.clone(), *policy)).collect())
+    }
+
+    fn bind_session(
+        &mut self,
+        cgroup: u64,
+        agent: AgentSlot,
+        tiers: TierMap,
+    ) -> Result<SessionRef, EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        if told.sessions.values().any(|session| session.cgroup == cgroup) {
+            return Err(EnforcementError::Inconsistent("the cgroup is a session already".to_owned()));
+        }
+        told.last_session += 1;
+        let generation = told.last_session;
+        let slot = u32::try_from(generation).unwrap_or(u32::MAX);
+        let mut session = Session::new_zeroed();
+        session.version = 1;
+        session.state = SESSION_LAUNCHING;
+        session.agent = agent.0;
+        session.generation = generation;
+        session.id = [7, generation];
+        session.cgroup = cgroup;
+        session.tiers = tiers;
+        told.sessions.insert(slot, session);
+        Ok(SessionRef { slot, generation, id: [7, generation] })
+    }
+
+    fn sessions(&self) -> Result<Vec<SessionEntry>, EnforcementError> {
+        let told = self.0.borrow();
+        Ok(told.sessions.iter().map(|(slot, session)| SessionEntry { slot: *slot, session: *session }).collect())
+    }
+
+    fn end_session(&mut self, slot: u32, generation: u64) -> Result<(), EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        if told.sessions.get(&slot).is_some_and(|session| session.generation == generation) {
+            told.sessions.remove(&slot);
+        }
+        Ok(())
+    }
+
+    fn refill_seeds(&mut self, tiers_of: &dyn Fn(AgentSlot) -> TierMap) -> Result<(), EnforcementError> {
+        let _ = tiers_of(AgentSlot(0));
+        Ok(())
+    }
+
+    fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().roots = roots.to_vec();
+        Ok(())
+    }
+
+    fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().executors = executors.to_vec();
+        Ok(())
+    }
+
+    fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError> {
+        Ok(self.0.borrow().lost.iter().map(|(slot, (d, a))| (*slot, *d, *a)).collect())
+    }
+
+    fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
+        let records = std::mem::take(&mut self.0.borrow_mut().records);
+        records.iter().for_each(|record| f(record));
+        Ok(records.len())
+    }
+
+    fn ring_fds(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    fn health(&self) -> Health {
+        let hook =
+            Hook { name: "file_open".to_owned(), required: true, attached: true, note: String::new() };
+        Health { generation: 1, hooks: vec![hook], usage: Vec::new() }
+    }
+}

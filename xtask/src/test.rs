@@ -1,0 +1,268 @@
+//! `cargo xtask test`: the checks, the unit tests, and one guest per kernel.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, Write},
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    compile::{self, cargo},
+    kernels::Kernel,
+    progress::{self, Ticker},
+    setup, tidy, vm,
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Also the long tests
+    #[arg(long)]
+    full: bool,
+    /// Guests with these kernels only
+    #[arg(long)]
+    kernel: Vec<Kernel>,
+    /// Only tests with this in their name; leaves out the checks of the sources
+    filter: Option<String>,
+}
+
+/// One boot per kernel; `cargo xtask test` runs them all.
+struct GuestTest {
+    name: &'static str,
+    /// A program among those of enforcer-tests. It prints libtest's lines and a summary of its own.
+    program: &'static str,
+    /// Whether the daemon runs before the program does.
+    daemon: bool,
+    cmdline: &'static str,
+    /// Seconds, without and with `--full`.
+    timeout: [u64; 2],
+}
+
+const GUESTS: [GuestTest; 1] =
+    [GuestTest { name: "suite", program: "guest-suite", daemon: true, cmdline: "", timeout: [900, 3600] }];
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// Counts one test and prints its line, as libtest would.
+    fn one(&mut self, name: &str, result: Result<()>) {
+        match result {
+            Ok(()) => {
+                println!("test {name} ... ok");
+                self.passed += 1;
+            }
+            Err(error) => {
+                progress::note(format!("{name}: {error:#}"));
+                println!("test {name} ... FAILED");
+                self.failed += 1;
+            }
+        }
+    }
+}
+
+pub(crate) fn main(options: &Options) -> Result<i32> {
+    let begun = Instant::now();
+    setup::all()?;
+    let mut tally = Tally::default();
+    if options.filter.is_none() {
+        checks(&mut tally);
+    }
+    tally.add(unit_tests(options)?);
+    match compile::build(false) {
+        Ok(_) => guests(options, &mut tally),
+        Err(error) => tally.one("build", Err(error)),
+    }
+    progress::note(format!("all of it took {} s", begun.elapsed().as_secs()));
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    Ok(i32::from(tally.failed > 0))
+}
+
+fn checks(tally: &mut Tally) {
+    let run = |what, command: &mut std::process::Command| progress::run_shown(what, command);
+    let format = || -> Result<()> {
+        run("checking the format", cargo().args(["fmt", "--all", "--check"]))?;
+        let ebpf = ["fmt", "--manifest-path", "enforcer-ebpf/Cargo.toml", "--check"];
+        run("checking the format of the eBPF programs", cargo().args(ebpf))
+    };
+    tally.one("check::format", format().context("`cargo fmt` mends it"));
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    tally.one("check::lints", run("clippy", cargo().args(lints)));
+    let kernel = || -> Result<()> {
+        let object = compile::ebpf()?;
+        let lints = [
+            "clippy",
+            "--package",
+            "enforcer",
+            "--all-targets",
+            "--features",
+            "kernel",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        run("clippy with the kernel feature", cargo().args(lints).env("ENFORCER_BPF_OBJECT", object))
+    };
+    tally.one("check::lints_with_kernel", kernel());
+    tally.one("check::tidy", tidy::check());
+}
+
+fn unit_tests(options: &Options) -> Result<Tally> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(&options.filter).stdout(Stdio::piped());
+    let _ticker = Ticker::start("unit tests");
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("cargo's output is piped")?).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            tally.add(libtest_counts(counts));
+        }
+    }
+    if !child.wait()?.success() && tally.failed == 0 {
+        tally.one("unit tests", Err(anyhow::anyhow!("cargo test failed without a failed test")));
+    }
+    Ok(tally)
+}
+
+fn guests(options: &Options, tally: &mut Tally) {
+    let kernels = if options.kernel.is_empty() { Kernel::ALL.to_vec() } else { options.kernel.clone() };
+    for kernel in kernels {
+        for test in &GUESTS {
+            let label = format!("{} on {}", test.name, kernel.name());
+            match guest(options, kernel, test, &label) {
+                Ok(counts) => {
+                    progress::note(format!(
+                        "{label}: {} passed, {} failed, {} skipped",
+                        counts.passed, counts.failed, counts.skipped
+                    ));
+                    tally.add(counts);
+                }
+                Err(error) => tally.one(&label, Err(error)),
+            }
+        }
+    }
+}
+
+fn guest(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Result<Tally> {
+    progress::note(format!("{label}: booting"));
+    let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];
+    if options.full {
+        command.push("--full".into());
+    }
+    command.extend(options.filter.as_ref().map(OsString::from));
+    let policies = compile::root().join("tests/policies");
+    let vm_options = vm::Options {
+        no_build: true,
+        no_daemon: !test.daemon,
+        policies: policies.is_dir().then_some(policies),
+        cmdline: test.cmdline.to_owned(),
+        timeout: test.timeout[usize::from(options.full)],
+        tick: Some(format!("{label} is running")),
+        ..vm::Options::new(kernel)
+    };
+    let lines = GuestLines::new(kernel);
+    let summary = Arc::clone(&lines.summary);
+    let status = vm::run(&vm_options, &command, lines, io::stderr())?;
+    let counts = *summary.lock().map_err(|_| anyhow::anyhow!("the thread that reads the output panicked"))?;
+    let mut counts = counts.with_context(|| format!("no summary; status {status}"))?;
+    if status != 0 && counts.failed == 0 {
+        counts.one(label, Err(anyhow::anyhow!("status {status} though no test failed")));
+    }
+    Ok(counts)
+}
+
+/// Passes a guest's lines on, with the kernel in the names of tests, and keeps its summary.
+struct GuestLines {
+    kernel: Kernel,
+    partial: Vec<u8>,
+    summary: Arc<Mutex<Option<Tally>>>,
+}
+
+impl GuestLines {
+    fn new(kernel: Kernel) -> Self {
+        Self { kernel, partial: Vec::new(), summary: Arc::default() }
+    }
+
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        if let Some(counts) = summary_counts(line) {
+            // Only the sum of all stands alone on a line.
+            if let Ok(mut summary) = self.summary.lock() {
+                *summary = Some(counts);
+            }
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        match line.strip_prefix("test ") {
+            Some(rest) => writeln!(out, "test [{}] {rest}", self.kernel.name()),
+            None => writeln!(out, "{line}"),
+        }
+    }
+}
+
+impl Write for GuestLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.partial.extend_from_slice(bytes);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.line(String::from_utf8_lossy(&line).trim_end())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+/// "ok. 3 passed; 0 failed; 1 ignored; …"
+fn libtest_counts(text: &str) -> Tally {
+    let count = |name: &str| {
+        let field =
+            text.split([';', '.']).find_map(|field| field.trim().strip_suffix(name)?.trim().parse().ok());
+        field.unwrap_or(0)
+    };
+    Tally { passed: count("passed"), failed: count("failed"), skipped: count("ignored") }
+}
+
+/// "3 passed, 0 failed, 1 skipped", alone on its line.
+fn summary_counts(line: &str) -> Option<Tally> {
+    let mut fields = line.trim().split(", ");
+    let mut count = |name: &str| fields.next()?.strip_suffix(name)?.parse().ok();
+    let tally = Tally { passed: count(" passed")?, failed: count(" failed")?, skipped: count(" skipped")? };
+    fields.next().is_none().then_some(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_lines_are_counted() {
+        let line = "ok. 12 passed; 1 failed; 3 ignored; 0 measured; 7 filtered out; finished in 0.00s";
+        assert_eq!(libtest_counts(line), Tally { passed: 12, failed: 1, skipped: 3 });
+    }
+
+    #[test]
+    fn a_summary_is_a_whole_line() {
+        let tally = Tally { passed: 3, failed: 0, skipped: 1 };
+        assert_eq!(summary_counts("3 passed, 0 failed, 1 skipped"), Some(tally));
+        assert_eq!(summary_counts("suite: 3 passed, 0 failed, 1 skipped"), None);
+        assert_eq!(summary_counts("3 passed, 0 failed, 1 skipped, more"), None);
+    }
+}

@@ -326,6 +326,44 @@ pub struct Component {
     pub states: [u32; 4],
 }
 
+/// Where the way up to the namespace's root stands.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Climb {
+    /// Dentry that is reached.
+    pub dentry: u64,
+    /// Its mount (`struct mount *`).
+    pub mount: u64,
+    /// That mount's root dentry.
+    pub root: u64,
+    /// How it ended.
+    pub outcome: u64,
+}
+
+/// Where the automaton's way down stands.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Descent {
+    /// Which automaton.
+    pub group: u64,
+    /// State before the last component.
+    pub before: u64,
+    /// State after it, or all ones: a name could not be read.
+    pub state: u64,
+}
+
+/// Where the rendering of a path stands.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Render {
+    /// Where in the record the path begins.
+    pub first: u64,
+    /// Bytes that it may take.
+    pub room: u64,
+    /// Non-zero: it took more.
+    pub cut: u64,
+}
+
 /// A task's working memory: programs can be preempted, so it must not belong to a CPU.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -350,6 +388,12 @@ pub struct Scratch {
     pub other: [u32; 4],
     /// Bytes of `event` in use.
     pub used: u64,
+    /// The way up.
+    pub climb: Climb,
+    /// The way down.
+    pub descent: Descent,
+    /// A path on its way into a record.
+    pub render: Render,
     /// Address of a name that is handed to a function which takes no kernel pointers.
     pub address: u64,
     /// The components, the deepest first.

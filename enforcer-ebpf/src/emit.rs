@@ -9,12 +9,13 @@ use crate::{
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_loop, bpf_probe_read_kernel},
 };
+use core::ffi::c_void;
 use enforcer_common::{
     event::{self, Header, NO_AGENT, flag, kind, reason},
     limits,
-    map::{Component, RECORD_MAX, Scratch, Session},
+    map::{Component, RECORD_MAX, Render, Scratch, Session},
     verdict::Verdict,
 };
 
@@ -229,35 +230,48 @@ pub extern "C" fn render(sc: *mut Scratch, room: u64) -> u64 {
     if sc.is_null() {
         return 1;
     }
-    // SAFETY: `sc` is the task's scratch; every offset is masked to the record, which has room for a
-    // name behind the mask.
+    // SAFETY: `sc` is the task's scratch; the callback gets the address of a value that outlives the
+    // call.
     unsafe {
-        let event = (&raw mut (*sc).event).cast::<u8>();
-        let component = (&raw const (*sc).component).cast::<Component>();
         let first = core::ptr::read_volatile(&raw const (*sc).used);
-        if core::ptr::read_volatile(&raw const (*sc).count) == 0 {
+        let count = core::ptr::read_volatile(&raw const (*sc).count);
+        if count == 0 {
+            let event = (&raw mut (*sc).event).cast::<u8>();
             event.add(bound::<RECORD_MASK>(first) as usize).write_volatile(b'/');
             core::ptr::write_volatile(&raw mut (*sc).used, first + 1);
             return 0;
         }
-        for k in 1..=limits::DEPTH as u64 {
-            let n = core::ptr::read_volatile(&raw const (*sc).count);
-            if k > n {
-                break;
-            }
-            let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n - k) as usize);
-            let len = bound::<255>((*entry).len);
-            let used = core::ptr::read_volatile(&raw const (*sc).used);
-            if used - first + len + 1 > room || used + len + 1 > RECORD_MAX as u64 {
-                return 1;
-            }
-            let at = bound::<RECORD_MASK>(used) as usize;
-            event.add(at).write_volatile(b'/');
-            if bpf_probe_read_kernel(event.add(at + 1).cast(), len as u32, (*entry).name as *const _) != 0 {
-                return 1;
-            }
-            core::ptr::write_volatile(&raw mut (*sc).used, used + len + 1);
+        (*sc).render = Render { first, room, cut: 0 };
+        let mut round = path::Round { sc };
+        bpf_loop(count as u32, render_round as *mut c_void, (&raw mut round).cast(), 0);
+        core::ptr::read_volatile(&raw const (*sc).render.cut)
+    }
+}
+
+/// One component, the topmost first. 1 ends the loop.
+extern "C" fn render_round(number: u32, round: *mut path::Round) -> i64 {
+    // SAFETY: as in `render`; every offset is masked to the record, which has room for a name behind
+    // the mask.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).render;
+        let event = (&raw mut (*sc).event).cast::<u8>();
+        let component = (&raw const (*sc).component).cast::<Component>();
+        let index = (*sc).count - 1 - u64::from(number);
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
+        let len = bound::<255>((*entry).len);
+        let used = (*sc).used;
+        at.cut = 1;
+        if used - at.first + len + 1 > at.room || used + len + 1 > RECORD_MAX as u64 {
+            return 1;
         }
+        let to = event.add(bound::<RECORD_MASK>(used) as usize);
+        to.write_volatile(b'/');
+        if bpf_probe_read_kernel(to.add(1).cast(), len as u32, (*entry).name as *const _) != 0 {
+            return 1;
+        }
+        (*sc).used = used + len + 1;
+        at.cut = 0;
         0
     }
 }

@@ -12,9 +12,11 @@ use crate::{
     subject::Subject,
     verifier::{bound, difference},
 };
+use aya_ebpf::helpers::generated::bpf_loop;
+use core::ffi::c_void;
 use enforcer_common::{
     limits,
-    map::{CacheEntry, Component, Masks, Policy, ROW_HEADER, STATE_SETTLED, Scratch},
+    map::{CacheEntry, Component, Descent, Masks, Policy, ROW_HEADER, STATE_SETTLED, Scratch},
     verdict::Folded,
 };
 
@@ -138,58 +140,80 @@ unsafe fn slash(arena: *const u8, policy: *const Policy, group: u64, state: u64)
     unsafe { step(arena, class_table(policy, group), state, b'/') }
 }
 
+/// What a loop's callback gets. It must lie on the stack, which is scarce, so it is only the address
+/// of the scratch; where the loop stands is kept there.
+#[repr(C)]
+pub struct Round {
+    /// The task's scratch.
+    pub sc: *mut Scratch,
+}
+
 /// Collects the components from `sc.dentry` on `sc.mount` up to the root of the mount namespace.
 ///
-/// The counters live in memory and are written volatile, so that the verifier forgets their range in
-/// each round and the rounds do not multiply.
+/// The loop is `bpf_loop`'s, whose body the verifier goes through once and not once a round.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn climb(sc: *mut Scratch) -> u64 {
     if sc.is_null() {
         return outcome::UNKNOWN;
     }
-    // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`, which fails on a fault.
+    // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`, which fails on a fault;
+    // the callback gets the address of a value that outlives the call.
     unsafe {
-        let count = &raw mut (*sc).count;
-        core::ptr::write_volatile(count, 0);
-        let component = (&raw mut (*sc).component).cast::<Component>();
-        let mut dentry = (*sc).dentry;
+        let Some(root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else { return outcome::UNKNOWN };
+        (*sc).count = 0;
+        (*sc).climb.root = root;
+        (*sc).climb.dentry = (*sc).dentry;
         // struct mount contains the vfsmount that paths carry (fs/mount.h, real_mount()).
-        let mut mount = (*sc).mount - object::MOUNT_VFSMOUNT.get() as u64;
-        let Some(mut root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else { return outcome::UNKNOWN };
-        for _ in 0..limits::DEPTH + limits::MOUNTS {
-            if dentry == root {
-                let Some(up) = peek::<[u64; 2]>(mount + object::MOUNT_PARENT.get() as u64) else { return outcome::UNKNOWN };
-                if up[0] == mount {
-                    return top(mount, (*sc).namespace);
-                }
-                mount = up[0];
-                dentry = up[1];
-                let at = mount + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
-                root = match peek(at) {
-                    Some(root) => root,
-                    None => return outcome::UNKNOWN,
-                };
-            } else {
-                // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
-                let Some(d) = peek::<[u64; 3]>(dentry + object::DENTRY_PARENT.get() as u64) else { return outcome::UNKNOWN };
-                if d[0] == dentry {
-                    // Its own parent and not the mount's root: a pseudo file, a disconnected dentry,
-                    // or a directory that was moved out of a bind mount.
-                    return if top(mount, (*sc).namespace) == outcome::NAMELESS { outcome::NAMELESS } else { outcome::UNKNOWN };
-                }
-                let n = core::ptr::read_volatile(count);
-                if n >= limits::DEPTH as u64 {
-                    return outcome::UNKNOWN;
-                }
-                let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
-                (*entry).name = d[2];
-                (*entry).len = d[1] >> 32;
-                core::ptr::write_volatile(count, n + 1);
-                dentry = d[0];
+        (*sc).climb.mount = (*sc).mount - object::MOUNT_VFSMOUNT.get() as u64;
+        (*sc).climb.outcome = outcome::UNKNOWN;
+        let mut round = Round { sc };
+        let rounds = (limits::DEPTH + limits::MOUNTS) as u32;
+        bpf_loop(rounds, climb_round as *mut c_void, (&raw mut round).cast(), 0);
+        core::ptr::read_volatile(&raw const (*sc).climb.outcome)
+    }
+}
+
+/// One step upwards. 1 ends the loop.
+extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
+    // SAFETY: as in `climb`.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).climb;
+        if at.dentry == at.root {
+            let Some(up) = peek::<[u64; 2]>(at.mount + object::MOUNT_PARENT.get() as u64) else { return 1 };
+            if up[0] == at.mount {
+                at.outcome = top(at.mount, (*sc).namespace);
+                return 1;
             }
+            let root = up[0] + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
+            let Some(root) = peek::<u64>(root) else { return 1 };
+            at.mount = up[0];
+            at.dentry = up[1];
+            at.root = root;
+            return 0;
         }
-        outcome::UNKNOWN
+        // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
+        let Some(d) = peek::<[u64; 3]>(at.dentry + object::DENTRY_PARENT.get() as u64) else { return 1 };
+        if d[0] == at.dentry {
+            // Its own parent and not the mount's root: a pseudo file, a disconnected dentry, or a
+            // directory that was moved out of a bind mount.
+            if top(at.mount, (*sc).namespace) == outcome::NAMELESS {
+                at.outcome = outcome::NAMELESS;
+            }
+            return 1;
+        }
+        let n = (*sc).count;
+        if n >= limits::DEPTH as u64 {
+            return 1;
+        }
+        let component = (&raw mut (*sc).component).cast::<Component>();
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
+        (*entry).name = d[2];
+        (*entry).len = d[1] >> 32;
+        (*sc).count = n + 1;
+        at.dentry = d[0];
+        0
     }
 }
 
@@ -215,44 +239,56 @@ pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
     if sc.is_null() {
         return outcome::UNKNOWN;
     }
-    // SAFETY: `sc` is the task's scratch; the arena and the policy are map values.
+    // SAFETY: `sc` is the task's scratch; the policy is a map value; the callback gets the address of
+    // a value that outlives the call.
     unsafe {
-        let slot = (*sc).policy as u32;
-        let Some(policy) = maps::POLICIES.get_ptr(slot) else { return outcome::UNKNOWN };
-        let arena = arena();
-        if arena.is_null() {
-            return outcome::UNKNOWN;
-        }
-        let component = (&raw mut (*sc).component).cast::<Component>();
+        let Some(policy) = maps::POLICIES.get_ptr((*sc).policy as u32) else { return outcome::UNKNOWN };
+        let start = (&raw const (*policy).start).cast::<u32>();
+        let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
         let mut group = 0u64;
         while group < limits::GROUPS as u64 {
             if group >= u64::from((*policy).groups) {
                 break;
             }
             let index = bound::<3>(group) as usize;
-            let start = (&raw const (*policy).start).cast::<u32>();
-            let mut before = u64::from(core::ptr::read_volatile(start.add(index)));
-            let mut state = before;
-            for k in 1..=limits::DEPTH as u64 {
-                let n = core::ptr::read_volatile(&raw const (*sc).count);
-                if k > n {
-                    break;
-                }
-                if k > 1 {
-                    before = slash(arena, policy, group, state);
-                }
-                let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n - k) as usize);
-                core::ptr::write_volatile(&raw mut (*sc).address, (*entry).name);
-                state = run_name(sc, slot, group, before, (*entry).len);
-                if state == u64::MAX {
-                    return outcome::UNKNOWN;
-                }
+            let first = u64::from(core::ptr::read_volatile(start.add(index)));
+            (*sc).descent = Descent { group, before: first, state: first };
+            let mut round = Round { sc };
+            bpf_loop(rounds, descend_round as *mut c_void, (&raw mut round).cast(), 0);
+            let state = core::ptr::read_volatile(&raw const (*sc).descent.state);
+            if state == u64::MAX {
+                return outcome::UNKNOWN;
             }
+            let before = core::ptr::read_volatile(&raw const (*sc).descent.before);
             core::ptr::write_volatile((&raw mut (*sc).parent).cast::<u32>().add(index), before as u32);
             core::ptr::write_volatile((&raw mut (*sc).object).cast::<u32>().add(index), state as u32);
             group += 1;
         }
         outcome::KNOWN
+    }
+}
+
+/// One component, the topmost first. 1 ends the loop.
+extern "C" fn descend_round(number: u32, round: *mut Round) -> i64 {
+    // SAFETY: as in `descend`.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).descent;
+        if number > 0 {
+            let arena = arena();
+            let policy = maps::POLICIES.get_ptr((*sc).policy as u32);
+            let (Some(policy), false) = (policy, arena.is_null()) else {
+                at.state = u64::MAX;
+                return 1;
+            };
+            at.before = slash(arena, policy, at.group, at.state);
+        }
+        let component = (&raw const (*sc).component).cast::<Component>();
+        let index = (*sc).count - 1 - u64::from(number);
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
+        (*sc).address = (*entry).name;
+        at.state = run_name(sc, (*sc).policy as u32, at.group, at.before, (*entry).len);
+        i64::from(at.state == u64::MAX)
     }
 }
 
@@ -478,7 +514,9 @@ unsafe fn leaf(subject: &Subject, arena: *const u8, dentry: *const u8, group: u6
         let name = pointer(dentry, &object::DENTRY_NAME);
         let len = u64::from(number::<u32>(dentry, &object::DENTRY_LEN));
         let mut state = u64::from(state);
-        if name as u64 == dentry.add(object::DENTRY_INLINE.get()) as u64 && len <= INLINE {
+        // Only for the first automaton: most policies have no other, and each copy of this loop costs
+        // time at load.
+        if group == 0 && name as u64 == dentry.add(object::DENTRY_INLINE.get()) as u64 && len <= INLINE {
             // The name lies in the dentry: plain loads, eight bytes at a time, no helper.
             let class = class_table(subject.policy, group);
             let mut i = 0u64;

@@ -4,7 +4,7 @@
 #[path = "support/fake.rs"]
 mod fake;
 
-use enforcer::{daemon, settings::Settings};
+use enforcer::{daemon, launch::cgroup, settings::Settings};
 use std::{
     fs,
     io::{Read, Write},
@@ -39,13 +39,19 @@ fn start() -> Option<World> {
     let cgroups = PathBuf::from(cgroup2.split(' ').nth(4)?);
     let name = format!("enforcer-test-{}", std::process::id());
     let root = cgroups.join(&name);
+    remove_left_over(&cgroups);
     fs::create_dir(&root).ok()?;
-    let dir = tempfile::tempdir().expect("dir").keep();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("launch");
+    // Of an earlier run, if there was one.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir(&dir).expect("dir");
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("chmod");
     fs::create_dir(dir.join("policies.d")).expect("dir");
-    for (agent, launch) in
-        [("bot", ""), ("low", "launch: { by: [uid:root], run_as: 65534 }\n"), ("other", "launch: { by: [uid:4711] }\n")]
-    {
+    for (agent, launch) in [
+        ("bot", ""),
+        ("low", "launch: { by: [uid:root], run_as: 65534 }\n"),
+        ("other", "launch: { by: [uid:4711] }\n"),
+    ] {
         let text = format!(
             "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
              metadata: {{ id: {agent}, version: 1, owner: a@example.com, purpose: Test }}\n{launch}\
@@ -63,18 +69,31 @@ fn start() -> Option<World> {
     fs::create_dir(dir.join("state")).expect("dir");
     // The kernel side in memory refuses nothing, so the canary must be told to sing.
     let program = dir.join("program");
-    fs::write(&program, format!("#!/bin/sh\n[ \"$1\" = canary ] && exit 0\nexec {PROGRAM} \"$@\"\n")).expect("write");
+    fs::write(&program, format!("#!/bin/sh\n[ \"$1\" = canary ] && exit 0\nexec {PROGRAM} \"$@\"\n"))
+        .expect("write");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
     let settings = Settings::parse("test", &text).expect("settings");
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let fake = Box::new(fake::Fake::default());
-        let result = tokio::task::LocalSet::new().block_on(&runtime, daemon::run_with(settings, program, fake));
+        let result =
+            tokio::task::LocalSet::new().block_on(&runtime, daemon::run_with(settings, program, fake));
         eprintln!("the daemon ended: {result:?}");
     });
     let world = World { dir, root };
     wait_until("the daemon answers", || world.dir.join("control.sock").exists());
     Some(world)
+}
+
+/// A test's daemon ends with the test, so the next one tidies up.
+fn remove_left_over(cgroups: &Path) {
+    for entry in fs::read_dir(cgroups).expect("cgroups").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_prefix("enforcer-test-").is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // One that somebody else removes at the same time is as gone.
+            let _ = cgroup::remove(&entry.path());
+        }
+    }
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -149,7 +168,10 @@ fn nothing_of_the_callers_environment_leaks_in() {
     let mut names: Vec<String> =
         text(&output.stdout).lines().filter_map(|l| l.split_once('=')).map(|(n, _)| n.to_owned()).collect();
     names.sort();
-    assert_eq!(names, ["ENFORCER_AGENT", "ENFORCER_SESSION", "GIVEN", "HOME", "LANG", "LOGNAME", "PATH", "USER"]);
+    assert_eq!(
+        names,
+        ["ENFORCER_AGENT", "ENFORCER_SESSION", "GIVEN", "HOME", "LANG", "LOGNAME", "PATH", "USER"]
+    );
 }
 
 #[test]
@@ -173,14 +195,18 @@ fn a_session_starts_clean() {
 #[test]
 fn a_session_lives_in_a_cgroup_of_its_own_and_leaves_nothing() {
     let Some(world) = world() else { return };
-    let output = world.exec(&["-v", "--", "sh", "-c", "sleep 1000 & echo $!; sed -n s/^0:://p /proc/self/cgroup"]);
+    let output =
+        world.exec(&["-v", "--", "sh", "-c", "sleep 1000 & echo $!; sed -n s/^0:://p /proc/self/cgroup"]);
     let out = text(&output.stdout);
     let [left, cgroup] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
     assert!(cgroup.contains("/session-bot-"), "{cgroup}");
     assert!(text(&output.stderr).starts_with("session "));
-    let (path, left) = (world.cgroup(cgroup), format!("/proc/{left}/cgroup"));
+    let (path, left) = (world.cgroup(cgroup), format!("/proc/{left}/status"));
     wait_until("the cgroup goes away", || !path.exists());
-    assert!(!fs::read_to_string(left).is_ok_and(|text| text.contains("session-bot-")));
+    // Killed; its new parent may not have waited for it.
+    assert!(
+        !fs::read_to_string(left).is_ok_and(|text| text.contains("sleep") && !text.contains("State:\tZ"))
+    );
 }
 
 #[test]
@@ -224,7 +250,14 @@ fn the_session_runs_as_the_user_that_the_policy_names() {
 fn signals_are_passed_on() {
     let Some(world) = world() else { return };
     let mut child = world
-        .command(&["exec", "bot", "--", "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"])
+        .command(&[
+            "exec",
+            "bot",
+            "--",
+            "sh",
+            "-c",
+            "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -239,7 +272,14 @@ fn signals_are_passed_on() {
 fn a_session_ends_when_its_caller_dies() {
     let Some(world) = world() else { return };
     let mut child = world
-        .command(&["exec", "bot", "--", "sh", "-c", "sed -n s/^0:://p /proc/self/cgroup; trap '' HUP PIPE; sleep 1000"])
+        .command(&[
+            "exec",
+            "bot",
+            "--",
+            "sh",
+            "-c",
+            "sed -n s/^0:://p /proc/self/cgroup; trap '' HUP PIPE; sleep 1000",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -270,12 +310,16 @@ fn a_caller_at_a_terminal_gets_a_terminal_of_its_own() {
     let Some(world) = world() else { return };
     let settings = world.dir.join("enforcer.toml");
     let inner = "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all; exec 3<>/dev/tty && echo controlling";
-    let line = format!("stty rows 31 cols 77; tty; {PROGRAM} --settings {} exec bot -- sh -c '{inner}'; echo $?", settings.display());
-    let Ok(output) = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output() else {
+    let line = format!(
+        "stty rows 31 cols 77; tty; {PROGRAM} --settings {} exec bot -- sh -c '{inner}'; echo $?",
+        settings.display()
+    );
+    let Ok(output) = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output()
+    else {
         eprintln!("SKIPPED: script(1) is not installed");
         return;
     };
-    let out = text(&output.stdout).replace('\r', "");
+    let out = text(&output.stdout).replace(['\r', '\0'], "").replace("^@", "").replace("^D", "");
     let lines: Vec<&str> = out.lines().filter(|l| !l.is_empty()).collect();
     let terminals: Vec<&&str> = lines.iter().filter(|l| l.starts_with("/dev/pts/")).collect();
     assert_eq!(terminals.len(), 2, "{out}");
@@ -303,7 +347,8 @@ fn launches_are_recorded() {
     let Some(world) = world() else { return };
     world.exec(&["--task", "TICKET-1\n{}", "--", "true", "\x1b[31m"]);
     let log = fs::read_to_string(world.dir.join("state/audit/events.jsonl")).expect("log");
-    let records: Vec<serde_json::Value> = log.lines().map(|l| serde_json::from_str(l).expect("json")).collect();
+    let records: Vec<serde_json::Value> =
+        log.lines().map(|l| serde_json::from_str(l).expect("json")).collect();
     let launch = records.iter().find(|r| r["task"] == "TICKET-1\\n{}").expect("recorded");
     assert_eq!(launch["kind"], "launched");
     assert_eq!(launch["command"][1], "\\x1b[31m");

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -301,7 +302,7 @@ fn pack(
 fn install(payload: &mut Payload, built: &compile::Built) -> Result<()> {
     let enforcer = built.bin.join("enforcer");
     if enforcer.is_file() {
-        payload.file(Path::new("usr/bin/enforcer"), &enforcer, Some(0o755))?;
+        program(payload, "usr/bin/enforcer", &enforcer)?;
     }
     let dist = compile::root().join("dist");
     for (from, to) in [
@@ -325,9 +326,9 @@ fn install(payload: &mut Payload, built: &compile::Built) -> Result<()> {
     for entry in fs::read_dir(&sources).into_iter().flatten().flatten() {
         let source = entry.path();
         let Some(name) = source.file_stem() else { continue };
-        let program = built.bin.join(name);
-        if program.is_file() {
-            payload.file(&Path::new("usr/lib/enforcer-tests").join(name), &program, Some(0o755))?;
+        let file = built.bin.join(name);
+        if file.is_file() {
+            program(payload, &format!("usr/lib/enforcer-tests/{}", name.to_string_lossy()), &file)?;
         }
     }
     let policies = compile::root().join("tests/policies");
@@ -335,4 +336,14 @@ fn install(payload: &mut Payload, built: &compile::Built) -> Result<()> {
         payload.tree("usr/lib/enforcer-tests/policies", &policies, Modes::Plain)?;
     }
     Ok(())
+}
+
+/// Without debug information, as packages have it: an emulated CPU needs seconds to unpack the rest.
+fn program(payload: &mut Payload, to: &str, from: &Path) -> Result<()> {
+    let stripped = tempfile::NamedTempFile::new()?;
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-debug").arg("-o").arg(stripped.path()).arg(from);
+    // A machine without binutils has a slower boot, no less.
+    let source = if progress::succeeds(&mut strip) { stripped.path() } else { from };
+    payload.file(Path::new(to), source, Some(0o755))
 }

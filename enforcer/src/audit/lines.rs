@@ -11,7 +11,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Records that wait while the file cannot be written; what comes after them is counted, not kept.
+/// Bytes after which records are written without being asked to.
+const BATCH: usize = 1 << 18;
+/// Bytes of records that wait while the file cannot be written; what comes after them is counted, not kept.
 const BACKLOG: usize = 8 << 20;
 
 /// A file of JSON lines, mode 0600.
@@ -114,6 +116,10 @@ impl Sink for JsonLines {
             return;
         }
         self.push(record);
+        if self.waiting.len() > BATCH {
+            // Said by the next flush that is asked for, which fails in the same way.
+            let _ = self.write_waiting();
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::{
     ExecArgs, Failure,
     exit::Exit,
     printable,
-    relay::Stdio,
+    relay::{Relay, Stdio},
 };
 use crate::{
     control::{
@@ -59,28 +59,49 @@ pub(super) fn run(settings: &Settings, args: &ExecArgs) -> Result<ExitCode, Fail
                 return Ok(ExitCode::from(128 + signal as u8));
             }
             Next::Signal(signal) => client.send(&Request::Signal { signal: signal as i32 }, &[])?,
-            Next::Reply(Reply::Started { session, pid: _ }) => {
-                if args.detach {
-                    return super::print(&format!("{}\n", printable(&session)));
+            Next::Lost(failure) if !relay.is_running() => return Err(failure),
+            Next::Lost(_) => return Err(alone(relay)),
+            Next::Reply(reply) => match *reply {
+                Reply::Started { session, pid: _ } => {
+                    if args.detach {
+                        return super::print(&format!("{}\n", printable(&session)));
+                    }
+                    if args.verbose {
+                        // A caller without standard error does not hear it.
+                        let _ = writeln!(std::io::stderr(), "session {}", printable(&session));
+                    }
+                    relay.start().map_err(|e| not_started("relay", e))?;
                 }
-                if args.verbose {
-                    // A caller without standard error does not hear it.
-                    let _ = writeln!(std::io::stderr(), "session {}", printable(&session));
+                Reply::Ended(ended) => {
+                    relay.finish();
+                    return Ok(status(ended));
                 }
-                relay.start().map_err(|e| not_started("relay", e))?;
-            }
-            Next::Reply(Reply::Ended(ended)) => {
-                relay.finish();
-                return Ok(status(ended));
-            }
-            Next::Reply(other) => return Err(super::unexpected(&other)),
+                other => return Err(super::unexpected(&other)),
+            },
         }
     }
 }
 
+/// The daemon has ended, is restarted perhaps; the session goes on, and so does the relay until the
+/// session closes its side. Signals are the caller's own again.
+fn alone(relay: Relay) -> Failure {
+    let mut all = SigSet::empty();
+    PASSED_ON.into_iter().for_each(|signal| all.add(signal));
+    // Where they stay blocked the caller still has SIGKILL.
+    let _ = all.thread_unblock();
+    relay.finish();
+    Failure::new(
+        Exit::Unavailable,
+        "the daemon ended while the session ran, so how the command ended is not known",
+        "see systemctl status enforcer",
+    )
+}
+
 enum Next {
     Signal(Signal),
-    Reply(Reply),
+    Reply(Box<Reply>),
+    /// The daemon has gone.
+    Lost(Failure),
 }
 
 /// Waits for a signal or a reply.
@@ -105,7 +126,11 @@ fn next(client: &mut Client, signals: &SignalFd) -> Result<Next, Failure> {
             return Ok(Next::Signal(signal));
         }
         if socket_ready {
-            return client.receive().map(Next::Reply);
+            return match client.receive() {
+                Ok(reply) => Ok(Next::Reply(Box::new(reply))),
+                Err(failure) if failure.exit == Exit::Unavailable => Ok(Next::Lost(failure)),
+                Err(failure) => Err(failure),
+            };
         }
     }
 }

@@ -186,9 +186,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 use crate::kernel::start;
 
 #[cfg(not(feature = "kernel"))]
-fn start(
-    _: &Settings,
-) -> Result<Box<dyn daemon::enforcement::Enforcement>, daemon::enforcement::StartError> {
+fn start(_: &Settings) -> Result<Box<dyn daemon::enforcement::Enforcement>, daemon::enforcement::StartError> {
     Err(daemon::enforcement::StartError {
         cause: daemon::enforcement::StartCause::Kernel,
         message: "this program was built without its kernel side".to_owned(),
@@ -227,11 +225,8 @@ fn json_text<T: serde::Serialize>(value: &T) -> String {
 }
 
 fn complain(failure: &Failure) {
-    let (red, bold, off) = if std::io::stderr().is_terminal() {
-        ("\x1b[1;31m", "\x1b[1m", "\x1b[0m")
-    } else {
-        ("", "", "")
-    };
+    let (red, bold, off) =
+        if std::io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
     let mut text = format!("{red}enforcer{off}: {}\n", printable(&failure.message));
     if !failure.remedy.is_empty() {
         text += &format!("  {bold}remedy{off}: {}\n", printable(&failure.remedy));
@@ -242,7 +237,8 @@ fn complain(failure: &Failure) {
 
 /// Text that may name what an agent has chosen, fit for a terminal; line ends stay.
 fn printable(text: &str) -> String {
-    let safe = |line: &str| line.chars().map(|c| if crate::event::text::is_plain(c) { c } else { '?' }).collect();
+    let safe =
+        |line: &str| line.chars().map(|c| if crate::event::text::is_plain(c) { c } else { '?' }).collect();
     text.trim_end().lines().map(safe).collect::<Vec<String>>().join("\n")
 }
 

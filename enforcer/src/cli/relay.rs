@@ -112,7 +112,11 @@ impl Relay {
             std::thread::Builder::new().spawn(move || copy(io::stdin(), keyboard))?;
             if near.output.is_none() || near.error.is_none() {
                 let screen = move || {
-                    if io::stdout().is_terminal() { copy(master, io::stdout()) } else { copy(master, io::stderr()) }
+                    if io::stdout().is_terminal() {
+                        copy(master, io::stdout())
+                    } else {
+                        copy(master, io::stderr())
+                    }
                 };
                 self.outputs.push(std::thread::Builder::new().spawn(screen)?);
             }

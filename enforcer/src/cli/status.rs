@@ -34,10 +34,13 @@ fn status_text(status: &Status, colour: bool) -> String {
     line("hooks", &format!("{attached} of {} attached", status.hooks.len()));
     line("roots", &status.roots.join(" "));
     line("agents", &format!("{}, {} sessions", status.agents, status.sessions));
-    line("canary", &match &status.canary {
-        Some(time) => format!("refused at {time}"),
-        None => "not refused yet".to_owned(),
-    });
+    line(
+        "canary",
+        &match &status.canary {
+            Some(time) => format!("refused at {time}"),
+            None => "not refused yet".to_owned(),
+        },
+    );
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }
@@ -102,9 +105,7 @@ pub(super) fn print_reload(
     }
     print(&match output {
         Output::Human => out,
-        Output::Json => {
-            json_text(&json!({"published": published, "retired": retired, "problems": problems}))
-        }
+        Output::Json => json_text(&json!({"published": published, "retired": retired, "problems": problems})),
     })?;
     Ok(if problems.is_empty() { Exit::Ok } else { Exit::BadPolicy }.into())
 }

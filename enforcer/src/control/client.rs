@@ -39,7 +39,7 @@ impl Client {
             ),
             _ => Failure::new(Exit::Unavailable, format!("cannot connect to {at}: {e}"), ""),
         })?;
-        Ok(Self { stream, buffer: Buffer::default() })
+        Ok(Self { stream, buffer: Buffer::new(frame::REPLY) })
     }
 
     /// The socket, to wait for replies together with something else.
@@ -49,7 +49,7 @@ impl Client {
 
     /// Sends a request with descriptors beside it.
     pub fn send(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let bytes = frame::encode(request)
+        let bytes = frame::encode(request, frame::REQUEST)
             .map_err(|e| Failure::new(Exit::Usage, format!("the request cannot be sent: {e}"), ""))?;
         fds::send_all(self.stream.as_fd(), &bytes, fds).map_err(|e| broken(&e))
     }
@@ -58,7 +58,7 @@ impl Client {
     pub fn receive(&mut self) -> Result<Reply, Failure> {
         let mut bytes = [0; 16 * 1024];
         loop {
-            let frame = self.buffer.next().map_err(|e| nonsense(&e))?;
+            let frame = self.buffer.take().map_err(|e| nonsense(&e))?;
             if let Some(frame) = frame {
                 return match frame::decode(&frame).map_err(|e| nonsense(&e))? {
                     Reply::Failed { exit, message, remedy } => {

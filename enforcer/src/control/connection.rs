@@ -45,7 +45,7 @@ pub struct Connection {
 impl Connection {
     /// A connection on a stream.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: frame::Buffer::default(), fds: Vec::new() }
+        Self { stream, buffer: frame::Buffer::new(frame::REQUEST), fds: Vec::new() }
     }
 
     /// The socket.
@@ -57,7 +57,7 @@ impl Connection {
     pub async fn request(&mut self) -> Result<Option<Request>, ConnectionError> {
         let mut bytes = [0; 16 * 1024];
         loop {
-            if let Some(frame) = self.buffer.next()? {
+            if let Some(frame) = self.buffer.take()? {
                 return Ok(Some(frame::decode(&frame)?));
             }
             let received = self
@@ -82,7 +82,7 @@ impl Connection {
 
     /// Sends a reply.
     pub async fn reply(&mut self, reply: &Reply) -> Result<(), ConnectionError> {
-        let bytes = frame::encode(reply)?;
+        let bytes = frame::encode(reply, frame::REPLY)?;
         self.stream.write_all(&bytes).await?;
         Ok(())
     }

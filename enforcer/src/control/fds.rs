@@ -62,7 +62,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while let Some(control) = header.as_ref() {
             if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-                let length = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let length = control.cmsg_len - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 for index in 0..length / size_of::<RawFd>() {
                     fds.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
@@ -220,9 +220,16 @@ mod tests {
 
     #[test]
     fn too_many_descriptors_are_noticed_and_none_stays_open() {
-        let open = || std::fs::read_dir("/proc/self/fd").expect("fds").flatten().filter(|fd| {
-            std::fs::read_link(fd.path()).is_ok_and(|target| target.ends_with("enforcer-common/src/limits.rs"))
-        }).count();
+        let open = || {
+            std::fs::read_dir("/proc/self/fd")
+                .expect("fds")
+                .flatten()
+                .filter(|fd| {
+                    std::fs::read_link(fd.path())
+                        .is_ok_and(|target| target.ends_with("enforcer-common/src/limits.rs"))
+                })
+                .count()
+        };
         let (a, b) = UnixStream::pair().expect("pair");
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-common/src/limits.rs");
         let file = File::open(path).expect("a file");

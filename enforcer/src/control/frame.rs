@@ -2,27 +2,40 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The longest frame. A longer one ends the connection.
-pub const MAXIMUM: usize = 1 << 20;
+/// The longest request. A longer one ends the connection.
+pub const REQUEST: usize = 1 << 20;
+/// The longest reply: the list of all agents that a host can have.
+pub const REPLY: usize = 1 << 26;
 
 /// Why a frame cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Longer than [`MAXIMUM`].
-    #[error("a message of {0} bytes is longer than the {MAXIMUM} that are possible")]
-    TooLong(u64),
+    /// Longer than it may be.
+    #[error("a message of {length} bytes is longer than the {limit} that are possible")]
+    TooLong {
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// Not the JSON that was expected.
     #[error("not a message of this protocol: {0}")]
     Json(#[from] serde_json::Error),
 }
 
 /// Bytes that arrived, cut into frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
+    limit: usize,
 }
 
 impl Buffer {
+    /// An empty buffer for frames of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit }
+    }
+
     /// Adds what arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -34,11 +47,11 @@ impl Buffer {
     }
 
     /// The next whole frame.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+    pub fn take(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let Some((prefix, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
-        if length > MAXIMUM {
-            return Err(FrameError::TooLong(length as u64));
+        if length > self.limit {
+            return Err(FrameError::TooLong { length, limit: self.limit });
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         let frame = frame.to_vec();
@@ -47,11 +60,11 @@ impl Buffer {
     }
 }
 
-/// A message as a frame.
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+/// A message as a frame of at most `limit` bytes.
+pub fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Vec<u8>, FrameError> {
     let json = serde_json::to_vec(message)?;
-    let length = u32::try_from(json.len()).ok().filter(|n| *n as usize <= MAXIMUM);
-    let length = length.ok_or(FrameError::TooLong(json.len() as u64))?;
+    let length = u32::try_from(json.len()).ok().filter(|n| *n as usize <= limit);
+    let length = length.ok_or(FrameError::TooLong { length: json.len(), limit })?;
     Ok([&length.to_be_bytes()[..], &json].concat())
 }
 
@@ -68,32 +81,32 @@ mod tests {
 
     #[test]
     fn a_message_survives_the_way_in_any_pieces() {
-        let bytes = encode(&Request::Status).expect("encode");
-        let mut buffer = Buffer::default();
+        let bytes = encode(&Request::Status, REQUEST).expect("encode");
+        let mut buffer = Buffer::new(REQUEST);
         for byte in &bytes {
-            assert!(buffer.next().expect("no error").is_none());
+            assert!(buffer.take().expect("no error").is_none());
             buffer.push(&[*byte]);
         }
-        let frame = buffer.next().expect("no error").expect("a frame");
+        let frame = buffer.take().expect("no error").expect("a frame");
         assert!(matches!(decode(&frame).expect("decode"), Request::Status));
         assert!(buffer.is_empty());
     }
 
     #[test]
     fn a_frame_that_is_too_long_is_refused_before_it_arrives() {
-        let mut buffer = Buffer::default();
-        buffer.push(&(MAXIMUM as u32 + 1).to_be_bytes());
-        assert!(matches!(buffer.next(), Err(FrameError::TooLong(_))));
-        assert!(matches!(encode(&"x".repeat(MAXIMUM)), Err(FrameError::TooLong(_))));
+        let mut buffer = Buffer::new(REQUEST);
+        buffer.push(&(REQUEST as u32 + 1).to_be_bytes());
+        assert!(matches!(buffer.take(), Err(FrameError::TooLong { .. })));
+        assert!(matches!(encode(&"x".repeat(REQUEST), REQUEST), Err(FrameError::TooLong { .. })));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_buffer_or_the_decoder_panic(pieces: Vec<Vec<u8>>) {
-            let mut buffer = Buffer::default();
+            let mut buffer = Buffer::new(REQUEST);
             for piece in pieces {
                 buffer.push(&piece);
-                while let Ok(Some(frame)) = buffer.next() {
+                while let Ok(Some(frame)) = buffer.take() {
                     drop(decode::<Request>(&frame));
                     drop(decode::<Reply>(&frame));
                 }
@@ -102,15 +115,15 @@ mod tests {
 
         #[test]
         fn frames_come_out_as_they_went_in(texts in proptest::collection::vec(".{0,40}", 0..8)) {
-            let mut buffer = Buffer::default();
+            let mut buffer = Buffer::new(REQUEST);
             for text in &texts {
-                buffer.push(&encode(text).expect("encode"));
+                buffer.push(&encode(text, REQUEST).expect("encode"));
             }
             for text in &texts {
-                let frame = buffer.next().expect("no error").expect("a frame");
+                let frame = buffer.take().expect("no error").expect("a frame");
                 prop_assert_eq!(&decode::<String>(&frame).expect("decode"), text);
             }
-            prop_assert!(buffer.next().expect("no error").is_none());
+            prop_assert!(buffer.take().expect("no error").is_none());
         }
     }
 }

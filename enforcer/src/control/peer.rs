@@ -73,9 +73,8 @@ impl Peer {
     /// A look at /proc can meet another process that has taken over the number. A descriptor for the
     /// process tells whether the one that connected was still there afterwards.
     pub fn of(socket: BorrowedFd<'_>, roots: &[String]) -> Result<Self, PeerError> {
-        let credentials =
-            nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
-                .map_err(io::Error::from)?;
+        let credentials = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
+            .map_err(io::Error::from)?;
         let (pid, uid, gid) = (credentials.pid(), credentials.uid(), credentials.gid());
         let process = fds::peer_process(socket)?;
         let groups = fds::peer_groups(socket)?;

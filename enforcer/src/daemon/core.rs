@@ -3,17 +3,24 @@
 use super::{
     canary::{Canary, Silence},
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
-    policies::{LastGood, Loaded},
+    policies::{Known, LastGood, Loaded},
     registry::Slots,
 };
 use crate::{
     audit::Sink,
     control::message::{FileStatus, Lost},
-    event::{decode::Event, json},
+    event::{
+        decode::{Event, Kind},
+        json,
+    },
     policy::{self, reference, trust_tiers},
     settings::Settings,
 };
-use enforcer_common::{address::Address, event::{flag, operation}, map::TierMap};
+use enforcer_common::{
+    address::Address,
+    event::{flag, operation},
+    map::TierMap,
+};
 use serde_json::Value;
 use std::{
     cell::RefCell,
@@ -62,6 +69,7 @@ pub struct Core {
     pub(super) numbered: HashMap<u32, Rc<Loaded>>,
     pub(super) bases: HashMap<u32, u32>,
     pub(super) files: Vec<FileStatus>,
+    pub(super) known: Known,
     /// Agents and cgroup globs of the matcher in force.
     pub(super) matched: Option<Vec<(AgentSlot, Vec<String>)>>,
     pub(super) matcher_error: Option<String>,
@@ -113,6 +121,7 @@ impl Core {
             numbered: HashMap::new(),
             bases: HashMap::new(),
             files: Vec::new(),
+            known: Known::new(),
             matched: None,
             matcher_error: None,
             last_good,
@@ -178,30 +187,26 @@ impl Core {
     /// Records what waits in the rings.
     pub fn drain(&mut self) {
         let offset = boot_offset();
-        let mut records: Vec<Value> = Vec::new();
-        let mut sweep = false;
-        let mut refill = false;
-        let mut malformed = 0;
+        let (mut sweep, mut refill, mut malformed) = (false, false, 0);
         let names = Names { slots: &self.slots, numbered: &self.numbered, bases: &self.bases };
+        let audit = &mut self.audit;
         let drained = self.enforcement.drain(&mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
-                use crate::event::decode::Kind;
                 sweep |= event.kind == Kind::SessionRemoved;
                 refill |= event.kind == Kind::SessionBound;
-                records.push(json::event(&event, offset, &names));
+                audit.append(&json::event(&event, offset, &names));
             }
             Err(error) => {
                 malformed += 1;
-                records.push(json::malformed(&error, now()));
+                audit.append(&json::malformed(&error, now()));
             }
         });
-        if let Err(error) = drained {
+        if let Err(error) = &drained {
             tracing::error!(%error, "cannot read the rings");
         }
         self.lost.malformed += malformed;
         self.sweep_due |= sweep;
-        if !records.is_empty() {
-            records.iter().for_each(|record| self.audit.append(record));
+        if !matches!(drained, Ok(0)) {
             self.flush();
         }
         if refill || sweep {
@@ -265,7 +270,12 @@ impl Core {
     }
 
     /// Makes a cgroup a session of an agent.
-    pub fn bind(&mut self, cgroup: u64, slot: AgentSlot, tiers: TierMap) -> Result<SessionRef, EnforcementError> {
+    pub fn bind(
+        &mut self,
+        cgroup: u64,
+        slot: AgentSlot,
+        tiers: TierMap,
+    ) -> Result<SessionRef, EnforcementError> {
         let first = self.enforcement.bind_session(cgroup, slot, tiers);
         if first.is_ok() {
             return first;

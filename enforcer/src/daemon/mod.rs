@@ -26,6 +26,7 @@ use crate::{
     settings::Settings,
 };
 use enforcement::{Enforcement, StartError};
+use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -38,6 +39,7 @@ pub type Start = fn(&Settings) -> Result<Box<dyn Enforcement>, StartError>;
 /// Runs the daemon until it is told to end. Either it enforces, or it returns an error.
 pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
     probe_host(&settings)?;
+    let _only = only_daemon(&settings)?;
     make_roots(&settings)?;
     let enforcement = start(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -72,7 +74,7 @@ fn probe_host(settings: &Settings) -> Result<(), Failure> {
         btf: "/sys/kernel/btf/vmlinux".into(),
         bpffs: bpffs.to_owned(),
         state: settings.paths.state.clone(),
-        magic: &|path| Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 as i64),
+        magic: &|path| Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0),
     };
     let mut problems = probe::problems(&host).into_iter();
     let Some(first) = problems.next() else { return Ok(()) };
@@ -80,6 +82,18 @@ fn probe_host(settings: &Settings) -> Result<(), Failure> {
         tracing::error!(remedy = other.remedy, "{other}");
     }
     Err(first)
+}
+
+/// Two daemons would undo each other's work. The lock ends with the process.
+fn only_daemon(settings: &Settings) -> Result<Flock<fs::File>, Failure> {
+    let path = settings.paths.state.join("lock");
+    let shown = path.display();
+    let file = fs::File::create(&path)
+        .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot make {shown}: {e}"), "make room"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+        let message = format!("another daemon runs with this state directory ({shown}: {})", e.desc());
+        Failure::new(Exit::Internal, message, "see systemctl status enforcer")
+    })
 }
 
 /// The roots exist when their slices are started; where they are not, they are made.

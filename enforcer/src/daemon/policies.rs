@@ -6,6 +6,7 @@ use crate::{
     settings::is_below,
 };
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -47,8 +48,12 @@ impl PolicyFile {
     }
 }
 
+/// What the files said when they were good the last time.
+pub type Known = HashMap<PathBuf, Rc<Loaded>>;
+
 /// Reads every policy of a directory, in the order of their names. A directory that is not there is empty.
-pub fn read_all(directory: &Path, roots: &[String]) -> io::Result<Vec<PolicyFile>> {
+/// A text that is `known` is not compiled again.
+pub fn read_all(directory: &Path, roots: &[String], known: &Known) -> io::Result<Vec<PolicyFile>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -57,7 +62,14 @@ pub fn read_all(directory: &Path, roots: &[String]) -> io::Result<Vec<PolicyFile
     let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
     paths.retain(|path| is_policy(path));
     paths.sort();
-    Ok(paths.into_iter().map(|path| PolicyFile { outcome: load(&path, roots).map(Rc::new), path }).collect())
+    let load = |path: PathBuf| {
+        let outcome = read(&path).and_then(|text| match known.get(&path) {
+            Some(loaded) if loaded.text == text => Ok(Rc::clone(loaded)),
+            _ => check(&path, text, roots).map(Rc::new),
+        });
+        PolicyFile { path, outcome }
+    };
+    Ok(paths.into_iter().map(load).collect())
 }
 
 /// Whether a file of the directory is meant to be a policy: editors leave others.
@@ -68,7 +80,10 @@ pub fn is_policy(path: &Path) -> bool {
 
 /// Reads and compiles one policy, and checks what only this host knows.
 pub fn load(path: &Path, roots: &[String]) -> Result<Loaded, String> {
-    let text = read(path)?;
+    check(path, read(path)?, roots)
+}
+
+fn check(path: &Path, text: String, roots: &[String]) -> Result<Loaded, String> {
     let name = path.display().to_string();
     let policy = policy::parse(&name, &text).map_err(|errors| errors.render(false))?;
     for glob in policy.cgroups() {
@@ -173,10 +188,10 @@ mod tests {
         for name in ["README", ".hidden.yaml", "a.yaml~", "c.yaml.swp"] {
             fs::write(dir.path().join(name), "x").expect("write");
         }
-        let files = read_all(dir.path(), &roots()).expect("read");
+        let files = read_all(dir.path(), &roots(), &Known::new()).expect("read");
         let agents: Vec<_> = files.iter().map(|f| f.reading().outcome.expect("good").agent).collect();
         assert_eq!(agents, ["a", "b"]);
-        assert!(read_all(&dir.path().join("none"), &roots()).expect("empty").is_empty());
+        assert!(read_all(&dir.path().join("none"), &roots(), &Known::new()).expect("empty").is_empty());
     }
 
     #[test]
@@ -194,7 +209,10 @@ mod tests {
         let path = dir.path().join("a.yaml");
         for glob in ["/system.slice/*", "/agents.slice", "/agents.slices/x"] {
             fs::write(&path, text("a", glob)).expect("write");
-            assert!(load(&path, &roots()).expect_err("refused").contains("below none of the roots"), "{glob}");
+            assert!(
+                load(&path, &roots()).expect_err("refused").contains("below none of the roots"),
+                "{glob}"
+            );
         }
     }
 

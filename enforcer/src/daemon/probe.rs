@@ -269,7 +269,8 @@ mod tests {
         assert_eq!(failure.exit, Exit::CgroupMode);
         assert!(failure.message.contains("/sys/fs/cgroup/pids"));
 
-        let old = Host { magic: &|p| if p == Path::new("/bpf") { Ok(BPFFS) } else { Ok(1) }, ..good(dir.path()) };
+        let old =
+            Host { magic: &|p| if p == Path::new("/bpf") { Ok(BPFFS) } else { Ok(1) }, ..good(dir.path()) };
         assert_eq!(only(&old).exit, Exit::CgroupMode);
     }
 

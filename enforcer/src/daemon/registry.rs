@@ -49,11 +49,7 @@ pub struct Plan {
 
 /// Decides what to do. `in_force` is what this daemon has published, `known` every agent that the kernel
 /// knows. A broken file leaves its agent as it is; a file that is gone takes its agent's policy away.
-pub fn plan(
-    readings: &[Reading],
-    in_force: &BTreeMap<String, InForce>,
-    known: &BTreeSet<String>,
-) -> Plan {
+pub fn plan(readings: &[Reading], in_force: &BTreeMap<String, InForce>, known: &BTreeSet<String>) -> Plan {
     let mut plan = Plan::default();
     let mut claimed: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, reading) in readings.iter().enumerate() {
@@ -87,12 +83,14 @@ pub fn plan(
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     by_name: BTreeMap<String, AgentSlot>,
+    by_slot: BTreeMap<AgentSlot, String>,
 }
 
 impl Slots {
     /// The places that an earlier daemon gave out.
     pub fn adopt(agents: impl IntoIterator<Item = (AgentSlot, String)>) -> Self {
-        Self { by_name: agents.into_iter().map(|(slot, name)| (name, slot)).collect() }
+        let by_slot: BTreeMap<AgentSlot, String> = agents.into_iter().collect();
+        Self { by_name: by_slot.iter().map(|(slot, name)| (name.clone(), *slot)).collect(), by_slot }
     }
 
     /// An agent's place.
@@ -102,7 +100,7 @@ impl Slots {
 
     /// The agent in a place.
     pub fn name(&self, slot: AgentSlot) -> Option<&str> {
-        self.by_name.iter().find(|(_, s)| **s == slot).map(|(name, _)| name.as_str())
+        self.by_slot.get(&slot).map(String::as_str)
     }
 
     /// Every agent that has a place.
@@ -121,14 +119,15 @@ impl Slots {
         if let Some(slot) = self.get(name) {
             return Some(slot);
         }
-        let taken: BTreeSet<AgentSlot> = self.by_name.values().chain(in_use).copied().collect();
-        let slot = (0..limits::AGENTS).map(AgentSlot).find(|slot| !taken.contains(slot)).or_else(|| {
+        let is_free = |slot: &AgentSlot| !self.by_slot.contains_key(slot) && !in_use.contains(slot);
+        let slot = (0..limits::AGENTS).map(AgentSlot).find(is_free).or_else(|| {
             let retired = self.by_name.iter().find(|(n, s)| !alive.contains(*n) && !in_use.contains(s));
             let (old, slot) = retired.map(|(n, s)| (n.clone(), *s))?;
             self.by_name.remove(&old);
             Some(slot)
         })?;
         self.by_name.insert(name.to_owned(), slot);
+        self.by_slot.insert(slot, name.to_owned());
         Some(slot)
     }
 }

@@ -30,7 +30,7 @@ impl Core {
     pub(crate) fn reload(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         let (directory, roots) = (self.settings.paths.policies.clone(), self.roots());
-        let mut files = match read_all(&directory, &roots) {
+        let mut files = match read_all(&directory, &roots, &self.known) {
             Ok(files) => files,
             Err(error) => {
                 let problem = format!("cannot read {}: {error}", directory.display());
@@ -39,6 +39,8 @@ impl Core {
                 return outcome;
             }
         };
+        let good = |f: &PolicyFile| f.outcome.as_ref().ok().map(|l| (f.path.clone(), Rc::clone(l)));
+        self.known = files.iter().filter_map(good).collect();
         let errors = self.bring_back_last_good(&mut files);
         let readings: Vec<Reading> = files.iter().map(PolicyFile::reading).collect();
         let in_force = self.in_force();
@@ -72,7 +74,9 @@ impl Core {
             match self.retire(agent) {
                 Ok(true) => outcome.retired.push(agent.clone()),
                 Ok(false) => {}
-                Err(error) => outcome.problems.push(format!("cannot take away the policy of {agent}: {error}")),
+                Err(error) => {
+                    outcome.problems.push(format!("cannot take away the policy of {agent}: {error}"))
+                }
             }
         }
         self.refill();

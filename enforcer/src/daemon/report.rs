@@ -40,11 +40,8 @@ impl Core {
             attached: h.attached,
             note: h.note.clone(),
         };
-        let usage = |u: &super::enforcement::Usage| UsageStatus {
-            name: u.name.clone(),
-            used: u.used,
-            room: u.room,
-        };
+        let usage =
+            |u: &super::enforcement::Usage| UsageStatus { name: u.name.clone(), used: u.used, room: u.room };
         Status {
             state,
             problems,

@@ -61,7 +61,8 @@ pub(super) async fn run(
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
         .map_err(internal("open the control socket"))?;
     let mut tasks = JoinSet::new();
-    for fd in core.borrow().ring_fds() {
+    let rings = core.borrow().ring_fds();
+    for fd in rings {
         tasks.spawn_local(watch_ring(core.clone(), fd));
     }
     tasks.spawn_local(endless(tick(core.clone())));

@@ -200,7 +200,8 @@ fn argument(event: &Event) -> Option<Value> {
             Some(json!(name.map_or_else(|| format!("capability-{argument}"), |n| format!("cap_{n}"))))
         }
         operation::SIGNAL => {
-            let signal = i32::try_from(argument).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
+            let signal =
+                i32::try_from(argument).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
             Some(json!(signal.map_or_else(|| argument.to_string(), |s| s.as_str().to_owned())))
         }
         _ if argument != 0 => Some(json!(argument)),

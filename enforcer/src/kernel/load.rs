@@ -11,7 +11,7 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
     programs::{BtfTracePoint, FEntry, Lsm, Program, ProgramError, links::FdLink},
 };
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::Mutex};
 
 /// The programs, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT"));
@@ -99,11 +99,39 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
     }
     let mut ebpf = loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
     let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
-    let mut loaded = Vec::new();
+    let loaded = load_all(&mut ebpf, host, &btf)?;
+    Ok((ebpf, loaded))
+}
+
+/// Hands all programs to the verifier, as many at a time as there are CPUs: it is most of the time
+/// that a start takes.
+fn load_all(ebpf: &mut Ebpf, host: &Host, btf: &AyaBtf) -> Result<Vec<Loaded>, StartError> {
+    let mut programs: HashMap<String, &mut Program> =
+        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let mut work = Vec::new();
     for wanted in &host.programs {
         let program =
-            ebpf.program_mut(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
-        load_one(program, wanted, &btf).map_err(|e| not_loaded(wanted, &e))?;
+            programs.remove(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
+        work.push((*wanted, program));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(work);
+    let results = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| load_some(&queue, btf))).collect();
+        workers
+            .into_iter()
+            .map(|w| w.join().unwrap_or_else(|_| Err(internal("a loading thread panicked".to_owned()))))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(results.into_iter().flatten().collect())
+}
+
+fn load_some(queue: &Mutex<Vec<(&'static HookProgram, &mut Program)>>, btf: &AyaBtf) -> Result<Vec<Loaded>, StartError> {
+    let mut loaded = Vec::new();
+    loop {
+        let next = queue.lock().map_err(|_| internal("a loading thread panicked".to_owned()))?.pop();
+        let Some((wanted, program)) = next else { return Ok(loaded) };
+        load_one(program, wanted, btf).map_err(|e| not_loaded(wanted, &e))?;
         let info = program.info().map_err(|e| refused(e.to_string()))?;
         loaded.push(Loaded {
             program: wanted.program,
@@ -111,7 +139,6 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
             machine_code: info.size_jitted(),
         });
     }
-    Ok((ebpf, loaded))
 }
 
 fn load_one(program: &mut Program, wanted: &HookProgram, btf: &AyaBtf) -> Result<(), ProgramError> {

@@ -64,7 +64,10 @@ impl SessionCgroup {
             fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
         }
         // Never creates: on a real hierarchy a file that is not there cannot be made.
-        fs::OpenOptions::new().write(true).open(target).and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()))
+        fs::OpenOptions::new()
+            .write(true)
+            .open(target)
+            .and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()))
     }
 
     /// Kills every process in it and below (cgroup.kill, Linux 5.14).
@@ -119,7 +122,8 @@ const MOST: usize = 100_000;
 pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
     let (mut ids, mut waiting) = (Vec::new(), vec![path.to_owned()]);
     while let Some(at) = waiting.pop() {
-        let found = fs::metadata(&at).and_then(|meta| fs::read_dir(&at).map(|children| (meta.ino(), children)));
+        let found =
+            fs::metadata(&at).and_then(|meta| fs::read_dir(&at).map(|children| (meta.ino(), children)));
         let (id, children) = match found {
             Ok(found) => found,
             // A cgroup that goes away meanwhile is not there.

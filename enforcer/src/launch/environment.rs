@@ -40,8 +40,7 @@ pub fn environment(
 
 /// A value that no program can take for anything but a word.
 fn is_word(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+@".contains(&b))
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+@".contains(&b))
 }
 
 fn check(name: &[u8], value: &[u8]) -> Result<(), String> {
@@ -74,7 +73,8 @@ mod tests {
     }
 
     fn built(request: &ExecRequest) -> Result<Vec<String>, String> {
-        let identity = Identity { uid: 5, gid: 5, groups: vec![], name: "u".to_owned(), home: b"/h".to_vec() };
+        let identity =
+            Identity { uid: 5, gid: 5, groups: vec![], name: "u".to_owned(), home: b"/h".to_vec() };
         let all = environment(request, &Launch::default(), &identity, "0123")?;
         let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes.0).into_owned();
         Ok(all.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect())

@@ -142,13 +142,18 @@ fn open_procs(spec: &Spec) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(path)
 }
 
-/// The daemon's unit may give it mounts of its own; a session lives with the host's.
+/// The daemon's unit may give it mounts of its own; a session lives with the host's. Names are read in the
+/// namespace that the session is armed in, so staying in the daemon's own, where process 1 is somebody
+/// else's (a container), weakens nothing.
 fn enter_first_mount_namespace() -> io::Result<()> {
     let identity = |path: &str| fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    if identity("/proc/self/ns/mnt")? == identity("/proc/1/ns/mnt")? {
-        return Ok(());
+    let first = match identity("/proc/1/ns/mnt") {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        first => first?,
+    };
+    if identity("/proc/self/ns/mnt")? != first {
+        setns(File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
     }
-    setns(File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
     Ok(())
 }
 
@@ -190,10 +195,19 @@ fn new_keyring() -> nix::Result<()> {
 }
 
 fn reset_signals() -> nix::Result<()> {
+    /// SIG_DFL, no flags, no restorer, empty mask: `struct sigaction` of the kernel, all zero.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const SET_BYTES: usize = 8;
     for number in 1..=64 {
-        // SAFETY: setting the default action installs no code of ours. Signals that cannot be set
-        // (SIGKILL, SIGSTOP, the C library's own) answer with an error, which changes nothing.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // By the system call itself, because the C library keeps two signals to itself, which may be ignored
+        // nevertheless.
+        // SAFETY: the kernel reads one `struct sigaction` (rt_sigaction(2)), at most 32 bytes on 64-bit hosts,
+        // from memory that is valid for it. The default action runs no code of ours. Signals that cannot be
+        // set (SIGKILL, SIGSTOP) answer with an error, which changes nothing.
+        unsafe {
+            let none = std::ptr::null_mut::<libc::c_void>();
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, SET_BYTES);
+        }
     }
     SigSet::empty().thread_set_mask()
 }
@@ -227,9 +241,11 @@ fn find(spec: &Spec) -> Option<PathBuf> {
     if command.as_os_str().is_empty() {
         return None;
     }
-    spec.path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(command)).find(|path| {
-        fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    })
+    spec.path
+        .split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(command))
+        .find(|path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
 }
 
 fn become_user(spec: &Spec) -> nix::Result<()> {

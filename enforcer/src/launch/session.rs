@@ -180,7 +180,7 @@ fn check_stdio(stdio: Vec<OwnedFd>, terminal: bool) -> Result<[OwnedFd; 3], Fail
         Failure::new(Exit::Usage, message, "use enforcer exec")
     })?;
     for (index, fd) in stdio.iter().enumerate() {
-        let kind = fstatfs(fd).map(|fs| fs.filesystem_type().0 as i64).unwrap_or(0);
+        let kind = fstatfs(fd).map(|fs| fs.filesystem_type().0).unwrap_or(0);
         let is_null = fstat(fd).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFCHR && s.st_rdev == NULL);
         let good = kind == PIPEFS || (kind == DEVPTS && terminal) || is_null;
         if !good {
@@ -236,7 +236,8 @@ async fn spawn(
     let [input, output, error] = &stdio;
     fds::send_all(ours.as_fd(), b"!", &[input.as_fd(), output.as_fd(), error.as_fd(), order.as_fd()])
         .map_err(failed)?;
-    let (report, report_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| failed(e.into()))?;
+    let (report, report_end) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| failed(e.into()))?;
     let child = Command::new(program)
         .arg("launch-helper")
         .env_clear()
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn only_pipes_and_terminals_are_relayed() {
-        let pipe = || OwnedFd::from(nix::unistd::pipe().expect("pipe").0);
+        let pipe = || nix::unistd::pipe().expect("pipe").0;
         let file = || OwnedFd::from(File::open("/proc/self/exe").expect("a file"));
         let null = || OwnedFd::from(File::open("/dev/null").expect("null"));
         assert!(check_stdio(vec![pipe(), pipe()], false).is_err());

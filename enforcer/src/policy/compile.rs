@@ -5,7 +5,7 @@ use super::{
     glob::Pattern,
     image::Image,
     ports::{Ports, TooManyRanges},
-    rule::{Rule, RuleId},
+    rule::{Rule, RuleId, normal},
     valid::ValidPolicy,
 };
 use enforcer_common::{
@@ -16,9 +16,10 @@ use enforcer_common::{
 /// Most states of a policy's one automaton; beyond it the patterns are split.
 const ONE_AUTOMATON: usize = 4_096;
 /// Bounds while trying one automaton: merging usually halves the states at least.
-const ONE_BOUNDS: Bounds = Bounds { raw_states: 100 * ONE_AUTOMATON, raw_cells: 64 << 20 };
+const ONE_BOUNDS: Bounds =
+    Bounds { nodes: 4 * ONE_AUTOMATON, raw_states: 8 * ONE_AUTOMATON, raw_cells: 2 << 20 };
 /// Bounds on each of several automata.
-const GROUP_BOUNDS: Bounds = Bounds { raw_states: 250_000, raw_cells: 12 << 20 };
+const GROUP_BOUNDS: Bounds = Bounds { nodes: usize::MAX, raw_states: 250_000, raw_cells: 12 << 20 };
 /// Most bytes of one policy: half the arena.
 pub const IMAGE_BYTES: usize = ARENA / 2;
 
@@ -129,7 +130,7 @@ pub(super) fn build(policy: &ValidPolicy, one_automaton: usize) -> Result<Image,
 fn joined(rules: &[Rule], labels: &[u32]) -> Masks {
     let mut masks = Masks::NONE;
     labels.iter().for_each(|rule| masks.join(&rules[*rule as usize].masks()));
-    masks
+    normal(&masks)
 }
 
 /// Automata for patterns without an inner `**`, with a leading one only, and the rest: patterns of

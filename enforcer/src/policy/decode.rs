@@ -69,14 +69,14 @@ impl Decoder<'_> {
 impl Value {
     fn unexpected(&self) -> Unexpected<'_> {
         match self {
-            Self::Null => Unexpected::Other("nothing"),
+            Self::Null => Unexpected::Unit,
             Self::Bool(value) => Unexpected::Bool(*value),
             Self::Integer(value) => Unexpected::Signed(*value),
             Self::Natural(value) => Unexpected::Unsigned(*value),
             Self::Float(value) => Unexpected::Float(*value),
             Self::Text(value) => Unexpected::Str(value),
-            Self::List(_) => Unexpected::Other("a list"),
-            Self::Map(_) => Unexpected::Other("a mapping"),
+            Self::List(_) => Unexpected::Seq,
+            Self::Map(_) => Unexpected::Map,
         }
     }
 }
@@ -289,13 +289,23 @@ impl de::Error for Fault {
             Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => {
                 "put text that looks like a number or a truth value in quotes".to_owned()
             }
-            Unexpected::Other("nothing") => "give the key a value, or remove it".to_owned(),
+            Unexpected::Unit => "give the key a value, or remove it".to_owned(),
             _ => String::new(),
         };
         let found = match found {
             Unexpected::Str(text) => format!("the text \"{text}\""),
+            Unexpected::Unit => "nothing".to_owned(),
+            Unexpected::Seq => "a list".to_owned(),
+            Unexpected::Map => "a mapping".to_owned(),
             Unexpected::Other(what) => what.to_owned(),
             other => other.to_string(),
+        };
+        // Serde's words for what YAML calls otherwise.
+        let expected = match expected.to_string() {
+            word if word == "a sequence" => "a list".to_owned(),
+            word if word == "a string" => "text".to_owned(),
+            word if word == "u64" || word == "u32" => "a whole number".to_owned(),
+            word => word,
         };
         Self::New { message: format!("expected {expected}, found {found}"), remedy }
     }

@@ -1,6 +1,6 @@
 //! A compiled policy in the form that the kernel programs read.
 
-use super::{automaton::Automaton, ports::Ports, rule::RuleId};
+use super::{automaton::Automaton, ports::Ports, rule::{RuleId, normal}};
 use enforcer_common::{
     limits::GROUPS,
     map::{Masks, NetKey, NetValue, PortRange, STATE_SETTLED},
@@ -172,14 +172,15 @@ impl Image {
         range.map_or_else(Vec::new, |range| range.rules.iter().map(|rule| RuleId(*rule)).collect())
     }
 
-    /// What the automata say about a path, with or without its leading slash.
+    /// What the automata say about a path, without what can never become a verdict; the path is
+    /// with or without its leading slash.
     pub fn masks_at(&self, path: &[u8]) -> Masks {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let mut masks = Masks::NONE;
         for automaton in self.automata.iter() {
             masks.join(&automaton.masks(automaton.run(path)));
         }
-        masks
+        normal(&masks)
     }
 
     /// Whether nothing in or below a directory changes its rights when it moves from `a` to `b`:

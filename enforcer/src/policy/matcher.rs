@@ -9,7 +9,7 @@ use super::{
 };
 use enforcer_common::map::Masks;
 
-const BOUNDS: Bounds = Bounds { raw_states: 250_000, raw_cells: 12 << 20 };
+const BOUNDS: Bounds = Bounds { nodes: usize::MAX, raw_states: 250_000, raw_cells: 12 << 20 };
 
 /// An agent and the cgroups that are its sessions.
 pub type AgentMatch<'a> = (u32, &'a str, &'a [Glob]);

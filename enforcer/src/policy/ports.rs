@@ -2,7 +2,7 @@
 
 use super::{
     endpoint::{Prefix, TCP, UDP},
-    rule::{Rule, RuleId},
+    rule::{Rule, RuleId, normal},
 };
 use enforcer_common::{limits::PORT_RANGES, map::Masks};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -119,7 +119,7 @@ fn sweep(spans: &[Span], rules: &[Rule]) -> Vec<Range> {
             _ => {
                 let mut masks = Masks::NONE;
                 here.iter().for_each(|rule| masks.join(&rules[*rule as usize].masks()));
-                ranges.push(Range { first, last, masks, rules: here });
+                ranges.push(Range { first, last, masks: normal(&masks), rules: here });
             }
         }
     }

@@ -59,7 +59,6 @@ fn options() -> Options {
     budget.max_anchors = 64;
     budget.max_recorded_anchor_events = 10_000;
     budget.max_recorded_anchor_bytes = 1 << 20;
-    budget.max_documents = 1;
     budget.max_total_scalar_bytes = TEXT;
     let mut options = serde_saphyr::options! {
         budget: Some(budget),

@@ -102,7 +102,11 @@ impl Enforcement for Fake {
 
     fn sessions(&self) -> Result<Vec<SessionEntry>, EnforcementError> {
         let told = self.0.borrow();
-        Ok(told.sessions.iter().map(|(slot, session)| SessionEntry { slot: *slot, session: *session }).collect())
+        Ok(told
+            .sessions
+            .iter()
+            .map(|(slot, session)| SessionEntry { slot: *slot, session: *session })
+            .collect())
     }
 
     fn end_session(&mut self, slot: u32, generation: u64) -> Result<(), EnforcementError> {
@@ -143,8 +147,7 @@ impl Enforcement for Fake {
     }
 
     fn health(&self) -> Health {
-        let hook =
-            Hook { name: "file_open".to_owned(), required: true, attached: true, note: String::new() };
+        let hook = Hook { name: "file_open".to_owned(), required: true, attached: true, note: String::new() };
         Health { generation: 1, hooks: vec![hook], usage: Vec::new() }
     }
 }

@@ -1,5 +1,1 @@
-//! Placeholder for the guest-side test suite.
-
-fn main() {
-    println!("0 passed, 0 failed, 0 skipped");
-}
+fn main(){}

@@ -3,6 +3,7 @@
 //! An object's path is fed without its leading slash. The state after a directory's bytes and a
 //! further `/` is where its children start; the root starts at the start state.
 
+mod hash;
 mod minimise;
 mod nfa;
 mod subset;
@@ -17,6 +18,8 @@ use std::collections::{HashMap, VecDeque};
 /// Bounds on one automaton.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// Nodes before the automaton is made deterministic.
+    pub(super) nodes: usize,
     /// States before minimisation.
     pub(super) raw_states: usize,
     /// Transitions before minimisation.

@@ -1,5 +1,6 @@
 //! Patterns → a nondeterministic automaton in which equal beginnings are one path.
 
+use super::hash::NumberMap;
 use crate::policy::{
     bytes::ByteSet,
     glob::{Atom, Component, Pattern},
@@ -29,7 +30,7 @@ pub(in crate::policy) struct Nfa {
     pub(super) sets: Vec<ByteSet>,
     /// Labels of the patterns that match the root directory itself.
     pub(super) root: Vec<u32>,
-    trie: HashMap<(u32, Step), u32>,
+    trie: NumberMap<(u32, Step), u32>,
     set_ids: HashMap<ByteSet, u32>,
     /// Class of labels → the node in which everything matches. Labels of one class have the same
     /// masks: below `/a/**` and below `**/b/**` such rules need not be told apart, and if they were,
@@ -53,7 +54,7 @@ impl Nfa {
             nodes: vec![Node::default()],
             sets: Vec::new(),
             root: Vec::new(),
-            trie: HashMap::new(),
+            trie: NumberMap::default(),
             set_ids: HashMap::new(),
             subtrees: HashMap::new(),
         };

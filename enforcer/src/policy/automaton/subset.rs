@@ -2,6 +2,7 @@
 
 use super::{
     Bounds,
+    hash::NumberMap,
     nfa::{Nfa, Node},
 };
 use crate::policy::bytes::ByteSet;
@@ -31,6 +32,9 @@ pub(in crate::policy) struct TooLarge {
 
 /// Builds the deterministic automaton, or gives up at the bounds.
 pub(super) fn determinise(nfa: &Nfa, bounds: Bounds) -> Result<Raw, TooLarge> {
+    if nfa.nodes.len() > bounds.nodes {
+        return Err(TooLarge { presence: Vec::new(), states: 0 });
+    }
     let (classes, columns) = byte_classes(nfa);
     let mut build = Subsets::new(nfa, classes, columns);
     let mut state = START;
@@ -52,7 +56,7 @@ struct Subsets<'a> {
     closure: Vec<Box<[u32]>>,
     /// Set of bytes → its columns.
     set_columns: Vec<Vec<u8>>,
-    ids: HashMap<Box<[u32]>, u32>,
+    ids: NumberMap<Box<[u32]>, u32>,
     sets: Vec<Box<[u32]>>,
     next: Vec<u32>,
     /// Working memory: extra nodes per column, and which columns have any.
@@ -81,7 +85,7 @@ impl<'a> Subsets<'a> {
             columns,
             closure,
             set_columns,
-            ids: HashMap::from([(Box::default(), 0)]),
+            ids: NumberMap::from_iter([(Box::default(), 0)]),
             // The start is not entered in `ids`: a later state of the same nodes may differ from it,
             // since the root directory is the only one that is judged by a state behind a slash.
             sets: vec![Box::default(), start],
@@ -159,7 +163,7 @@ impl<'a> Subsets<'a> {
     }
 
     fn finish(self) -> Raw {
-        let mut ids: HashMap<Box<[u32]>, u32> = HashMap::new();
+        let mut ids: NumberMap<Box<[u32]>, u32> = NumberMap::default();
         let mut lists = Vec::new();
         let mut labels = Vec::new();
         let mut list = Vec::with_capacity(self.sets.len());

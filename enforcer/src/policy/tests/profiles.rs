@@ -21,7 +21,6 @@ fn all_profiles_together_fit_one_small_automaton() {
     let rules = "files:\n  - { allow: [all], paths: ['/workspace/**', '/tmp/**'] }\n";
     let policy = super::policy(&format!("include: [{}]\n{rules}", names.join(", ")));
     let image = compile(&policy).expect("it compiles");
-    println!("{:?} states, {} bytes", image.group_states(), image.len());
     assert!(image.len() < 1 << 20, "{} bytes", image.len());
 }
 
@@ -30,18 +29,4 @@ fn rules_say_which_profile_they_come_from() {
     let policy = super::policy("include: [git@1]\nexec:\n  - { allow: ['/opt/tool'] }\n");
     let sources: Vec<&str> = policy.rules().iter().map(|rule| rule.origin().source.as_str()).collect();
     assert_eq!(sources, ["test.yaml", "git@1", "git@1"]);
-}
-
-#[test]
-fn zz_sizes() {
-    for inc in ["base@1", "base@1, python@1, git@1, shell@1", "base@1, coding-agent@1", "coding-agent@1", "base@1, coding-agent@1, git@1, node@1, python@1, shell@1"] {
-    let rules = "files:\n  - { allow: [all], paths: ['/workspace/**', '/tmp/**'] }\n";
-    let policy = super::policy(&format!("include: [{inc}]\n{rules}"));
-    let t = std::time::Instant::now();
-    let one = crate::policy::compile::build(&policy, 1 << 30).expect("x");
-    println!("{inc}: one {:?} {}, {:?}", one.group_states(), one.len(), t.elapsed());
-    let t = std::time::Instant::now();
-    let one = crate::policy::compile::build(&policy, 0).expect("x");
-    println!("{inc}: split {:?} {}, {:?}", one.group_states(), one.len(), t.elapsed());
-    }
 }

@@ -1,0 +1,114 @@
+//! Calls that change the kernel, or the machine, rather than data.
+
+use super::{
+    Act, Args,
+    sys::{self, fd, open, sys},
+};
+use std::io;
+
+pub(super) const ACTS: &[(&str, Act)] = &[
+    ("bpf-next-program", |_| bpf(11)),
+    ("bpf-next-map", |_| bpf(12)),
+    ("bpf-next-link", |_| bpf(31)),
+    ("bpf-create-map", bpf_create_map),
+    ("bpf-get-pin", bpf_get_pin),
+    ("perf-event", perf_event),
+    ("io-uring", io_uring),
+    ("set-time-of-day", |_| sys!(SYS_settimeofday, &now()?, 0).map(drop)),
+    ("clock-settime", |_| sys!(SYS_clock_settime, libc::CLOCK_REALTIME, &now()?).map(drop)),
+    ("adjtimex", adjtimex),
+    ("init-module", |_| sys!(SYS_init_module, &b"no module"[..], 9, c"").map(drop)),
+    ("finit-module", finit_module),
+    ("delete-module", |_| sys!(SYS_delete_module, c"probe_no_such_module", 0).map(drop)),
+    ("kexec-load", |_| sys!(SYS_kexec_load, 0, 0, 0, 0).map(drop)),
+    ("kexec-file-load", |_| sys!(SYS_kexec_file_load, -1, -1, 0, c"", 0).map(drop)),
+    ("reboot", |_| sys!(SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0, 0).map(drop)),
+    ("iopl", |_| sys!(SYS_iopl, 3).map(drop)),
+    ("ioperm", |_| sys!(SYS_ioperm, 0x80, 1, 1).map(drop)),
+    ("swapon", |a| sys!(SYS_swapon, &a.text(0)?, 0).map(drop)),
+    ("acct", |a| sys!(SYS_acct, &a.text(0)?).map(drop)),
+    ("quotactl", quotactl),
+    ("syslog", |_| sys!(SYS_syslog, 5, 0, 0).map(drop)),
+    ("sethostname", |_| sys!(SYS_sethostname, c"guest", 5).map(drop)),
+    ("keyctl-describe", keyctl_describe),
+    ("add-key", add_key),
+    ("prctl-name", |_| sys!(SYS_prctl, libc::PR_SET_NAME, c"probe", 0, 0, 0).map(drop)),
+    ("userfaultfd", |_| fd!(SYS_userfaultfd, libc::O_CLOEXEC).map(drop)),
+    ("fanotify", |_| fd!(SYS_fanotify_init, 0, libc::O_RDONLY).map(drop)),
+    ("mlock", |_| sys!(SYS_mlockall, libc::MCL_CURRENT).map(drop)),
+    ("setuid", |a| sys!(SYS_setresuid, a.number::<u32>(0)?, a.number::<u32>(0)?, a.number::<u32>(0)?).map(drop)),
+    ("vhangup", |_| sys!(SYS_vhangup).map(drop)),
+];
+
+/// `BPF_*_GET_NEXT_ID` from the beginning.
+fn bpf(command: i32) -> io::Result<()> {
+    let mut attributes = [0u8; 128];
+    sys!(SYS_bpf, command, &mut attributes[..], 128).map(drop)
+}
+
+fn bpf_create_map(_: &Args<'_>) -> io::Result<()> {
+    // BPF_MAP_TYPE_ARRAY, a key and a value of four bytes, one entry.
+    let mut attributes = [0u8; 128];
+    for (word, value) in attributes.chunks_exact_mut(4).zip([2u32, 4, 4, 1]) {
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    fd!(SYS_bpf, 0, &mut attributes[..], 128).map(drop)
+}
+
+/// `bpf-get-pin PATH`
+fn bpf_get_pin(args: &Args<'_>) -> io::Result<()> {
+    let path = args.text(0)?;
+    let mut attributes = [0u8; 128];
+    attributes[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
+    fd!(SYS_bpf, 7, &mut attributes[..], 128).map(drop)
+}
+
+/// Counts the context switches of another process.
+fn perf_event(args: &Args<'_>) -> io::Result<()> {
+    let mut attributes = [0u8; 128];
+    for (word, value) in attributes.chunks_exact_mut(4).zip([1u32, 128, 3]) {
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    fd!(SYS_perf_event_open, &mut attributes[..], args.number_or::<i32>(0, 0)?, -1, -1, 0).map(drop)
+}
+
+fn io_uring(_: &Args<'_>) -> io::Result<()> {
+    let mut parameters = [0u8; 120];
+    fd!(SYS_io_uring_setup, 2, &mut parameters[..]).map(drop)
+}
+
+/// The time that it is already: harmless where it is allowed.
+fn now() -> io::Result<Vec<u8>> {
+    let since = std::time::UNIX_EPOCH.elapsed().map_err(|_| io::ErrorKind::Other)?;
+    Ok([since.as_secs(), 0].iter().flat_map(|word| word.to_ne_bytes()).collect())
+}
+
+fn adjtimex(_: &Args<'_>) -> io::Result<()> {
+    let mut state: libc::timex = sys::zeroed();
+    state.modes = libc::ADJ_MAXERROR;
+    state.maxerror = 16;
+    let mut bytes = sys::bytes_of(&state);
+    sys!(SYS_adjtimex, &mut bytes[..]).map(drop)
+}
+
+fn finit_module(_: &Args<'_>) -> io::Result<()> {
+    let file = open(c"/usr/lib/enforcer-tests/probe", libc::O_RDONLY, 0)?;
+    sys!(SYS_finit_module, &file, c"", 0).map(drop)
+}
+
+fn quotactl(args: &Args<'_>) -> io::Result<()> {
+    // QCMD(Q_SYNC, USRQUOTA) on one device; Q_QUOTAON with no format.
+    const Q_QUOTAON: i32 = 0x80_0002;
+    sys!(SYS_quotactl, Q_QUOTAON << 8, &args.text(0)?, 0, c"/").map(drop)
+}
+
+/// `keyctl-describe ID`
+fn keyctl_describe(args: &Args<'_>) -> io::Result<()> {
+    let mut text = [0u8; 64];
+    sys!(SYS_keyctl, 6, args.number::<i32>(0)?, &mut text[..], 64).map(drop)
+}
+
+/// Into its own session keyring.
+fn add_key(_: &Args<'_>) -> io::Result<()> {
+    sys!(SYS_add_key, c"user", c"probe", &b"x"[..], 1, -3).map(drop)
+}

@@ -1,0 +1,80 @@
+//! Making, removing, moving and changing names and what they stand for.
+
+use super::{
+    Act, Args,
+    sys::{open, sys},
+};
+use std::io;
+
+const HERE: i32 = libc::AT_FDCWD;
+
+pub(super) const ACTS: &[(&str, Act)] = &[
+    ("mkdir", |a| sys!(SYS_mkdirat, HERE, &a.text(0)?, 0o755).map(drop)),
+    ("rmdir", |a| sys!(SYS_unlinkat, HERE, &a.text(0)?, libc::AT_REMOVEDIR).map(drop)),
+    ("unlink", |a| sys!(SYS_unlinkat, HERE, &a.text(0)?, 0).map(drop)),
+    ("mknod-fifo", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFIFO | 0o644, 0).map(drop)),
+    ("mknod-file", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFREG | 0o644, 0).map(drop)),
+    ("mknod-disk", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFBLK | 0o600, 0xfe00).map(drop)),
+    ("symlink", |a| sys!(SYS_symlinkat, &a.text(0)?, HERE, &a.text(1)?).map(drop)),
+    ("link", |a| sys!(SYS_linkat, HERE, &a.text(0)?, HERE, &a.text(1)?, 0).map(drop)),
+    ("link-fd", link_fd),
+    ("rename", |a| rename(a, 0)),
+    ("rename-exchange", |a| rename(a, libc::RENAME_EXCHANGE)),
+    ("rename-noreplace", |a| rename(a, libc::RENAME_NOREPLACE)),
+    ("rename-whiteout", |a| rename(a, libc::RENAME_WHITEOUT)),
+    ("truncate", |a| sys!(SYS_truncate, &a.text(0)?, 1).map(drop)),
+    ("ftruncate", ftruncate),
+    ("chmod", |a| sys!(SYS_fchmodat, HERE, &a.text(0)?, 0o640).map(drop)),
+    ("fchmod", |a| sys!(SYS_fchmod, &open(&a.text(0)?, libc::O_RDONLY, 0)?, 0o640).map(drop)),
+    ("chown", |a| chown(a, 0)),
+    ("lchown", |a| chown(a, libc::AT_SYMLINK_NOFOLLOW)),
+    ("fchown", |a| sys!(SYS_fchown, &open(&a.text(0)?, libc::O_RDONLY, 0)?, 7, 7).map(drop)),
+    ("utimes", utimes),
+    ("setxattr", setxattr),
+    ("removexattr", |a| sys!(SYS_removexattr, &a.text(0)?, c"user.probe").map(drop)),
+    ("setflags", setflags),
+    ("punch-hole", punch_hole),
+];
+
+fn rename(args: &Args<'_>, flags: u32) -> io::Result<()> {
+    sys!(SYS_renameat2, HERE, &args.text(0)?, HERE, &args.text(1)?, flags).map(drop)
+}
+
+fn link_fd(args: &Args<'_>) -> io::Result<()> {
+    let from = open(&args.text(0)?, libc::O_PATH, 0)?;
+    sys!(SYS_linkat, &from, c"", HERE, &args.text(1)?, libc::AT_EMPTY_PATH).map(drop)
+}
+
+/// Opens for writing, which may be allowed, and then changes the length.
+fn ftruncate(args: &Args<'_>) -> io::Result<()> {
+    let file = open(&args.text(0)?, libc::O_WRONLY, 0)?;
+    sys!(SYS_ftruncate, &file, 1).map(drop)
+}
+
+fn chown(args: &Args<'_>, flags: i32) -> io::Result<()> {
+    sys!(SYS_fchownat, HERE, &args.text(0)?, 7, 7, flags).map(drop)
+}
+
+fn utimes(args: &Args<'_>) -> io::Result<()> {
+    // Two struct timespec.
+    let times: Vec<u8> = [1i64, 0, 1, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    sys!(SYS_utimensat, HERE, &args.text(0)?, &times, 0).map(drop)
+}
+
+fn setxattr(args: &Args<'_>) -> io::Result<()> {
+    sys!(SYS_setxattr, &args.text(0)?, c"user.probe", &b"1"[..], 1, 0).map(drop)
+}
+
+/// `FS_IOC_SETFLAGS` with "no access times".
+fn setflags(args: &Args<'_>) -> io::Result<()> {
+    const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+    const FS_NOATIME_FL: i64 = 0x80;
+    let file = open(&args.text(0)?, libc::O_RDONLY, 0)?;
+    sys!(SYS_ioctl, &file, FS_IOC_SETFLAGS, &FS_NOATIME_FL.to_ne_bytes()[..]).map(drop)
+}
+
+fn punch_hole(args: &Args<'_>) -> io::Result<()> {
+    let file = open(&args.text(0)?, libc::O_WRONLY, 0)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    sys!(SYS_fallocate, &file, mode, 0, 4096).map(drop)
+}

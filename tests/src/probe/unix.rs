@@ -1,0 +1,52 @@
+//! Unix sockets, by path and by abstract name (`@name`).
+
+use super::{
+    Act, Args,
+    sys::{fd, sys},
+};
+use std::{io, os::fd::OwnedFd};
+
+pub(super) const ACTS: &[(&str, Act)] = &[
+    ("unix-stream", |a| connect(a, libc::SOCK_STREAM)),
+    ("unix-seqpacket", |a| connect(a, libc::SOCK_SEQPACKET)),
+    ("unix-dgram", send),
+    ("unix-dgram-connect", |a| connect(a, libc::SOCK_DGRAM)),
+    ("unix-own-stream", |a| own(a, libc::SOCK_STREAM)),
+    ("unix-own-dgram", |a| own(a, libc::SOCK_DGRAM)),
+];
+
+/// `struct sockaddr_un`, as long as the name.
+fn address(name: &str) -> Vec<u8> {
+    let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    match name.strip_prefix('@') {
+        Some(name) => bytes.extend([0].iter().chain(name.as_bytes())),
+        None => bytes.extend(name.as_bytes().iter().chain(&[0])),
+    }
+    bytes
+}
+
+fn socket(kind: i32) -> io::Result<OwnedFd> {
+    fd!(SYS_socket, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0)
+}
+
+fn connect(args: &Args<'_>, kind: i32) -> io::Result<()> {
+    let to = address(args.str(0)?);
+    sys!(SYS_connect, &socket(kind)?, &to, to.len()).map(drop)
+}
+
+fn send(args: &Args<'_>) -> io::Result<()> {
+    let to = address(args.str(0)?);
+    sys!(SYS_sendto, &socket(libc::SOCK_DGRAM)?, &b"probe"[..], 5, 0, &to, to.len()).map(drop)
+}
+
+/// Binds a name of its own and reaches it.
+fn own(args: &Args<'_>, kind: i32) -> io::Result<()> {
+    let name = address(args.str(0)?);
+    let server = socket(kind)?;
+    sys!(SYS_bind, &server, &name, name.len())?;
+    if kind == libc::SOCK_STREAM {
+        sys!(SYS_listen, &server, 1)?;
+        return connect(args, kind);
+    }
+    send(args)
+}

@@ -39,8 +39,8 @@ pub struct TierMap {
 pub struct Gate {
     /// Cgroups below which agents live. The first entry with level 0 ends the list.
     pub root: [Root; ROOTS],
-    /// Labelled processes that were seen leaving and not seen coming back. While it is not zero,
-    /// tasks outside every root are asked for their label too.
+    /// Moves of labelled processes out of every root, ever. While it is not zero, tasks outside every
+    /// root are asked for their label too.
     pub strays: u64,
     /// Generation of the programs that decide; others let the operation pass to those.
     pub generation: u32,
@@ -326,6 +326,22 @@ pub struct Component {
     pub states: [u32; 4],
 }
 
+/// `struct sockaddr_in6` (include/uapi/linux/in6.h); `sockaddr_in` is its beginning up to `v4`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Sockaddr {
+    /// Address family, host byte order.
+    pub family: u16,
+    /// Port, network byte order.
+    pub port: u16,
+    /// The IPv4 address, or the flow label.
+    pub v4: [u8; 4],
+    /// The IPv6 address.
+    pub v6: [u8; 16],
+    /// Index of the interface.
+    pub scope: u32,
+}
+
 /// Where the way up to the namespace's root stands.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -388,6 +404,18 @@ pub struct Scratch {
     pub other: [u32; 4],
     /// Bytes of `event` in use.
     pub used: u64,
+    /// A socket address as the caller gave it.
+    pub sockaddr: Sockaddr,
+    /// Key of an address prefix: its length, then the key itself.
+    pub prefix_len: u32,
+    /// See `prefix_len`.
+    pub prefix: NetKey,
+    /// Port of the judged address, host byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// Index of the port range that decided, or all ones.
+    pub range: u32,
     /// The way up.
     pub climb: Climb,
     /// The way down.

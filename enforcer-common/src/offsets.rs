@@ -60,6 +60,9 @@ macro_rules! kernel_fields {
             SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
             MSG_NAME, "msghdr", ["msg_name"], 8;
             MSG_NAMELEN, "msghdr", ["msg_namelen"], 4;
+            PROC_INODE, "proc_inode", ["vfs_inode"], 0;
+            PROC_PID, "proc_inode", ["pid"], 8;
+            PID_NUMBERS, "pid", ["numbers"], 0;
             QSTR_NAME, "qstr", ["name"], 8;
         }
     };

@@ -1,6 +1,9 @@
 //! The decision itself, once, for the kernel programs and for everything that explains them.
 
-use crate::{access::file, map::{Masks, TierMap}};
+use crate::{
+    access::file,
+    map::{Masks, TierMap},
+};
 
 /// What becomes of an operation. Ordered: the larger one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +40,12 @@ impl Masks {
     pub fn fold(&self, tiers: &TierMap) -> Folded {
         let (a, h, t, u) = (&self.allow, &self.hold, &tiers.allow, &tiers.hold);
         let allow = (a[0] & t[0]) | (a[1] & t[1]) | (a[2] & t[2]);
-        let hold = (a[0] & u[0]) | (a[1] & u[1]) | (a[2] & u[2])
-            | (h[0] & (t[0] | u[0])) | (h[1] & (t[1] | u[1])) | (h[2] & (t[2] | u[2]));
+        let hold = (a[0] & u[0])
+            | (a[1] & u[1])
+            | (a[2] & u[2])
+            | (h[0] & (t[0] | u[0]))
+            | (h[1] & (t[1] | u[1]))
+            | (h[2] & (t[2] | u[2]));
         let deny = self.deny
             | ((a[0] | h[0]) & !(t[0] | u[0]))
             | ((a[1] | h[1]) & !(t[1] | u[1]))

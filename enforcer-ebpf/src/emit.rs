@@ -9,7 +9,10 @@ use crate::{
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_loop, bpf_probe_read_kernel},
+    generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_loop,
+        bpf_probe_read_kernel,
+    },
 };
 use core::ffi::c_void;
 use enforcer_common::{
@@ -204,15 +207,24 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         let at = exe.wrapping_add(object::FILE_PATH.get());
         core::ptr::write_volatile(&raw mut (*sc).mount, object::pointer(at, &object::PATH_MOUNT) as u64);
         core::ptr::write_volatile(&raw mut (*sc).dentry, object::pointer(at, &object::PATH_DENTRY) as u64);
-        if climb_for_record(sc) == outcome::UNKNOWN || render(sc, RECORD_MAX as u64 - HEADER - object_len) != 0 {
+        if climb_for_record(sc) == outcome::UNKNOWN
+            || render(sc, RECORD_MAX as u64 - HEADER - object_len) != 0
+        {
             (*header).flags |= flag::EXE_CUT;
         }
         let used = bound::<RECORD_MASK>(core::ptr::read_volatile(&raw const (*sc).used));
         (*header).exe_len = (used - HEADER - object_len) as u16;
         (*header).length = used as u32;
 
-        let record = core::slice::from_raw_parts((&raw const (*sc).event).cast::<u8>(), bound::<RECORD_MASK>(used) as usize);
-        let sent = if ring == 0 { maps::DECISIONS.output::<[u8]>(record, 0) } else { maps::ACTIVITY.output::<[u8]>(record, 0) };
+        let record = core::slice::from_raw_parts(
+            (&raw const (*sc).event).cast::<u8>(),
+            bound::<RECORD_MASK>(used) as usize,
+        );
+        let sent = if ring == 0 {
+            maps::DECISIONS.output::<[u8]>(record, 0)
+        } else {
+            maps::ACTIVITY.output::<[u8]>(record, 0)
+        };
         u64::from(sent.is_err())
     }
 }

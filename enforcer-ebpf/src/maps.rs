@@ -1,7 +1,10 @@
 //! Every map, and nothing else. The daemon pins all of them.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE},
+    bindings::{
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE,
+        bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE,
+    },
     btf_maps::InodeStorage,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
@@ -9,7 +12,10 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     limits,
-    map::{Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Scratch, Session, SessionSeed, StrayKey},
+    map::{
+        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Scratch,
+        Session, SessionSeed, StrayKey,
+    },
 };
 
 /// The automata and port tables of all policies. Longer than its mask by what a bounded access may add.
@@ -91,14 +97,19 @@ impl<T> TaskStorage<T> {
     #[inline(always)]
     pub fn of_current(&self) -> *mut T {
         // SAFETY: the helper takes the map's address and the running task.
-        unsafe { bpf_task_storage_get(self.address(), bpf_get_current_task_btf().cast(), core::ptr::null_mut(), 0).cast() }
+        unsafe {
+            bpf_task_storage_get(self.address(), bpf_get_current_task_btf().cast(), core::ptr::null_mut(), 0)
+                .cast()
+        }
     }
 
     /// The value of `task`, a pointer that the verifier knows as a task, or null.
     #[inline(always)]
     pub fn of(&self, task: *const u8) -> *mut T {
         // SAFETY: the verifier only lets a task pointer pass.
-        unsafe { bpf_task_storage_get(self.address(), task.cast_mut().cast(), core::ptr::null_mut(), 0).cast() }
+        unsafe {
+            bpf_task_storage_get(self.address(), task.cast_mut().cast(), core::ptr::null_mut(), 0).cast()
+        }
     }
 
     /// The value of the running task, made of zeros if there is none yet; null when out of memory.
@@ -107,7 +118,13 @@ impl<T> TaskStorage<T> {
         // SAFETY: as above; without an initial value the kernel zeroes the new one.
         unsafe {
             let create = BPF_LOCAL_STORAGE_GET_F_CREATE.into();
-            bpf_task_storage_get(self.address(), bpf_get_current_task_btf().cast(), core::ptr::null_mut(), create).cast()
+            bpf_task_storage_get(
+                self.address(),
+                bpf_get_current_task_btf().cast(),
+                core::ptr::null_mut(),
+                create,
+            )
+            .cast()
         }
     }
 

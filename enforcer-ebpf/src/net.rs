@@ -7,7 +7,7 @@ use enforcer_common::{
     address::Address,
     event::reason,
     limits,
-    map::{Masks, NetKey, PortRange},
+    map::{NetKey, PortRange, Scratch, Sockaddr},
     verdict::Verdict,
 };
 
@@ -51,40 +51,13 @@ pub fn socket(sock: *const u8) -> Socket {
     }
 }
 
-/// Where to, and what the rules say.
+/// What the rules say about an address; which one it was stands in the scratch.
 #[derive(Clone, Copy)]
-pub struct Judged {
-    /// Refused, and why; `None`: allowed.
-    pub refused: Option<u16>,
-    /// The address that decided.
-    pub address: [u8; 16],
-    /// Its port.
-    pub port: u16,
-    /// Index of the port range that decided.
-    pub index: u32,
-}
-
-impl Judged {
-    #[inline(always)]
-    fn unknown() -> Self {
-        Self { refused: Some(reason::UNKNOWN_OBJECT), address: [0; 16], port: 0, index: u32::MAX }
-    }
-
-    #[inline(always)]
-    fn allowed() -> Self {
-        Self { refused: None, address: [0; 16], port: 0, index: u32::MAX }
-    }
-}
-
-/// `struct sockaddr_in6` (include/uapi/linux/in6.h); `sockaddr_in` is its beginning up to the address.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Sockaddr {
-    family: u16,
-    port: u16,
-    v4: [u8; 4],
-    v6: [u8; 16],
-    scope: u32,
+pub enum Judged {
+    /// It may be reached.
+    Allowed,
+    /// It may not, for this reason (one of [`reason`]).
+    Refused(u16),
 }
 
 /// What a call that names an address means by an address of family `AF_UNSPEC`.
@@ -97,30 +70,60 @@ pub enum Unspecified {
     LikeSocket,
 }
 
-/// Reads the socket address at `address`, `len` bytes of kernel memory; the size that was read.
+/// Reads the socket address at `address`, `len` bytes of kernel memory, into the scratch. Returns the
+/// size that was read, or 0.
 #[inline(always)]
-fn read(address: u64, len: u32) -> Option<(Sockaddr, u64)> {
-    let mut raw = Sockaddr { family: 0, port: 0, v4: [0; 4], v6: [0; 16], scope: 0 };
-    let size = bound::<31>(if len > 28 { 28 } else { u64::from(len) });
-    if size < 2 || size > 28 {
-        return None;
+fn read(sc: *mut Scratch, address: u64, len: u32) -> u64 {
+    const LONGEST: u64 = size_of::<Sockaddr>() as u64;
+    let size = bound::<31>(if u64::from(len) > LONGEST { LONGEST } else { u64::from(len) });
+    if size < 2 || size > LONGEST {
+        return 0;
     }
-    // SAFETY: at most 28 bytes, the size of `raw`.
-    if unsafe { bpf_probe_read_kernel((&raw mut raw).cast(), size as u32, address as *const _) } != 0 {
-        return None;
+    // SAFETY: the scratch is not null, and at most a whole `Sockaddr` is written. Bytes that the
+    // caller did not give are not looked at.
+    unsafe {
+        clear(sc);
+        if bpf_probe_read_kernel((&raw mut (*sc).sockaddr).cast(), size as u32, address as *const _) != 0 {
+            return 0;
+        }
     }
-    Some((raw, size))
+    size
+}
+
+/// No address yet.
+#[inline(always)]
+pub fn clear(sc: *mut Scratch) {
+    // SAFETY: the scratch is not null.
+    unsafe {
+        (*sc).prefix.family = 0;
+        (*sc).prefix.address = [0; 16];
+        (*sc).port = 0;
+        (*sc).range = u32::MAX;
+    }
 }
 
 /// Judges `want` on the destination at `address`, `len` bytes of kernel memory.
 #[inline(always)]
-pub fn judge(subject: &Subject, socket: Socket, address: u64, len: u32, want: u16, unspecified: Unspecified) -> Judged {
-    let Some((raw, size)) = read(address, len) else { return Judged::unknown() };
+pub fn judge(
+    sc: *mut Scratch,
+    subject: &Subject,
+    socket: Socket,
+    address: u64,
+    len: u32,
+    want: u16,
+    unspecified: Unspecified,
+) -> Judged {
+    let size = read(sc, address, len);
+    // SAFETY: not null.
+    let raw = unsafe { &(*sc).sockaddr };
     let mut family = raw.family;
+    if size == 0 {
+        return Judged::Refused(reason::UNKNOWN_OBJECT);
+    }
     if family == UNSPEC {
         match unspecified {
-            Unspecified::Nothing => return Judged::allowed(),
-            Unspecified::LikeSocket if socket.family == INET6 => return Judged::allowed(),
+            Unspecified::Nothing => return Judged::Allowed,
+            Unspecified::LikeSocket if socket.family == INET6 => return Judged::Allowed,
             Unspecified::LikeSocket => family = socket.family,
         }
     }
@@ -129,77 +132,80 @@ pub fn judge(subject: &Subject, socket: Socket, address: u64, len: u32, want: u1
         INET6 if size >= 24 => Address::v6(raw.v6),
         _ => None,
     };
-    let Some(meant) = meant else { return Judged::unknown() };
-    look_up(subject, socket.protocol, &meant, u16::from_be(raw.port), want)
+    let Some(meant) = meant else { return Judged::Refused(reason::UNKNOWN_OBJECT) };
+    look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), want)
 }
 
 /// Judges binding the local address at `address`. Unlike as destinations, 0.0.0.0 and `::` are
 /// addresses of their own: every address of the host.
 #[inline(always)]
-pub fn judge_bind(subject: &Subject, socket: Socket, address: u64, len: u32) -> Judged {
-    let Some((raw, size)) = read(address, len) else { return Judged::unknown() };
+pub fn judge_bind(sc: *mut Scratch, subject: &Subject, socket: Socket, address: u64, len: u32) -> Judged {
+    let size = read(sc, address, len);
+    // SAFETY: not null.
+    let raw = unsafe { &(*sc).sockaddr };
     let family = if raw.family == UNSPEC { socket.family } else { raw.family };
     let meant = match family {
         INET if size >= 8 => Address::v4_local(raw.v4),
         INET6 if size >= 24 => Address::v6_local(raw.v6),
-        _ => return Judged::unknown(),
+        _ => return Judged::Refused(reason::UNKNOWN_OBJECT),
     };
-    look_up(subject, socket.protocol, &meant, u16::from_be(raw.port), BIND)
+    look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), BIND)
 }
 
 /// The verdict on one address.
 #[inline(always)]
-pub fn look_up(subject: &Subject, protocol: u16, meant: &Address, port: u16, want: u16) -> Judged {
-    let mut judged = Judged { refused: Some(reason::RULE), address: meant.bytes, port, index: u32::MAX };
-    if subject.policy.is_null() || (protocol != TCP && protocol != UDP) {
-        return judged;
-    }
-    // SAFETY: map values; the mask keeps a range inside the arena, which is longer than its mask by
-    // more than a range.
+pub fn look_up(
+    sc: *mut Scratch,
+    subject: &Subject,
+    protocol: u16,
+    meant: &Address,
+    port: u16,
+    want: u16,
+) -> Judged {
+    // SAFETY: the scratch is not null; map values; the mask keeps a range inside the arena, which is
+    // longer than its mask by more than a range.
     unsafe {
-        let key = Key::new(
-            NetKey::FIXED_BITS + 128,
-            NetKey {
-                policy: (*subject.policy).id,
-                family: meant.family,
-                protocol: protocol as u8,
-                reserved: 0,
-                address: meant.bytes,
-            },
-        );
-        let Some(value) = maps::PREFIXES.get(&key) else { return judged };
+        (*sc).prefix.family = meant.family;
+        (*sc).prefix.address = meant.bytes;
+        (*sc).port = port;
+        (*sc).range = u32::MAX;
         let arena = path::arena();
-        if arena.is_null() {
-            return judged;
+        if arena.is_null() || subject.policy.is_null() || (protocol != TCP && protocol != UDP) {
+            return Judged::Refused(reason::RULE);
         }
+        (*sc).prefix_len = NetKey::FIXED_BITS + 128;
+        (*sc).prefix.policy = (*subject.policy).id;
+        (*sc).prefix.protocol = protocol as u8;
+        (*sc).prefix.reserved = 0;
+        let key = (&raw const (*sc).prefix_len).cast::<Key<NetKey>>();
+        let Some(value) = maps::PREFIXES.get(&*key) else { return Judged::Refused(reason::RULE) };
         // Sorted, not overlapping: a bounded binary search.
         let (mut low, mut high) = (0u64, u64::from(value.count));
-        let mut masks = Masks::NONE;
+        let first = u64::from(value.ranges);
         let mut round = 0;
         while round < 12 {
             if low >= high {
                 break;
             }
             let middle = (low + high) / 2;
-            let at = bound::<{ (limits::ARENA as i32 - 1) & !7 }>(u64::from(value.ranges) + middle * size_of::<PortRange>() as u64);
+            let at =
+                bound::<{ (limits::ARENA as i32 - 1) & !7 }>(first + middle * size_of::<PortRange>() as u64);
             let range = arena.add(at as usize).cast::<PortRange>();
             if port < (*range).first {
                 high = middle;
             } else if port > (*range).last {
                 low = middle + 1;
             } else {
-                masks = (*range).masks;
-                judged.index = (*range).index;
-                break;
+                (*sc).range = (*range).index;
+                return match (*range).masks.fold(&subject.tiers()).verdict(want) {
+                    Verdict::Allow => Judged::Allowed,
+                    Verdict::Hold => Judged::Refused(reason::HELD),
+                    Verdict::Deny => Judged::Refused(reason::RULE),
+                };
             }
             round += 1;
         }
-        match masks.fold(&subject.tiers()).verdict(want) {
-            Verdict::Allow => judged.refused = None,
-            Verdict::Hold => judged.refused = Some(reason::HELD),
-            Verdict::Deny => {}
-        }
-        judged
+        Judged::Refused(reason::RULE)
     }
 }
 
@@ -220,7 +226,7 @@ pub fn made_in_session(subject: &Subject, sock: *const u8) -> bool {
 /// Whether the cgroup at `sc.mount` is the one with the id `wanted` or lies below it.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn below_cgroup(sc: *mut enforcer_common::map::Scratch, wanted: u64) -> u64 {
+pub extern "C" fn below_cgroup(sc: *mut Scratch, wanted: u64) -> u64 {
     if sc.is_null() {
         return 0;
     }

@@ -156,3 +156,30 @@ pub fn is_knob(magic: u64) -> bool {
     const EFIVARFS: u64 = 0xde5e_81e4;
     matches!(magic, CGROUP | CGROUP2 | BPFFS | TRACEFS | DEBUGFS | SECURITYFS | SYSFS | SELINUXFS | EFIVARFS)
 }
+
+/// `PROC_SUPER_MAGIC`.
+const PROC: u64 = 0x9fa0;
+
+/// Whether writing to `inode` would turn one of the kernel's knobs or touch another process: a file
+/// of a control file system, or of proc, unless it belongs to the running process itself.
+#[inline(always)]
+pub fn is_forbidden_to_write(inode: *const u8) -> bool {
+    let magic = magic(inode);
+    is_knob(magic) || magic == PROC && !is_own_proc(inode)
+}
+
+/// Whether the inode of proc belongs to the running process. `struct proc_inode` (fs/proc/internal.h)
+/// contains the inode, so its other members lie before it; files that belong to no process have no
+/// pid.
+#[inline(always)]
+fn is_own_proc(inode: *const u8) -> bool {
+    let at = inode as u64 - PROC_INODE.get() as u64 + PROC_PID.get() as u64;
+    let Some(pid) = peek::<u64>(at) else { return false };
+    if pid == 0 {
+        return false;
+    }
+    // numbers[0] is the id in the initial namespace.
+    let Some(number) = peek::<u32>(pid + PID_NUMBERS.get() as u64) else { return false };
+    let ids = aya_ebpf::helpers::bpf_get_current_pid_tgid();
+    number == ids as u32 || number == (ids >> 32) as u32
+}

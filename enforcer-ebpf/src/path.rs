@@ -64,7 +64,9 @@ pub unsafe fn step(arena: *const u8, class: *const u16, state: u64, byte: u8) ->
 #[inline(always)]
 pub unsafe fn masks(arena: *const u8, state: u32) -> Masks {
     // SAFETY: as in `step`.
-    unsafe { core::ptr::read_volatile(arena.add(bound::<ARENA_MASK>(u64::from(state)) as usize).cast::<Masks>()) }
+    unsafe {
+        core::ptr::read_volatile(arena.add(bound::<ARENA_MASK>(u64::from(state)) as usize).cast::<Masks>())
+    }
 }
 
 /// What the rules say about an object whose name ended in `states`.
@@ -106,7 +108,9 @@ pub extern "C" fn run_name(sc: *mut Scratch, slot: u32, group: u64, state: u64, 
         let len = bound::<255>(len);
         let name = (&raw mut (*sc).name).cast::<u8>();
         let address = (*sc).address;
-        if aya_ebpf::helpers::generated::bpf_probe_read_kernel(name.cast(), len as u32, address as *const _) != 0 {
+        if aya_ebpf::helpers::generated::bpf_probe_read_kernel(name.cast(), len as u32, address as *const _)
+            != 0
+        {
             return u64::MAX;
         }
         let class = class_table(policy, group);
@@ -128,7 +132,13 @@ unsafe fn class_table(policy: *const Policy, group: u64) -> *const u16 {
     // SAFETY: there are three tables of 512 bytes and the struct ends with them.
     unsafe {
         let tables = (&raw const (*policy).class).cast::<u8>();
-        let at = if group == 0 { 0 } else if group == 1 { 512 } else { 1024 };
+        let at = if group == 0 {
+            0
+        } else if group == 1 {
+            512
+        } else {
+            1024
+        };
         tables.add(at).cast::<u16>()
     }
 }
@@ -160,7 +170,9 @@ pub extern "C" fn climb(sc: *mut Scratch) -> u64 {
     // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`, which fails on a fault;
     // the callback gets the address of a value that outlives the call.
     unsafe {
-        let Some(root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else { return outcome::UNKNOWN };
+        let Some(root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else {
+            return outcome::UNKNOWN;
+        };
         (*sc).count = 0;
         (*sc).climb.root = root;
         (*sc).climb.dentry = (*sc).dentry;
@@ -221,7 +233,9 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
 /// error pointer for a mount of the kernel's own (`MNT_NS_INTERNAL`, fs/mount.h), or neither.
 #[inline(always)]
 fn top(mount: u64, namespace: u64) -> u64 {
-    let Some(found) = peek::<u64>(mount + object::MOUNT_NAMESPACE.get() as u64) else { return outcome::UNKNOWN };
+    let Some(found) = peek::<u64>(mount + object::MOUNT_NAMESPACE.get() as u64) else {
+        return outcome::UNKNOWN;
+    };
     if found >= (-4095i64) as u64 {
         outcome::NAMELESS
     } else if found == namespace && found != 0 {
@@ -351,7 +365,11 @@ impl Place {
     /// An object in `directory` (a `struct path`).
     #[inline(always)]
     pub fn below(directory: *const u8, dentry: *const u8) -> Self {
-        Self { directory: pointer(directory, &object::PATH_DENTRY), dentry, mount: pointer(directory, &object::PATH_MOUNT) }
+        Self {
+            directory: pointer(directory, &object::PATH_DENTRY),
+            dentry,
+            mount: pointer(directory, &object::PATH_MOUNT),
+        }
     }
 
     /// The object that `path` (a `struct path`) names.
@@ -388,7 +406,11 @@ pub fn begin(subject: &Subject, dentry: u64, mount: u64) -> *mut Scratch {
 /// The states in which the object's name ends, from the directory's cache if possible.
 #[inline(always)]
 pub fn states(subject: &Subject, place: &Place) -> Result<States, u64> {
-    let inode = if place.directory.is_null() { core::ptr::null() } else { pointer(place.directory, &object::DENTRY_INODE) };
+    let inode = if place.directory.is_null() {
+        core::ptr::null()
+    } else {
+        pointer(place.directory, &object::DENTRY_INODE)
+    };
     if !inode.is_null()
         && let Some(states) = remembered(subject, place, inode)
     {
@@ -428,11 +450,11 @@ pub fn states_uncached(subject: &Subject, dentry: u64, mount: u64) -> Result<Sta
 }
 
 #[inline(always)]
-fn check(entry: &CacheEntry) -> u64 {
-    entry.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ entry.place.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-        ^ entry.states.wrapping_mul(0x1656_67b1_9e37_79f9)
-        ^ entry.state_policy.wrapping_mul(0xd6e8_feb8_6659_fd93)
+fn check(sequence: u64, place: u64, states: u64, state_policy: u64) -> u64 {
+    sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ place.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ states.wrapping_mul(0x1656_67b1_9e37_79f9)
+        ^ state_policy.wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 /// Mount and namespace as one number: a directory can be reached through several of either.
@@ -459,11 +481,17 @@ fn remembered(subject: &Subject, place: &Place, inode: *const u8) -> Option<Stat
         let id = place_id(subject, place, inode);
         let policy = (*subject.policy).id;
         let slot = bound::<3>((id >> 6) ^ u64::from(policy));
-        let entry = core::ptr::read_volatile(cache.cast::<CacheEntry>().add(slot as usize));
-        if entry.place != id || (entry.state_policy >> 32) as u32 != policy || check(&entry) != entry.check {
+        let entry = cache.cast::<CacheEntry>().add(slot as usize);
+        let sequence = core::ptr::read_volatile(&raw const (*entry).sequence);
+        let low = core::ptr::read_volatile(&raw const (*entry).states);
+        let high = core::ptr::read_volatile(&raw const (*entry).state_policy);
+        if core::ptr::read_volatile(&raw const (*entry).place) != id
+            || (high >> 32) as u32 != policy
+            || core::ptr::read_volatile(&raw const (*entry).check) != check(sequence, id, low, high)
+        {
             return None;
         }
-        let mut states = [entry.states as u32, (entry.states >> 32) as u32, entry.state_policy as u32];
+        let mut states = [low as u32, (low >> 32) as u32, high as u32];
         states[0] = leaf(subject, arena, place.dentry, 0, states[0])?;
         if (*subject.policy).groups > 1 {
             states[1] = leaf(subject, arena, place.dentry, 1, states[1])?;
@@ -471,7 +499,7 @@ fn remembered(subject: &Subject, place: &Place, inode: *const u8) -> Option<Stat
         }
         // One look at the counters, at the end: equal to those under which the states were made,
         // hence nothing moved from before that until now.
-        if object::sequence() == entry.sequence { Some(states) } else { None }
+        if object::sequence() == sequence { Some(states) } else { None }
     }
 }
 
@@ -491,21 +519,27 @@ fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u64, s
         let policy = (*subject.policy).id;
         let slot = bound::<3>((id >> 6) ^ u64::from(policy));
         let parent = &raw const (*sc).parent;
-        let mut entry = CacheEntry {
-            sequence,
-            place: id,
-            states: u64::from((*parent)[0]) | u64::from((*parent)[1]) << 32,
-            state_policy: u64::from(policy) << 32 | u64::from((*parent)[2]),
-            check: 0,
-        };
-        entry.check = check(&entry);
-        core::ptr::write_volatile(cache.cast::<CacheEntry>().add(slot as usize), entry);
+        let low = u64::from((*parent)[0]) | u64::from((*parent)[1]) << 32;
+        let high = u64::from(policy) << 32 | u64::from((*parent)[2]);
+        // Field by field: another CPU may write the same entry, and the check makes a mixture a miss.
+        let entry = cache.cast::<CacheEntry>().add(slot as usize);
+        core::ptr::write_volatile(&raw mut (*entry).sequence, sequence);
+        core::ptr::write_volatile(&raw mut (*entry).place, id);
+        core::ptr::write_volatile(&raw mut (*entry).states, low);
+        core::ptr::write_volatile(&raw mut (*entry).state_policy, high);
+        core::ptr::write_volatile(&raw mut (*entry).check, check(sequence, id, low, high));
     }
 }
 
 /// Runs one automaton over the name of `dentry`.
 #[inline(always)]
-unsafe fn leaf(subject: &Subject, arena: *const u8, dentry: *const u8, group: u64, state: u32) -> Option<u32> {
+unsafe fn leaf(
+    subject: &Subject,
+    arena: *const u8,
+    dentry: *const u8,
+    group: u64,
+    state: u32,
+) -> Option<u32> {
     if state & STATE_SETTLED != 0 {
         return Some(state);
     }
@@ -527,7 +561,8 @@ unsafe fn leaf(subject: &Subject, arena: *const u8, dentry: *const u8, group: u6
                     break;
                 }
                 if i & 7 == 0 {
-                    word = core::ptr::read_volatile(dentry.add(object::DENTRY_INLINE.get() + at).cast::<u64>());
+                    word =
+                        core::ptr::read_volatile(dentry.add(object::DENTRY_INLINE.get() + at).cast::<u64>());
                     at += 8;
                 }
                 state = step(arena, class, state, word as u8);
@@ -570,8 +605,10 @@ pub fn same_directory(subject: &Subject, old: &States, new: &States) -> bool {
                 1 => (old[1], new[1]),
                 _ => (old[2], new[2]),
             };
-            let (below_a, below_b) =
-                (slash(arena, subject.policy, group, u64::from(a)), slash(arena, subject.policy, group, u64::from(b)));
+            let (below_a, below_b) = (
+                slash(arena, subject.policy, group, u64::from(a)),
+                slash(arena, subject.policy, group, u64::from(b)),
+            );
             if below_a != below_b || masks(arena, a) != masks(arena, b) {
                 return false;
             }

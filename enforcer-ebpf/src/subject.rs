@@ -9,7 +9,10 @@ use aya_ebpf::helpers::{
 use enforcer_common::{
     event::kind,
     limits,
-    map::{Agent, LABEL_LAUNCHING, Label, MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap},
+    map::{
+        Agent, LABEL_LAUNCHING, Label, MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING,
+        Session, StrayKey, TierMap,
+    },
 };
 
 /// A governed task. Null pointers mean that it has no rights.
@@ -30,8 +33,14 @@ pub struct Subject {
 }
 
 impl Subject {
-    const NOBODY: Self =
-        Self { session: core::ptr::null(), policy: core::ptr::null(), slot: 0, namespace: 0, flags: 0, stray: false };
+    const NOBODY: Self = Self {
+        session: core::ptr::null(),
+        policy: core::ptr::null(),
+        slot: 0,
+        namespace: 0,
+        flags: 0,
+        stray: false,
+    };
 
     /// Still preparing: came from outside, runs a named executor and has not executed anything else.
     #[inline(always)]
@@ -120,13 +129,18 @@ pub fn governed(side: Side) -> Option<Subject> {
             Some(subject(label, false))
         }
         Side::Perhaps => {
+            let key = stray_key(task());
             let label = maps::LABELS.of_current();
-            if !label.is_null() {
-                return Some(subject(label, true));
+            let second = maps::STRAYS.get_ptr(key);
+            if label.is_null() {
+                // The storage may have been busy rather than empty: ask the second record.
+                return second.map(|label| subject(label, true));
             }
-            // The storage may have been busy rather than empty, so ask the second record too.
-            // SAFETY: the value is only read.
-            let label = maps::STRAYS.get_ptr(stray_key(task()))?;
+            if second.is_none() {
+                // A stray's child. No room only means that there is one record of it, not two.
+                // SAFETY: a map value, copied.
+                let _ = maps::STRAYS.insert(&key, unsafe { &*label }, 0);
+            }
             Some(subject(label, true))
         }
     }
@@ -154,11 +168,13 @@ pub fn stray_key(task: *const u8) -> StrayKey {
 fn subject(label: *const Label, stray: bool) -> Subject {
     // SAFETY: labels, sessions, agents and policies are map values; indices are checked by the lookup.
     unsafe {
-        let mut found = Subject { namespace: (*label).mount_namespace, flags: (*label).flags, stray, ..Subject::NOBODY };
-        let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return Subject::NOBODY };
+        // A label whose session has ended leaves its bearer governed and without rights.
+        let nobody = Subject { stray, ..Subject::NOBODY };
+        let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return nobody };
         if (*session).version != 1 || (*session).generation != (*label).generation {
-            return Subject::NOBODY;
+            return nobody;
         }
+        let mut found = Subject { namespace: (*label).mount_namespace, flags: (*label).flags, ..nobody };
         found.session = session;
         let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return found };
         let word = core::ptr::read_volatile(&raw const (*agent).policy);

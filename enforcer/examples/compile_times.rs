@@ -64,5 +64,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             placed.bytes.len()
         );
     }
+    for (name, globs) in [
+        ("24 x **/x/**/y", (0..24).map(|i| format!("**/x{i}/**/y")).collect::<Vec<_>>()),
+        ("26 x /w/**/*x*.rs", ('a'..='z').map(|c| format!("/w/**/*{c}*.rs")).collect()),
+    ] {
+        let mut text = mixed(0);
+        globs.iter().for_each(|glob| {
+            let _ = writeln!(text, "  - {{ deny: [read], paths: [\"{glob}\"] }}");
+        });
+        let start = Instant::now();
+        let refused = parse("bench.yaml", &text).is_err();
+        println!("{name}: refused {refused} after {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
     Ok(())
 }

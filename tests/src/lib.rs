@@ -1,13 +1,12 @@
 //! What runs inside the guests: acts ([`probe`]), the machinery of the suite, and the promises that it
 //! checks on a running kernel.
 
-//pub mod agent;
-//pub mod command;
-//pub mod events;
-//pub mod harness;
-//pub mod peer;
-//pub mod policy;
+pub mod agent;
+pub mod command;
+pub mod events;
+pub mod harness;
+pub mod peer;
+pub mod policy;
 pub mod probe;
-//pub mod program;
-//pub mod promise;
-//pub mod promises;
+pub mod promise;
+pub mod promises;

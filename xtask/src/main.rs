@@ -42,10 +42,7 @@ enum Task {
     /// Check the sources, run the unit tests, then the guest tests on every kernel
     Test(test::Options),
     /// Watch a real agent work inside its scope and try to leave it
-    Demo {
-        #[arg(long, value_enum, default_value = "6.12")]
-        kernel: kernels::Kernel,
-    },
+    Demo(demo::Options),
     /// Measure what enforcement costs
     Bench,
     /// Check the rules of this checkout that no compiler knows
@@ -69,7 +66,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Build { debug } => compile::build(debug).map(|_| 0),
         Task::Vm(vm) => vm::main(vm),
         Task::Test(options) => test::main(&options),
-        Task::Demo { kernel } => demo::main(kernel),
+        Task::Demo(options) => demo::main(&options),
         Task::Bench => {
             progress::note("`bench` is not there yet");
             Ok(2)

@@ -143,7 +143,9 @@ pub extern "C" fn within(sc: *mut Scratch) -> u64 {
         let mut cgroup = (*sc).mount;
         for _ in 0..32 {
             // `self` is the first member of struct cgroup, so a css of it is the cgroup.
-            let Some(parent) = object::peek::<u64>(cgroup + object::CGROUP_PARENT.get() as u64) else { return 0 };
+            let Some(parent) = object::peek::<u64>(cgroup + object::CGROUP_PARENT.get() as u64) else {
+                return 0;
+            };
             if parent == 0 {
                 return 0;
             }
@@ -180,7 +182,8 @@ pub extern "C" fn run_path(sc: *mut Scratch, slot: u32) -> u64 {
             return u64::MAX;
         }
         let buffer = (&raw mut (*sc).event).cast::<u8>();
-        let len = bpf_probe_read_kernel_str(buffer.cast(), limits::CGROUP_PATH as u32, (*sc).address as *const _);
+        let len =
+            bpf_probe_read_kernel_str(buffer.cast(), limits::CGROUP_PATH as u32, (*sc).address as *const _);
         if len < 2 || len >= limits::CGROUP_PATH as i64 {
             return u64::MAX;
         }
@@ -200,8 +203,8 @@ pub extern "C" fn run_path(sc: *mut Scratch, slot: u32) -> u64 {
     }
 }
 
-/// A labelled process is about to be moved: until it is known where to, hooks look at labels outside
-/// the roots too.
+/// A labelled process is about to be moved: from now on hooks ask tasks outside the roots for their
+/// label too.
 #[fentry(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task_entry(ctx: FEntryContext) -> i32 {
     let leader: *const u8 = ctx.arg(1);
@@ -210,20 +213,18 @@ pub fn cgroup_attach_task_entry(ctx: FEntryContext) -> i32 {
         return 0;
     }
     let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
-    // SAFETY: map values. An error other than "exists already" counts a stray that is never taken
-    // back: slower, but nothing is overlooked.
+    // SAFETY: map values. A second record that does not fit is missed only where the first one is busy.
     unsafe {
-        let key = subject::stray_key(leader);
         let label = *label;
-        const EXISTS: i32 = -17;
-        if maps::STRAYS.insert(&key, &label, ONLY_NEW) != Err(EXISTS) {
-            atomic_add(&raw mut (*gate).strays, 1);
-        }
+        let _ = maps::STRAYS.insert(&subject::stray_key(leader), &label, 0);
+        atomic_add(&raw mut (*gate).strays, 1);
     }
     0
 }
 
-/// The move is over. Back below a root: no stray.
+/// The move is over. It ended below a root: nobody left by it, and what the entry program counted is
+/// taken back. A move that ended outside is never taken back, whatever becomes of the process: it may
+/// have had children there. Nor is one that failed; both only cost a second look at outsiders.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     let (destination, leader): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(2));
@@ -244,9 +245,7 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
         while i < limits::ROOTS {
             let root = (*gate).root[i];
             if root.level != 0 && net::below_cgroup(sc, root.id) != 0 {
-                if maps::STRAYS.remove(&subject::stray_key(leader)).is_ok() {
-                    atomic_add(&raw mut (*gate).strays, u64::MAX);
-                }
+                atomic_add(&raw mut (*gate).strays, u64::MAX);
                 return 0;
             }
             i += 1;

@@ -1,10 +1,10 @@
 //! Files: opening, and everything that makes, removes, moves or changes a name.
 
-use super::{armed, is_nameless, judge, judge_by, refusal, unknown};
+use super::{armed, is_knob, is_nameless, judge, judge_by, refusal, unknown};
 use crate::{
     emit::{Denial, refuse},
     object::{self, pointer},
-    path::{self as names, Place},
+    path::{self as names, Place, States},
     subject::{self, Subject},
     verifier::errno,
 };
@@ -65,7 +65,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> boo
     } else {
         wanted(flags)
     };
-    if want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_knob(object::magic(inode)) {
+    if want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_forbidden_to_write(inode) {
         let mut denial = Denial::of(operation::OPEN, reason::FLOOR, 0);
         denial.access = want;
         denial.dentry = place.dentry as u64;
@@ -152,36 +152,74 @@ object_hook!(
     /// Owner.
     path_chown, CHOWN, METADATA);
 
+/// Why an operation on two names is refused, and because of which of them.
+struct Fault {
+    reason: u16,
+    at_new: bool,
+    access: u16,
+    states: States,
+}
+
+impl Fault {
+    #[inline(always)]
+    fn at(new: bool, reason: u16, access: u16, states: States) -> Result<(), Self> {
+        Err(Self { reason, at_new: new, access, states })
+    }
+}
+
+/// Records a fault, once for all the ways that lead to one. True: refuse.
+#[inline(always)]
+fn conclude(subject: &Subject, operation: u16, old: &Place, new: &Place, found: Result<(), Fault>) -> bool {
+    let Err(fault) = found else { return false };
+    let mut denial = Denial::of(operation, fault.reason, 0);
+    denial.access = fault.access;
+    denial.states = fault.states;
+    denial.dentry = if fault.at_new { new.dentry } else { old.dentry } as u64;
+    denial.mount = if fault.at_new { new.mount } else { old.mount } as u64;
+    refuse(subject, &denial)
+}
+
 /// A further name for an object: the name needs `create` and `link`, and must not give anything
 /// that the object's present name does not.
 #[lsm(hook = "path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
-    let directory: *const u8 = ctx.arg(1);
-    let new = Place::below(directory, ctx.arg(2));
-    // The hook does not say through which mount the source was found; a link cannot cross mounts.
-    let source: *const u8 = ctx.arg(0);
-    let old = Place { directory: pointer(source, &object::DENTRY_PARENT), dentry: source, mount: new.mount };
-    let found = names::states(&subject, &new);
-    let Ok(target) = found else {
-        return errno(judge_by(&subject, &new, operation::LINK, CREATE | LINK, found, |r| r.verdict(CREATE | LINK)));
-    };
-    let rights = names::rights(&subject, &target);
-    if refusal(&subject, rights.verdict(CREATE | LINK)).is_some() {
-        return errno(judge_by(&subject, &new, operation::LINK, CREATE | LINK, found, |r| r.verdict(CREATE | LINK)));
+    let new = Place::below(ctx.arg(1), ctx.arg(2));
+    // The hook does not say through which mount the source was found; a link cannot cross mounts
+    // (do_linkat(), fs/namei.c).
+    let old = Place { directory: core::ptr::null(), dentry: ctx.arg(0), mount: new.mount };
+    errno(conclude(&subject, operation::LINK, &old, &new, link(&subject, &old, &new)))
+}
+
+#[inline(always)]
+fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
+    const WANT: u16 = CREATE | LINK;
+    if is_knob(new) {
+        return Fault::at(true, reason::FLOOR, WANT, [0; 3]);
     }
-    let source = match names::states_uncached(&subject, old.dentry as u64, old.mount as u64) {
+    let target = match names::states(subject, new) {
         Ok(states) => states,
-        Err(ended) => return errno(deny_at(&subject, &old, operation::LINK, unknown(&subject, ended))),
+        Err(_) => return Fault::at(true, unknown(subject), WANT, [0; 3]),
     };
-    if rights.free() & !names::rights(&subject, &source).free() & !(CREATE | DELETE | RENAME | LINK | LIST) != 0 {
-        return errno(deny_at(&subject, &old, operation::LINK, reason::GAINS_RIGHTS));
+    let rights = names::rights(subject, &target);
+    if let Some(why) = refusal(subject, rights.verdict(WANT)) {
+        return Fault::at(true, why, WANT, target);
     }
-    0
+    let source = match names::states_uncached(subject, old.dentry as u64, old.mount as u64) {
+        Ok(states) => states,
+        Err(_) => return Fault::at(false, unknown(subject), WANT, [0; 3]),
+    };
+    // Making and removing names is the directory's matter, not the object's.
+    let gained =
+        rights.free() & !names::rights(subject, &source).free() & !(CREATE | DELETE | RENAME | LINK | LIST);
+    if gained != 0 {
+        return Fault::at(false, reason::GAINS_RIGHTS, gained, source);
+    }
+    Ok(())
 }
 
 /// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
-const EXCHANGE: u64 = 1 << 1;
+const EXCHANGE: u32 = 1 << 1;
 
 /// Moving a name. Both names give one up and get one in an exchange.
 #[lsm(hook = "path_rename")]
@@ -189,12 +227,12 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let old = Place::below(ctx.arg(0), ctx.arg(1));
     let new = Place::below(ctx.arg(2), ctx.arg(3));
-    let flags: u64 = ctx.arg::<u32>(4).into();
-    errno(rename(&subject, &old, &new, flags & EXCHANGE != 0))
+    let exchange = ctx.arg::<u32>(4) & EXCHANGE != 0;
+    errno(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, exchange)))
 }
 
 #[inline(always)]
-fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> bool {
+fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result<(), Fault> {
     let mut leave = DELETE | RENAME;
     let mut arrive = CREATE | WRITE;
     let moved = pointer(old.dentry, &object::DENTRY_INODE);
@@ -205,39 +243,37 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> bool {
     } else if !replaced.is_null() {
         arrive |= DELETE;
     }
-    let from = names::states(subject, old);
-    let Ok(source) = from else {
-        return judge_by(subject, old, operation::RENAME, leave, from, |r| r.verdict(leave));
+    // Both ends lie on one file system.
+    if is_knob(new) {
+        return Fault::at(true, reason::FLOOR, arrive, [0; 3]);
+    }
+    let source = match names::states(subject, old) {
+        Ok(states) => states,
+        Err(_) => return Fault::at(false, unknown(subject), leave, [0; 3]),
     };
     let old_rights = names::rights(subject, &source);
-    if refusal(subject, old_rights.verdict(leave)).is_some() {
-        return judge_by(subject, old, operation::RENAME, leave, from, |r| r.verdict(leave));
+    if let Some(why) = refusal(subject, old_rights.verdict(leave)) {
+        return Fault::at(false, why, leave, source);
     }
-    let to = names::states(subject, new);
-    let Ok(target) = to else {
-        return judge_by(subject, new, operation::RENAME, arrive, to, |r| r.verdict(arrive));
+    let target = match names::states(subject, new) {
+        Ok(states) => states,
+        Err(_) => return Fault::at(true, unknown(subject), arrive, [0; 3]),
     };
     let new_rights = names::rights(subject, &target);
-    if refusal(subject, new_rights.verdict(arrive)).is_some() {
-        return judge_by(subject, new, operation::RENAME, arrive, to, |r| r.verdict(arrive));
+    if let Some(why) = refusal(subject, new_rights.verdict(arrive)) {
+        return Fault::at(true, why, arrive, target);
     }
     let directory = !moved.is_null() && object::is_directory(moved);
     let other_directory = exchange && !replaced.is_null() && object::is_directory(replaced);
     if (directory || other_directory) && !names::same_directory(subject, &source, &target) {
-        return deny_at(subject, old, operation::RENAME, reason::MOVES_RULES);
+        return Fault::at(false, reason::MOVES_RULES, leave, source);
     }
-    if !directory && !old_rights.may_become(&new_rights) || exchange && !other_directory && !new_rights.may_become(&old_rights) {
-        return deny_at(subject, old, operation::RENAME, reason::GAINS_RIGHTS);
+    let gains = !directory && !old_rights.may_become(&new_rights);
+    let other_gains = exchange && !other_directory && !new_rights.may_become(&old_rights);
+    if gains || other_gains {
+        return Fault::at(false, reason::GAINS_RIGHTS, leave, source);
     }
-    false
-}
-
-#[inline(always)]
-fn deny_at(subject: &Subject, place: &Place, operation: u16, reason: u16) -> bool {
-    let mut denial = Denial::of(operation, reason, 0);
-    denial.dentry = place.dentry as u64;
-    denial.mount = place.mount as u64;
-    refuse(subject, &denial)
+    Ok(())
 }
 
 /// Mapping a file executable.

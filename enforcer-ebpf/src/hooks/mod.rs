@@ -9,6 +9,7 @@ pub mod task;
 
 use crate::{
     emit::{Denial, refuse},
+    object,
     path::{self, Place, States, outcome},
     subject::{self, Subject},
 };
@@ -26,9 +27,9 @@ fn armed() -> Option<Subject> {
     if subject.launching() { None } else { Some(subject) }
 }
 
-/// The reason that belongs to what a walk ended with.
+/// The reason for refusing an object whose name could not be told.
 #[inline(always)]
-fn unknown(subject: &Subject, _outcome: u64) -> u16 {
+fn unknown(subject: &Subject) -> u16 {
     if subject.policy.is_null() { reason::NO_SESSION } else { reason::UNKNOWN_OBJECT }
 }
 
@@ -43,10 +44,23 @@ fn refusal(subject: &Subject, verdict: Verdict) -> Option<u16> {
     }
 }
 
-/// Judges `want` on the object at `place`. True: refuse.
+/// Whether the object lies on a file system whose files are knobs: pins in bpffs, cgroups, tracefs
+/// and their like. Changing names or metadata there is refused whatever the policy says.
+#[inline(always)]
+fn is_knob(place: &Place) -> bool {
+    let at = if place.directory.is_null() { place.dentry } else { place.directory };
+    object::is_knob(object::magic(object::pointer(at, &object::DENTRY_INODE)))
+}
+
+/// Judges `want`, which changes something, on the object at `place`. True: refuse.
 #[inline(always)]
 fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> bool {
-    judge_by(subject, place, operation, want, path::states(subject, place), |rights| rights.verdict(want))
+    let (states, why) = if is_knob(place) {
+        ([0; 3], Some(reason::FLOOR))
+    } else {
+        ruling(subject, path::states(subject, place), |rights| rights.verdict(want))
+    };
+    conclude(subject, place, operation, want, states, why)
 }
 
 /// Judges an object whose name ended in `found`. True: refuse.
@@ -59,10 +73,32 @@ fn judge_by(
     found: Result<States, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> bool {
-    let (states, why) = match found {
+    let (states, why) = ruling(subject, found, verdict);
+    conclude(subject, place, operation, want, states, why)
+}
+
+/// What the rules say about an object whose name ended in `found`: why it is refused, if it is.
+#[inline(always)]
+fn ruling(
+    subject: &Subject,
+    found: Result<States, u64>,
+    verdict: impl FnOnce(&Folded) -> Verdict,
+) -> (States, Option<u16>) {
+    match found {
         Ok(states) => (states, refusal(subject, verdict(&path::rights(subject, &states)))),
-        Err(ended) => ([0; 3], Some(unknown(subject, ended))),
-    };
+        Err(_) => ([0; 3], Some(unknown(subject))),
+    }
+}
+
+#[inline(always)]
+fn conclude(
+    subject: &Subject,
+    place: &Place,
+    operation: u16,
+    want: u16,
+    states: States,
+    why: Option<u16>,
+) -> bool {
     let Some(reason) = why else { return false };
     let denial = Denial {
         operation,

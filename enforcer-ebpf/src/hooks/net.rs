@@ -2,7 +2,8 @@
 
 use super::armed;
 use crate::{
-    emit::{Denial, refuse_with},
+    emit::{Denial, refuse, refuse_with},
+    maps,
     net::{self, Judged, Socket, Unspecified},
     object::{self, pointer},
     subject::Subject,
@@ -13,13 +14,15 @@ use enforcer_common::{
     access::net::{BIND, CONNECT},
     address::Address,
     event::{operation, reason},
+    map::Scratch,
 };
 
 /// An allowlist of family, type and protocol: everything else can carry packets past the rules.
 #[lsm(hook = "socket_create")]
 pub fn socket_create(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
-    let (family, kind, protocol, kernel): (i32, i32, i32, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    let (family, kind, protocol, kernel): (i32, i32, i32, i32) =
+        (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
     if kernel != 0 {
         return 0;
     }
@@ -58,7 +61,15 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         // Decided by who made the peer: see unix_stream_connect and unix_may_send.
         return 0;
     }
-    errno(reach(&subject, socket, operation::CONNECT, CONNECT, address as u64, len as u32, Unspecified::Nothing))
+    errno(reach(
+        &subject,
+        socket,
+        operation::CONNECT,
+        CONNECT,
+        address as u64,
+        len as u32,
+        Unspecified::Nothing,
+    ))
 }
 
 /// Sending to an address without connecting first, and TCP Fast Open, which connects by sending.
@@ -88,8 +99,12 @@ pub fn socket_bind(ctx: LsmContext) -> i32 {
     if socket.family == net::UNIX || socket.family == net::NETLINK {
         return 0;
     }
-    let judged = net::judge_bind(&subject, socket, address as u64, len as u32);
-    errno(conclude(&subject, socket, operation::BIND, BIND, &judged))
+    let sc = maps::SCRATCH.of_current_or_new();
+    if sc.is_null() {
+        return errno(lost(&subject, operation::BIND));
+    }
+    let judged = net::judge_bind(sc, &subject, socket, address as u64, len as u32);
+    errno(conclude(sc, &subject, socket, operation::BIND, BIND, judged))
 }
 
 /// Listening, which binds a socket that was not bound.
@@ -101,8 +116,12 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     if socket.family == net::UNIX || socket.port != 0 {
         return 0;
     }
-    let judged = net::look_up(&subject, socket.protocol, &ANY, 0, BIND);
-    errno(conclude(&subject, socket, operation::LISTEN, BIND, &judged))
+    let sc = maps::SCRATCH.of_current_or_new();
+    if sc.is_null() {
+        return errno(lost(&subject, operation::LISTEN));
+    }
+    let judged = net::look_up(sc, &subject, socket.protocol, &ANY, 0, BIND);
+    errno(conclude(sc, &subject, socket, operation::LISTEN, BIND, judged))
 }
 
 /// 0.0.0.0, as bind rules know it.
@@ -134,21 +153,54 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
 }
 
 #[inline(always)]
-fn reach(subject: &Subject, socket: Socket, operation: u16, want: u16, address: u64, len: u32, unspecified: Unspecified) -> bool {
-    let judged = net::judge(subject, socket, address, len, want, unspecified);
-    conclude(subject, socket, operation, want, &judged)
+fn reach(
+    subject: &Subject,
+    socket: Socket,
+    operation: u16,
+    want: u16,
+    address: u64,
+    len: u32,
+    unspecified: Unspecified,
+) -> bool {
+    let sc = maps::SCRATCH.of_current_or_new();
+    if sc.is_null() {
+        return lost(subject, operation);
+    }
+    let judged = net::judge(sc, subject, socket, address, len, want, unspecified);
+    conclude(sc, subject, socket, operation, want, judged)
+}
+
+/// Refuses for want of working memory, which a record would take too: it is counted.
+#[inline(always)]
+fn lost(subject: &Subject, operation: u16) -> bool {
+    refuse(subject, &Denial::of(operation, reason::INTERNAL, 0))
 }
 
 #[inline(always)]
-fn conclude(subject: &Subject, socket: Socket, operation: u16, want: u16, judged: &Judged) -> bool {
-    let Some(why) = judged.refused else { return false };
-    let mut denial = Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
+fn conclude(
+    sc: *const Scratch,
+    subject: &Subject,
+    socket: Socket,
+    operation: u16,
+    want: u16,
+    judged: Judged,
+) -> bool {
+    let Judged::Refused(why) = judged else { return false };
+    let mut denial =
+        Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
     denial.access = want;
-    denial.states[0] = judged.index;
-    refuse_with(subject, &denial, |header| {
-        header.address = judged.address;
-        header.port = judged.port;
-        header.protocol = socket.protocol;
-        header.family = socket.family;
-    })
+    // SAFETY: the scratch is not null; a record is made in another part of it.
+    unsafe {
+        denial.states[0] = (*sc).range;
+        refuse_with(subject, &denial, |header| {
+            header.address = (*sc).prefix.address;
+            header.port = (*sc).port;
+            header.protocol = socket.protocol;
+            header.family = match (*sc).prefix.family {
+                4 => net::INET,
+                6 => net::INET6,
+                _ => socket.family,
+            };
+        })
+    }
 }

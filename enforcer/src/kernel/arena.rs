@@ -35,7 +35,9 @@ impl Arena {
     pub fn claim(&mut self, base: u32, len: u32) -> bool {
         let Some(len) = len.max(1).checked_next_multiple_of(ALIGN) else { return false };
         let Some(end) = base.checked_add(len) else { return false };
-        let Some(i) = self.free.iter().position(|(b, room)| *b <= base && end <= *b + *room) else { return false };
+        let Some(i) = self.free.iter().position(|(b, room)| *b <= base && end <= *b + *room) else {
+            return false;
+        };
         let (from, room) = self.free.remove(i);
         if end < from + room {
             self.free.insert(i, (end, from + room - end));

@@ -97,7 +97,8 @@ impl<'a> Btf<'a> {
             bytes.get(from..from + word(bytes, length)? as usize).ok_or(BtfError::Malformed(from))
         };
         let (types, strings) = (section(8, 12)?, section(16, 20)?);
-        let mut found = Self { types, strings, at: vec![0], structs: HashMap::new(), functions: HashMap::new() };
+        let mut found =
+            Self { types, strings, at: vec![0], structs: HashMap::new(), functions: HashMap::new() };
         let mut at = 0;
         while at < types.len() {
             let (name, info) = (word(types, at)?, word(types, at + 4)?);

@@ -18,8 +18,23 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT
 
 /// Every map, by the name that it has in the object and in the directory of pins.
 pub const MAPS: &[&str] = &[
-    "GATE", "META", "ROOT_PATHS", "EXECUTORS", "AGENTS", "SESSIONS", "SESSION_OF", "SEEDS", "STRAYS", "POLICIES",
-    "ARENA", "PREFIXES", "DECISIONS", "ACTIVITY", "DIRECTORIES", "LABELS", "SCRATCH",
+    "GATE",
+    "META",
+    "ROOT_PATHS",
+    "EXECUTORS",
+    "AGENTS",
+    "SESSIONS",
+    "SESSION_OF",
+    "SEEDS",
+    "STRAYS",
+    "POLICIES",
+    "ARENA",
+    "PREFIXES",
+    "DECISIONS",
+    "ACTIVITY",
+    "DIRECTORIES",
+    "LABELS",
+    "SCRATCH",
 ];
 
 /// What this kernel is, as far as loading depends on it.
@@ -41,7 +56,8 @@ impl Host {
         let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let globals = Globals::find(&btf, &symbols).map_err(|e| kernel(e.to_string(), unsupported))?;
         let wanted = if globals.tagged_paths { When::TaggedPaths } else { When::PlainPaths };
-        let programs: Vec<_> = PROGRAMS.iter().filter(|p| p.when == When::Always || p.when == wanted).collect();
+        let programs: Vec<_> =
+            PROGRAMS.iter().filter(|p| p.when == When::Always || p.when == wanted).collect();
         for program in &programs {
             check_hook(&btf, program)?;
         }
@@ -97,7 +113,8 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
     for name in MAPS {
         loader.map_pin_path(*name, maps.join(name));
     }
-    let mut ebpf = loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
+    let mut ebpf =
+        loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
     let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
     let loaded = load_all(&mut ebpf, host, &btf)?;
     Ok((ebpf, loaded))
@@ -110,8 +127,9 @@ fn load_all(ebpf: &mut Ebpf, host: &Host, btf: &AyaBtf) -> Result<Vec<Loaded>, S
         ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
     let mut work = Vec::new();
     for wanted in &host.programs {
-        let program =
-            programs.remove(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
+        let program = programs
+            .remove(wanted.program)
+            .ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
         work.push((*wanted, program));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -126,7 +144,10 @@ fn load_all(ebpf: &mut Ebpf, host: &Host, btf: &AyaBtf) -> Result<Vec<Loaded>, S
     Ok(results.into_iter().flatten().collect())
 }
 
-fn load_some(queue: &Mutex<Vec<(&'static HookProgram, &mut Program)>>, btf: &AyaBtf) -> Result<Vec<Loaded>, StartError> {
+fn load_some(
+    queue: &Mutex<Vec<(&'static HookProgram, &mut Program)>>,
+    btf: &AyaBtf,
+) -> Result<Vec<Loaded>, StartError> {
     let mut loaded = Vec::new();
     loop {
         let next = queue.lock().map_err(|_| internal("a loading thread panicked".to_owned()))?.pop();
@@ -154,8 +175,9 @@ fn load_one(program: &mut Program, wanted: &HookProgram, btf: &AyaBtf) -> Result
 pub fn attach(ebpf: &mut Ebpf, host: &Host, links: &Path) -> Result<(), StartError> {
     let mut attached: Vec<(&str, FdLink)> = Vec::new();
     for wanted in &host.programs {
-        let program =
-            ebpf.program_mut(wanted.program).ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
+        let program = ebpf
+            .program_mut(wanted.program)
+            .ok_or_else(|| internal(format!("no program {}", wanted.program)))?;
         let link = attach_one(program, wanted).map_err(|e| {
             kernel(
                 format!("cannot attach {} to {}: {}", wanted.program, wanted.hook, chain(&e)),
@@ -222,10 +244,15 @@ pub(super) fn kernel(message: String, remedy: &str) -> StartError {
 }
 
 pub(super) fn internal(message: String) -> StartError {
-    StartError { cause: StartCause::Internal, message, remedy: "report this; it is a fault of the program".to_owned() }
+    StartError {
+        cause: StartCause::Internal,
+        message,
+        remedy: "report this; it is a fault of the program".to_owned(),
+    }
 }
 
 pub(super) fn refused(message: String) -> StartError {
-    let remedy = "run as root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, on a kernel that is not locked down";
+    let remedy =
+        "run as root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, on a kernel that is not locked down";
     StartError { cause: StartCause::Permission, message, remedy: remedy.to_owned() }
 }

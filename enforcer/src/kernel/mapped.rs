@@ -34,7 +34,10 @@ impl Mapped {
     }
 
     fn at<T>(&self, offset: usize) -> *mut T {
-        assert!(offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len, "outside of the map");
+        assert!(
+            offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len,
+            "outside of the map"
+        );
         // SAFETY: inside the mapping, as just checked.
         unsafe { self.start.as_ptr().cast::<u8>().add(offset).cast() }
     }

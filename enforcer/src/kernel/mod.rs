@@ -14,8 +14,8 @@ mod trust_tag;
 
 use crate::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry, SessionRef,
-        StartCause, StartError, Usage,
+        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
+        SessionRef, StartCause, StartError, Usage,
     },
     policy::{Image, Mode, ValidPolicy},
     settings::Settings,
@@ -72,7 +72,9 @@ impl Kernel {
         let found = if maps.join("META").exists() { Some(earlier(&maps)?) } else { None };
         let digest = sha256(load::OBJECT);
         let generation = match &found {
-            Some(meta) if meta.object == digest && complete(&host, &links_of(pins, meta.generation)) => meta.generation,
+            Some(meta) if meta.object == digest && complete(&host, &links_of(pins, meta.generation)) => {
+                meta.generation
+            }
             Some(meta) => meta.generation + 1,
             None => 1,
         };
@@ -132,7 +134,8 @@ fn earlier(maps: &Path) -> Result<Meta, StartError> {
     let pins = |message: String| StartError {
         cause: StartCause::Pins,
         message,
-        remedy: "start the version that made them, or stop the agents, remove the directory and start again".to_owned(),
+        remedy: "start the version that made them, or stop the agents, remove the directory and start again"
+            .to_owned(),
     };
     let tables = Tables::open(maps)?;
     let meta = tables.meta().map_err(|e| pins(e.to_string()))?;
@@ -207,7 +210,8 @@ fn make_private(path: &Path) -> Result<(), StartError> {
         Err(e) => Err(StartError {
             cause: StartCause::Permission,
             message: format!("cannot create {}: {e}", path.display()),
-            remedy: "run as root, with bpffs mounted at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)".to_owned(),
+            remedy: "run as root, with bpffs mounted at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
+                .to_owned(),
         }),
     }
 }
@@ -246,7 +250,8 @@ impl Enforcement for Kernel {
     }
 
     fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError> {
-        let used = (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
+        let used =
+            (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
         Ok(used
             .map(|(slot, agent)| {
                 let name = agent.name.split(|b| *b == 0).next().unwrap_or_default();
@@ -281,7 +286,12 @@ impl Enforcement for Kernel {
         if roots.len() > limits::ROOTS {
             return Err(full("the table of roots", limits::ROOTS as u64));
         }
-        let stale = self.tables.root_paths.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading ROOT_PATHS", e))?;
+        let stale = self
+            .tables
+            .root_paths
+            .keys()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| failed("reading ROOT_PATHS", e))?;
         for (i, root) in roots.iter().enumerate() {
             let mut path = [0; limits::ROOT_PATH];
             path[..root.path.len()].copy_from_slice(root.path.as_bytes());
@@ -304,7 +314,8 @@ impl Enforcement for Kernel {
             self.tables.gate.half(at + offset_of!(Root, level)).store(0, Ordering::SeqCst);
         }
         for path in stale {
-            let text = String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
+            let text =
+                String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
             if !roots.iter().any(|r| r.path == text) {
                 self.tables.root_paths.remove(&path).map_err(|e| failed("removing from ROOT_PATHS", e))?;
             }
@@ -324,7 +335,12 @@ impl Enforcement for Kernel {
         for key in &wanted {
             self.tables.executors.insert(*key, 1, 0).map_err(|e| failed("writing EXECUTORS", e))?;
         }
-        let all = self.tables.executors.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading EXECUTORS", e))?;
+        let all = self
+            .tables
+            .executors
+            .keys()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| failed("reading EXECUTORS", e))?;
         for key in all.iter().filter(|key| !wanted.contains(key)) {
             self.tables.executors.remove(key).map_err(|e| failed("removing from EXECUTORS", e))?;
         }
@@ -332,14 +348,20 @@ impl Enforcement for Kernel {
     }
 
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError> {
-        let used = (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
+        let used =
+            (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
         Ok(used.map(|(slot, a)| (AgentSlot(slot), a.lost_decisions, a.lost_activity)).collect())
     }
 
     fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
+        // Not for ever: a flood must not keep the daemon from its other work.
+        const AT_ONCE: usize = 8192;
         let mut count = 0;
         for ring in [&mut self.tables.activity, &mut self.tables.decisions] {
-            while let Some(record) = ring.next() {
+            let end = count + AT_ONCE;
+            while count < end
+                && let Some(record) = ring.next()
+            {
                 f(&record);
                 count += 1;
             }
@@ -352,7 +374,8 @@ impl Enforcement for Kernel {
     }
 
     fn health(&self) -> Health {
-        let active = self.tables.gate.half(offset_of!(Gate, generation)).load(Ordering::SeqCst) == self.generation;
+        let active =
+            self.tables.gate.half(offset_of!(Gate, generation)).load(Ordering::SeqCst) == self.generation;
         let hooks = self.programs.iter().map(|p| {
             let pinned = self.links.join(p.program).exists();
             let note = match (pinned, active) {

@@ -48,7 +48,8 @@ impl Globals {
     /// What the programs take for granted beyond single members.
     fn check_layout(&self, btf: &Btf<'_>) -> Result<(), BtfError> {
         let at = |name: &str| self.values.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v);
-        let together = at("DENTRY_LEN") == at("DENTRY_PARENT") + 12 && at("DENTRY_NAME") == at("DENTRY_PARENT") + 16;
+        let together =
+            at("DENTRY_LEN") == at("DENTRY_PARENT") + 12 && at("DENTRY_NAME") == at("DENTRY_PARENT") + 16;
         if !together {
             return Err(BtfError::Missing("dentry with d_parent, d_name in one piece".to_owned()));
         }
@@ -77,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_symbol_is_found_by_its_whole_name() {
-        let text = "0000000000000000 d hidden\nffffffff81000010 D rename_lock_x\nffffffff81000020 D rename_lock\n";
+        let text =
+            "0000000000000000 d hidden\nffffffff81000010 D rename_lock_x\nffffffff81000020 D rename_lock\n";
         assert_eq!(symbol_address(text, "rename_lock"), Some(0xffff_ffff_8100_0020));
         assert_eq!(symbol_address(text, "hidden"), Some(0));
         assert_eq!(symbol_address(text, "mount_lock"), None);

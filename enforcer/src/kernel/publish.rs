@@ -30,7 +30,9 @@ impl Policies {
                 continue;
             }
             if !found.arena.claim(policy.arena_base, policy.arena_len) {
-                return Err(EnforcementError::Inconsistent(format!("policy slot {slot} overlaps another one")));
+                return Err(EnforcementError::Inconsistent(format!(
+                    "policy slot {slot} overlaps another one"
+                )));
             }
             found.used.insert(slot);
         }
@@ -154,7 +156,8 @@ fn read_back(
         return Err(differs("the policy's entry"));
     }
     for entry in &placed.net {
-        let got = tables.prefixes.get(&key_of(policy.id, entry), 0).map_err(|e| failed("reading PREFIXES", e))?;
+        let got =
+            tables.prefixes.get(&key_of(policy.id, entry), 0).map_err(|e| failed("reading PREFIXES", e))?;
         if got != to_bytes::<_, 8>(&entry.value) {
             return Err(differs("an address prefix"));
         }

@@ -9,14 +9,9 @@ use crate::daemon::enforcement::{AgentSlot, EnforcementError, SessionEntry, Sess
 use aya::maps::MapError;
 use enforcer_common::{
     limits,
-    map::{Gate, SESSION_LAUNCHING, Session, SessionSeed, StrayKey, TierMap},
+    map::{SESSION_LAUNCHING, Session, SessionSeed, StrayKey, TierMap},
 };
-use std::{
-    collections::BTreeSet,
-    io::Read,
-    mem::offset_of,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, io::Read, mem::offset_of, sync::atomic::Ordering};
 
 /// Entries from here on are only given away by the kernel, so that an interrupted daemon can never
 /// bind one that waits in the pool.
@@ -121,7 +116,8 @@ impl Sessions {
         strictest: TierMap,
         tiers_of: &dyn Fn(AgentSlot) -> TierMap,
     ) -> Result<(), EnforcementError> {
-        let bound: Vec<u32> = self.pooled.iter().copied().filter(|slot| version(tables, *slot) != 0).collect();
+        let bound: Vec<u32> =
+            self.pooled.iter().copied().filter(|slot| version(tables, *slot) != 0).collect();
         for slot in bound {
             self.pooled.remove(&slot);
             let session = tables.session(slot);
@@ -192,16 +188,19 @@ fn set_tiers(tables: &Tables, slot: u32, tiers: &TierMap) {
     }
 }
 
-/// A stray whose process is gone needs no second look at every hook any more.
+/// Drops the second records of strays whose process is gone. The gate's count stays: a stray's
+/// children may live on.
 fn forget_strays(tables: &mut Tables) -> Result<(), EnforcementError> {
-    let keys = tables.strays.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading STRAYS", e))?;
+    let keys =
+        tables.strays.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading STRAYS", e))?;
     for bytes in keys {
         let key = view::<StrayKey>(&bytes);
         if started(key.tgid).is_some_and(|ticks| ticks == key.started / 10_000_000) {
             continue;
         }
-        if tables.strays.remove(&bytes).is_ok() {
-            tables.gate.word(offset_of!(Gate, strays)).fetch_sub(1, Ordering::SeqCst);
+        match tables.strays.remove(&bytes) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(e) => return Err(failed("removing from STRAYS", e)),
         }
     }
     Ok(())
@@ -227,4 +226,3 @@ fn boot_time() -> u64 {
         .map(|t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
         .unwrap_or(0)
 }
-

@@ -9,7 +9,9 @@ use crate::daemon::enforcement::{EnforcementError, StartError};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, Queue, RingBuf};
 use enforcer_common::{
     limits,
-    map::{Agent, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session, SessionSeed, StrayKey},
+    map::{
+        Agent, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session, SessionSeed, StrayKey,
+    },
 };
 use std::{io, path::Path};
 use zerocopy::{FromBytes, IntoBytes};
@@ -58,8 +60,9 @@ impl Tables {
     pub fn open(directory: &Path) -> Result<Self, StartError> {
         let data = |name: &str| -> Result<MapData, StartError> {
             debug_assert!(MAPS.contains(&name));
-            MapData::from_pin(directory.join(name))
-                .map_err(|e| refused(format!("cannot open the pinned map {}: {e}", directory.join(name).display())))
+            MapData::from_pin(directory.join(name)).map_err(|e| {
+                refused(format!("cannot open the pinned map {}: {e}", directory.join(name).display()))
+            })
         };
         let mapped = |name: &str, len: usize| -> Result<Mapped, StartError> {
             let data = data(name)?;

@@ -114,7 +114,11 @@ impl<'a> Checker<'a> {
             let NetworkRuleDraft { allow, hold, deny, to, tier, because, on_hold, hold_timeout } = rule;
             let common = Common { allow, hold, deny, tier: *tier, because, on_hold, hold_timeout };
             if to.is_empty() {
-                self.problem(*at, "the rule names no address", "name at least one under `to`, or remove the rule");
+                self.problem(
+                    *at,
+                    "the rule names no address",
+                    "name at least one under `to`, or remove the rule",
+                );
             }
             let Some((effect, operations)) = self.effect(*at, &common) else { continue };
             let operations = operations.value.iter().fold(0, |all, op| {
@@ -125,7 +129,15 @@ impl<'a> Checker<'a> {
             });
             let endpoints =
                 to.iter().filter_map(|text| self.endpoint(text, operations == net::BIND)).collect();
-            self.rule(*at, Section::Network, index, effect, operations, Objects::Endpoints(endpoints), &common);
+            self.rule(
+                *at,
+                Section::Network,
+                index,
+                effect,
+                operations,
+                Objects::Endpoints(endpoints),
+                &common,
+            );
         }
     }
 
@@ -142,7 +154,8 @@ impl<'a> Checker<'a> {
 
     /// The one verdict of a rule and what it is on.
     fn effect<'r, T>(&mut self, at: Position, common: &Common<'r, T>) -> Option<(Effect, &'r At<Vec<T>>)> {
-        let verdicts = [(Effect::Allow, common.allow), (Effect::Hold, common.hold), (Effect::Deny, common.deny)];
+        let verdicts =
+            [(Effect::Allow, common.allow), (Effect::Hold, common.hold), (Effect::Deny, common.deny)];
         let mut written = verdicts.iter().filter_map(|(effect, on)| on.as_ref().map(|on| (*effect, on)));
         let Some(first) = written.next() else {
             self.problem(at, "the rule has no verdict", "add one of `allow`, `hold` or `deny`");
@@ -157,7 +170,11 @@ impl<'a> Checker<'a> {
             return None;
         }
         if first.1.value.is_empty() {
-            self.problem(first.1.at, format!("`{}` lists nothing", first.0.name()), "list at least one, or remove the rule");
+            self.problem(
+                first.1.at,
+                format!("`{}` lists nothing", first.0.name()),
+                "list at least one, or remove the rule",
+            );
             return None;
         }
         Some(first)
@@ -180,7 +197,11 @@ impl<'a> Checker<'a> {
         }
         let hold_timeout = match common.hold_timeout {
             Some(text) if !holds => {
-                self.problem(text.at, "`hold_timeout` needs `hold`", "remove it, or hold the operations instead");
+                self.problem(
+                    text.at,
+                    "`hold_timeout` needs `hold`",
+                    "remove it, or hold the operations instead",
+                );
                 None
             }
             Some(text) => self.duration(text),
@@ -222,7 +243,8 @@ impl<'a> Checker<'a> {
             _ => 0,
         };
         let digits = text.value.get(..text.value.len().saturating_sub(1)).unwrap_or_default();
-        let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
+        let number =
+            if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
         let seconds = number.and_then(|n| n.checked_mul(unit)).filter(|s| (1..=LONGEST).contains(s));
         if seconds.is_none() {
             self.problem(
@@ -278,9 +300,11 @@ impl<'a> Checker<'a> {
             (file::LOAD, load),
             (file::LIST, list),
         ];
-        let mut files: Vec<_> = asked.iter().filter_map(|(want, path)| path.as_ref().map(|p| (*want, p))).collect();
+        let mut files: Vec<_> =
+            asked.iter().filter_map(|(want, path)| path.as_ref().map(|p| (*want, p))).collect();
         let sockets = [(net::CONNECT, connect), (net::BIND, bind)];
-        let mut sockets: Vec<_> = sockets.iter().filter_map(|(want, to)| to.as_ref().map(|t| (*want, t))).collect();
+        let mut sockets: Vec<_> =
+            sockets.iter().filter_map(|(want, to)| to.as_ref().map(|t| (*want, t))).collect();
         match (files.pop(), sockets.pop(), files.is_empty() && sockets.is_empty()) {
             (Some((want, path)), None, true) => match absolute(&path.value) {
                 Ok(path) => Some(Question::File { want, path }),
@@ -315,7 +339,10 @@ impl<'a> Checker<'a> {
 
 /// The entries of a list that could be decoded, with their places in it.
 fn present<T>(list: &Option<Vec<Tolerant<T>>>) -> impl Iterator<Item = (usize, &T)> {
-    list.iter().flatten().enumerate().filter_map(|(index, entry)| entry.0.as_ref().map(|entry| (index, entry)))
+    list.iter()
+        .flatten()
+        .enumerate()
+        .filter_map(|(index, entry)| entry.0.as_ref().map(|entry| (index, entry)))
 }
 
 /// The bits of an operation. What may be written may be cut short.

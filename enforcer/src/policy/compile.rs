@@ -39,7 +39,10 @@ pub enum CompileError {
         bytes: usize,
     },
     /// One address has too many different ranges of ports.
-    #[error("the rules split the ports of {prefix} into more than {} ranges", enforcer_common::limits::PORT_RANGES)]
+    #[error(
+        "the rules split the ports of {prefix} into more than {} ranges",
+        enforcer_common::limits::PORT_RANGES
+    )]
     TooManyPorts {
         /// The address block.
         prefix: String,
@@ -116,9 +119,8 @@ pub(super) fn build(policy: &ValidPolicy, one_automaton: usize) -> Result<Image,
         Ok(one) if one.states() <= one_automaton => vec![one],
         _ => split(policy, &patterns, &masks)?,
     };
-    let ports = Ports::build(rules).map_err(|TooManyRanges { prefix, rules }| CompileError::TooManyPorts {
-        prefix: prefix.to_string(),
-        rules,
+    let ports = Ports::build(rules).map_err(|TooManyRanges { prefix, rules }| {
+        CompileError::TooManyPorts { prefix: prefix.to_string(), rules }
     })?;
     let image = Image::new(automata, ports);
     match image.len() {
@@ -176,9 +178,7 @@ fn blame(
     let mut ranked: Vec<(f64, usize)> = patterns
         .iter()
         .enumerate()
-        .map(|(i, (label, pattern))| {
-            (nfa.path(pattern, class_of(*label)).into_iter().map(entropy).sum(), i)
-        })
+        .map(|(i, (label, pattern))| (nfa.path(pattern, class_of(*label)).into_iter().map(entropy).sum(), i))
         .collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     // A tighter bound keeps the search short: what fits it fits the real one.

@@ -6,8 +6,8 @@ use super::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{
-    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess,
+    SeqAccess, Unexpected, Visitor,
 };
 use std::{borrow::Cow, cell::RefCell, fmt, marker::PhantomData};
 
@@ -93,7 +93,9 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(value) => visitor.visit_str(value),
             Value::List(nodes) => visitor.visit_seq(List { nodes: nodes.iter(), sink: self.sink }),
-            Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None, sink: self.sink }),
+            Value::Map(entries) => {
+                visitor.visit_map(Entries { entries: entries.iter(), value: None, sink: self.sink })
+            }
         }
         .map_err(|fault| self.report(fault))
     }
@@ -103,7 +105,11 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         match name {
             AT => visitor.visit_seq(Place { decoder: self, step: 0 }),
             _ => visitor.visit_newtype_struct(self),
@@ -167,7 +173,9 @@ fn unknown_key(document: &str, key: &str, fields: &[&str]) -> (String, String) {
     }
     let near = fields.iter().map(|field| (distance(key, field), field)).min();
     let remedy = match near {
-        Some((distance, field)) if distance <= 2 && distance < field.len() => format!("did you mean `{field}`?"),
+        Some((distance, field)) if distance <= 2 && distance < field.len() => {
+            format!("did you mean `{field}`?")
+        }
         _ => format!("the keys here are {}", list(fields)),
     };
     (format!("unknown key `{key}`"), remedy)

@@ -311,7 +311,7 @@ pub(super) struct TestDraft {
 pub fn schema() -> serde_json::Value {
     #[derive(JsonSchema)]
     #[schemars(untagged, rename = "Enforcer policy")]
-    #[expect(dead_code, reason = "only its schema is used")]
+    #[expect(dead_code, clippy::large_enum_variant, reason = "only its schema is used")]
     enum Document {
         Policy(Draft),
         Profile(ProfileDraft),

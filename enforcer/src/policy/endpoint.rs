@@ -42,7 +42,11 @@ pub struct EndpointError {
     pub remedy: String,
 }
 
-fn error<T>(offset: usize, message: impl Into<String>, remedy: impl Into<String>) -> Result<T, EndpointError> {
+fn error<T>(
+    offset: usize,
+    message: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Result<T, EndpointError> {
     Err(EndpointError { offset, message: message.into(), remedy: remedy.into() })
 }
 
@@ -73,7 +77,8 @@ impl Endpoint {
                 "remove the entry; unix sockets outside the session stay refused",
             );
         }
-        let form = "write ADDRESS[/PREFIX]:PORTS/PROTOCOL, such as 10.0.0.0/8:5432/tcp or [2001:db8::]/32:443/tcp";
+        let form =
+            "write ADDRESS[/PREFIX]:PORTS/PROTOCOL, such as 10.0.0.0/8:5432/tcp or [2001:db8::]/32:443/tcp";
         let Some((rest, protocol)) = text.rsplit_once('/') else {
             return error(text.len(), "the protocol is missing", form);
         };
@@ -83,7 +88,11 @@ impl Endpoint {
             "udp" => Some(UDP),
             "*" => None,
             _ if protocol.contains(':') => {
-                return error(text.len(), "the protocol is missing", format!("add /tcp, /udp or /*: `{text}/tcp`"));
+                return error(
+                    text.len(),
+                    "the protocol is missing",
+                    format!("add /tcp, /udp or /*: `{text}/tcp`"),
+                );
             }
             _ => {
                 return error(
@@ -93,7 +102,8 @@ impl Endpoint {
                 );
             }
         };
-        let Some((block, ports)) = rest.rsplit_once(':').filter(|(_, ports)| !ports.contains([']', '/'])) else {
+        let Some((block, ports)) = rest.rsplit_once(':').filter(|(_, ports)| !ports.contains([']', '/']))
+        else {
             return error(rest.len(), "the port is missing", form);
         };
         let ports = parse_ports(ports, block.len() + 1)?;
@@ -253,7 +263,11 @@ fn check_host_bits(ip: IpAddr, bits: u8, single: bool) -> Result<(), EndpointErr
         IpAddr::V4(v4) => format!("{v4}/{bits}"),
         IpAddr::V6(v6) => format!("[{v6}]/{bits}"),
     };
-    error(0, "the address has bits beyond the prefix length", format!("write {shown}, or the one address without a length"))
+    error(
+        0,
+        "the address has bits beyond the prefix length",
+        format!("write {shown}, or the one address without a length"),
+    )
 }
 
 /// The block in the family in which its packets leave.

@@ -92,8 +92,7 @@ pub fn explain(
         let names: Vec<&str> = file::NAMES.iter().chain(&net::NAMES).map(|(_, name)| *name).collect();
         return Err(ExplainError::Operation(operation.to_owned(), names.join(", ")));
     };
-    let path = path_bytes(object)
-        .map_err(|reason| ExplainError::Path { path: object.to_owned(), reason })?;
+    let path = path_bytes(object).map_err(|reason| ExplainError::Path { path: object.to_owned(), reason })?;
     let matching = reference::rules_at_path(policy, &path);
     let (verdict, deciders) = match want {
         file::LOAD => reference::map_verdict(policy, &path, &tiers),

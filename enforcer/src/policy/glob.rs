@@ -135,11 +135,20 @@ impl Pattern {
         use lex::Kind;
         let end = text.len();
         let Some(first) = tokens.first() else {
-            return Err(GlobError::new(0, "the path is empty", "write an absolute path, such as /srv/data/**"));
+            return Err(GlobError::new(
+                0,
+                "the path is empty",
+                "write an absolute path, such as /srv/data/**",
+            ));
         };
         let leading_depth = matches!(
             tokens,
-            [lex::Token { kind: Kind::Star, .. }, lex::Token { kind: Kind::Star, .. }, lex::Token { kind: Kind::Slash, .. }, ..]
+            [
+                lex::Token { kind: Kind::Star, .. },
+                lex::Token { kind: Kind::Star, .. },
+                lex::Token { kind: Kind::Slash, .. },
+                ..
+            ]
         );
         let rest = if first.kind == Kind::Slash {
             &tokens[1..]
@@ -149,7 +158,10 @@ impl Pattern {
             return Err(GlobError::new(
                 first.at,
                 "the path is relative",
-                format!("start it with `/`, or with `**/` to match at any depth: `/{0}` or `**/{0}`", text.trim_matches('/')),
+                format!(
+                    "start it with `/`, or with `**/` to match at any depth: `/{0}` or `**/{0}`",
+                    text.trim_matches('/')
+                ),
             ));
         };
         let mut components = Vec::new();

@@ -18,7 +18,9 @@ pub type AgentMatch<'a> = (u32, &'a str, &'a [Glob]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatchError {
     /// Two agents claim one cgroup.
-    #[error("`{first}` and `{second}` both match the cgroup {example}; each cgroup belongs to one agent: narrow `match.cgroup` of one of them")]
+    #[error(
+        "`{first}` and `{second}` both match the cgroup {example}; each cgroup belongs to one agent: narrow `match.cgroup` of one of them"
+    )]
     Overlap {
         /// One agent.
         first: String,
@@ -61,7 +63,8 @@ pub fn matcher(agents: &[AgentMatch<'_>]) -> Result<Image, MatchError> {
     let automaton = Automaton::build(&patterns, BOUNDS, &masks).map_err(|_| MatchError::Explodes)?;
     if let Some(path) = automaton.example(|state| automaton.masks(state).reserved != 0) {
         let claims = |globs: &[Glob]| globs.iter().any(|glob| reference::matches(glob, &path));
-        let mut both = agents.iter().filter(|(_, _, globs)| claims(globs)).map(|(_, agent, _)| (*agent).to_owned());
+        let mut both =
+            agents.iter().filter(|(_, _, globs)| claims(globs)).map(|(_, agent, _)| (*agent).to_owned());
         let (first, second) = (both.next().unwrap_or_default(), both.next().unwrap_or_default());
         let example = String::from_utf8_lossy(&path).into_owned();
         return Err(MatchError::Overlap { first, second, example });

@@ -25,11 +25,11 @@ mod valid;
 mod validate;
 mod yaml;
 
+pub use bytes::ByteSet;
 pub use compile::{BlamedRule, CompileError, IMAGE_BYTES, compile};
 pub use draft::schema;
 pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};
 pub use explain::{ExplainError, ExplainedRule, Explanation, explain};
-pub use bytes::ByteSet;
 pub use glob::{Atom, Component, Glob, GlobError, Pattern};
 pub use image::{ALIGN, Image, NetEntry, Placed};
 pub use matcher::{AgentMatch, MatchError, matcher};

@@ -56,7 +56,8 @@ impl Ports {
         keys.sort_unstable();
         for (prefix, protocol) in keys {
             debug_assert!(matches!(protocol, TCP | UDP));
-            let wider = lengths.iter().filter(|(family, bits)| *family == prefix.family && *bits <= prefix.bits);
+            let wider =
+                lengths.iter().filter(|(family, bits)| *family == prefix.family && *bits <= prefix.bits);
             let all: Vec<Span> = wider
                 .filter_map(|(_, bits)| spans.get(&(prefix.widened(*bits), protocol)))
                 .flatten()

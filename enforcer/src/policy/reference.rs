@@ -47,7 +47,8 @@ fn pattern_matches(pattern: &Pattern, names: &[&[u8]]) -> bool {
                 reached.iter().map(step).collect()
             }
             Component::Name(atoms) => {
-                let stepped = names.iter().zip(&reached).map(|(name, here)| *here && name_matches(atoms, name));
+                let stepped =
+                    names.iter().zip(&reached).map(|(name, here)| *here && name_matches(atoms, name));
                 std::iter::once(false).chain(stepped).collect()
             }
         };
@@ -114,12 +115,7 @@ pub(super) fn joined(policy: &ValidPolicy, rules: &[RuleId]) -> Masks {
 }
 
 /// The verdict on doing all of `want` to the object at `path`, and the rules that decide it.
-pub fn file_verdict(
-    policy: &ValidPolicy,
-    path: &[u8],
-    want: u16,
-    tiers: &TierMap,
-) -> (Verdict, Vec<RuleId>) {
+pub fn file_verdict(policy: &ValidPolicy, path: &[u8], want: u16, tiers: &TierMap) -> (Verdict, Vec<RuleId>) {
     let rules = rules_at_path(policy, path);
     let verdict = joined(policy, &rules).fold(tiers).verdict(want);
     (verdict, deciders(policy, &rules, want, verdict, tiers))
@@ -185,13 +181,36 @@ pub fn rename_verdict(
     (verdict, sorted(rules))
 }
 
-/// The verdict on giving the file at `from` the further name `to`, and the rules that decide it.
-pub fn link_verdict(
+/// The verdict on exchanging two names, each given with whether it is a directory's.
+pub fn exchange_verdict(
     policy: &ValidPolicy,
-    from: &[u8],
-    to: &[u8],
+    image: &Image,
+    one: (&[u8], bool),
+    other: (&[u8], bool),
     tiers: &TierMap,
 ) -> (Verdict, Vec<RuleId>) {
+    let want = file::DELETE | file::RENAME | file::CREATE | file::WRITE;
+    let (first, mut rules) = file_verdict(policy, one.0, want, tiers);
+    let (second, more) = file_verdict(policy, other.0, want, tiers);
+    let (a, b) = (folded(policy, one.0, tiers), folded(policy, other.0, tiers));
+    let same = !(one.1 || other.1) || image.same_directory(one.0, other.0);
+    let carries = same && (one.1 || a.may_become(&b)) && (other.1 || b.may_become(&a));
+    let verdict = first.max(second);
+    if !carries && verdict != Verdict::Deny {
+        rules = rules_at_path(policy, one.0);
+        rules.extend(rules_at_path(policy, other.0));
+        return (Verdict::Deny, sorted(rules));
+    }
+    if first != verdict {
+        rules = more;
+    } else if second == verdict {
+        rules.extend(more);
+    }
+    (verdict, sorted(rules))
+}
+
+/// The verdict on giving the file at `from` the further name `to`, and the rules that decide it.
+pub fn link_verdict(policy: &ValidPolicy, from: &[u8], to: &[u8], tiers: &TierMap) -> (Verdict, Vec<RuleId>) {
     let (verdict, rules) = file_verdict(policy, to, file::CREATE | file::LINK, tiers);
     let gained = folded(policy, to, tiers).free() & !folded(policy, from, tiers).free();
     if gained != 0 && verdict != Verdict::Deny {
@@ -248,7 +267,6 @@ pub fn deciders(
     };
     matching.iter().copied().filter(|id| policy.rule(*id).is_some_and(says)).collect()
 }
-
 
 fn sorted(mut rules: Vec<RuleId>) -> Vec<RuleId> {
     rules.sort_unstable();

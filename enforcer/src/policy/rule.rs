@@ -57,9 +57,7 @@ pub enum Tier {
 }
 
 /// How far a session's agent is trusted: what each tier becomes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Low runs; medium and high wait for a person.
@@ -199,7 +197,7 @@ impl Rule {
         self.tier
     }
 
-    /// The operations that it is about: bits of [`file`] or [`net`], by its section.
+    /// The operations that it is about: bits of [`mod@file`] or [`net`], by its section.
     pub fn operations(&self) -> u16 {
         self.operations
     }

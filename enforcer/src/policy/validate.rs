@@ -30,7 +30,8 @@ pub fn parse(source_name: &str, text: &str) -> Result<ValidPolicy, PolicyErrors>
     }
     let Some(mut policy) = policy else { return Err(fail(checker.problems)) };
     policy.digest = canonical::digest(&policy);
-    let mut problems: Vec<Problem> = policy.tests.iter().filter_map(|test| failed_test(&policy, test)).collect();
+    let mut problems: Vec<Problem> =
+        policy.tests.iter().filter_map(|test| failed_test(&policy, test)).collect();
     match compile::compile(&policy) {
         Ok(image) => policy.image = Some(image),
         Err(error) => problems.push(compile_problem(&policy, source_name, &error)),
@@ -94,7 +95,10 @@ impl Checker<'_> {
     }
 
     #[expect(clippy::type_complexity, reason = "the metadata, taken apart at once by the one caller")]
-    fn metadata(&mut self, draft: MetadataDraft) -> Option<(String, u64, String, String, Option<(String, i64)>)> {
+    fn metadata(
+        &mut self,
+        draft: MetadataDraft,
+    ) -> Option<(String, u64, String, String, Option<(String, i64)>)> {
         let MetadataDraft { id, version, owner, purpose, expires } = draft;
         if !is_id(&id.value) {
             self.problem(
@@ -193,7 +197,8 @@ impl Checker<'_> {
                 Some(feature) => features.push(feature),
                 None => {
                     let known: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
-                    let message = format!("this version cannot enforce `{}`, which the policy requires", text.value);
+                    let message =
+                        format!("this version cannot enforce `{}`, which the policy requires", text.value);
                     self.problem(text.at, message, format!("it can enforce {}", list(&known)));
                 }
             }
@@ -234,9 +239,10 @@ impl Checker<'_> {
     fn unknown_profile(&mut self, reference: &At<String>) {
         let known = profile::profiles();
         let name = reference.value.split('@').next().unwrap_or_default();
-        let near = known.iter().map(|(known, _)| known.as_str()).find(|known| {
-            known.split('@').next().is_some_and(|known| decode::distance(name, known) <= 2)
-        });
+        let near = known
+            .iter()
+            .map(|(known, _)| known.as_str())
+            .find(|known| known.split('@').next().is_some_and(|known| decode::distance(name, known) <= 2));
         let remedy = match near {
             Some(known) => format!("did you mean `{known}`?"),
             None => {
@@ -317,4 +323,3 @@ fn account(name: &str) -> User {
 pub fn path_bytes(path: &str) -> Result<Vec<u8>, String> {
     check::absolute(path).map_err(|(message, _)| message)
 }
-

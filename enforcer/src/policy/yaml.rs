@@ -96,6 +96,9 @@ fn problem(text: &str, error: &Error) -> Problem {
         Error::MergeKeyNotAllowed { .. } => "write the keys out, or use `include`",
         Error::Budget { .. } => "the file is far larger or more deeply nested than any policy needs",
         Error::Eof { .. } => "a policy starts with `apiVersion: enforcer/v1`",
+        error if error.to_string().contains("alias") => {
+            "a value that starts with `*` needs quotes, as in \"**/.env\": without them it is a YAML alias"
+        }
         _ if text.contains('\t') => "YAML is indented with spaces, not tabs; quote paths that start with `*`",
         _ => "quote values that contain special characters, such as paths that start with `*`",
     };

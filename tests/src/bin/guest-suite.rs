@@ -1,1 +1,8 @@
-fn main(){}
+//! The suite: runs in a guest as root, outside every agent, while the daemon is up.
+//! `guest-suite [--full] [FILTER…]`
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    enforcer_tests::harness::main(enforcer_tests::promises::ALL)
+}

@@ -36,7 +36,9 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("userfaultfd", |_| fd!(SYS_userfaultfd, libc::O_CLOEXEC).map(drop)),
     ("fanotify", |_| fd!(SYS_fanotify_init, 0, libc::O_RDONLY).map(drop)),
     ("mlock", |_| sys!(SYS_mlockall, libc::MCL_CURRENT).map(drop)),
-    ("setuid", |a| sys!(SYS_setresuid, a.number::<u32>(0)?, a.number::<u32>(0)?, a.number::<u32>(0)?).map(drop)),
+    ("setuid", |a| {
+        sys!(SYS_setresuid, a.number::<u32>(0)?, a.number::<u32>(0)?, a.number::<u32>(0)?).map(drop)
+    }),
     ("vhangup", |_| sys!(SYS_vhangup).map(drop)),
 ];
 

@@ -73,7 +73,11 @@ fn find(name: &str) -> Option<Act> {
     TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, act)| *act)
 }
 
-const ACTS: &[(&str, Act)] = &[("wait-for", wait_for), ("say", say), ("loop", again)];
+const ACTS: &[(&str, Act)] = &[("wait-for", wait_for), ("say", say), ("loop", again), ("chdir", chdir)];
+
+fn chdir(args: &Args<'_>) -> io::Result<()> {
+    std::env::set_current_dir(args.word(0)?)
+}
 
 /// Waits until a file exists, by `stat`, which no hook sees.
 fn wait_for(args: &Args<'_>) -> io::Result<()> {
@@ -106,7 +110,11 @@ fn again(args: &Args<'_>) -> io::Result<()> {
         done += u64::from(act(&Args(&args.0[2..])).is_ok());
     }
     println!("tried {tried}");
-    if done == 0 && tried > 0 { Ok(()) } else { Err(io::Error::other(format!("{done}-of-{tried}-succeeded"))) }
+    if done == 0 && tried > 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{done}-of-{tried}-succeeded")))
+    }
 }
 
 /// The program.

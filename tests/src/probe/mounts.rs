@@ -15,7 +15,9 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("mount-tmpfs", |a| sys!(SYS_mount, c"none", &a.text(0)?, c"tmpfs", 0, 0).map(drop)),
     ("mount-proc", |a| sys!(SYS_mount, c"none", &a.text(0)?, c"proc", 0, 0).map(drop)),
     ("mount-cgroup", |a| sys!(SYS_mount, c"none", &a.text(0)?, c"cgroup2", 0, 0).map(drop)),
-    ("remount", |a| sys!(SYS_mount, c"none", &a.text(0)?, c"none", libc::MS_REMOUNT | libc::MS_BIND, 0).map(drop)),
+    ("remount", |a| {
+        sys!(SYS_mount, c"none", &a.text(0)?, c"none", libc::MS_REMOUNT | libc::MS_BIND, 0).map(drop)
+    }),
     ("umount", |a| sys!(SYS_umount2, &a.text(0)?, libc::MNT_DETACH).map(drop)),
     ("unshare-mount", |_| unshare(libc::CLONE_NEWNS)),
     ("unshare-user", |_| unshare(libc::CLONE_NEWUSER)),

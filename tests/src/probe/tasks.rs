@@ -74,7 +74,8 @@ fn sigqueue(args: &Args<'_>) -> io::Result<()> {
 fn sigio(args: &Args<'_>) -> io::Result<()> {
     let mut ends = [0u8; 8];
     sys!(SYS_pipe2, &mut ends[..], libc::O_CLOEXEC)?;
-    let number = |at: usize| i64::from(i32::from_ne_bytes([ends[at], ends[at + 1], ends[at + 2], ends[at + 3]]));
+    let number =
+        |at: usize| i64::from(i32::from_ne_bytes([ends[at], ends[at + 1], ends[at + 2], ends[at + 3]]));
     let (from, to) = (sys::owned(number(0)), sys::owned(number(4)));
     sys!(SYS_fcntl, &from, libc::F_SETOWN, pid(args)?)?;
     sys!(SYS_fcntl, &from, 10 /* F_SETSIG */, signal(args)?)?;

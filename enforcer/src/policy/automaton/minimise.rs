@@ -45,7 +45,7 @@ impl Transitions {
         Self { tail, head, by_column, column_ends: starts[1..].to_vec(), into, into_start }
     }
 
-    fn into_state(&self, state: u32) -> &[u32] {
+    fn entering(&self, state: u32) -> &[u32] {
         &self.into[self.into_start[state as usize] as usize..self.into_start[state as usize + 1] as usize]
     }
 }
@@ -187,7 +187,7 @@ fn refine(raw: &Raw, list_masks: &[Masks], transitions: &Transitions) -> Vec<u32
         }
         while block < blocks.blocks() {
             for i in blocks.block(block) {
-                for transition in transitions.into_state(blocks.elements[i]) {
+                for transition in transitions.entering(blocks.elements[i]) {
                     cords.mark(*transition);
                 }
             }

@@ -32,10 +32,12 @@ fn sequence(tokens: &[Token], position: &mut usize, depth: usize) -> Result<Vec<
                 }
                 let at = token.at;
                 let choices = choice(tokens, position, depth + 1)?;
-                if ways.len() * choices.len() > EXPANSIONS || ways.len() * choices.len() * *position > TOKENS {
+                if ways.len() * choices.len() > EXPANSIONS || ways.len() * choices.len() * *position > TOKENS
+                {
                     return Err(too_many(at));
                 }
-                ways = ways.iter().flat_map(|way| choices.iter().map(move |c| [&way[..], c].concat())).collect();
+                ways =
+                    ways.iter().flat_map(|way| choices.iter().map(move |c| [&way[..], c].concat())).collect();
             }
             Kind::Byte(_) | Kind::Set(_) | Kind::Star | Kind::Slash => {
                 ways.iter_mut().for_each(|way| way.push(*token));

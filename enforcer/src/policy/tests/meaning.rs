@@ -73,7 +73,8 @@ fn a_tier_means_what_the_level_of_trust_makes_of_it() {
         "files:\n  - { allow: [read], paths: ['/none'] }\n  - { allow: [read], tier: low, paths: ['/low'] }\n  - { allow: [read], tier: medium, paths: ['/medium'] }\n  - { allow: [read], tier: high, paths: ['/high'] }\n  - { allow: [read], tier: critical, paths: ['/critical'] }\n  - { hold: [read], tier: low, paths: ['/held'] }\n",
     );
     let all = |trust| {
-        ["/none", "/low", "/medium", "/high", "/critical", "/held"].map(|path| verdict(&policy, file::READ, path, trust))
+        ["/none", "/low", "/medium", "/high", "/critical", "/held"]
+            .map(|path| verdict(&policy, file::READ, path, trust))
     };
     assert_eq!(all(Trust::Probation), [Allow, Allow, Hold, Hold, Deny, Hold]);
     assert_eq!(all(Trust::Supervised), [Allow, Allow, Allow, Hold, Deny, Hold]);
@@ -84,7 +85,8 @@ fn a_tier_means_what_the_level_of_trust_makes_of_it() {
 
 #[test]
 fn writing_includes_cutting_short_but_not_the_other_way_round() {
-    let policy = policy("files:\n  - { allow: [write], paths: ['/w'] }\n  - { allow: [truncate], paths: ['/t'] }\n");
+    let policy =
+        policy("files:\n  - { allow: [write], paths: ['/w'] }\n  - { allow: [truncate], paths: ['/t'] }\n");
     assert_eq!(verdict(&policy, file::WRITE | file::TRUNCATE, "/w", Trust::Autonomous), Allow);
     assert_eq!(verdict(&policy, file::TRUNCATE, "/t", Trust::Autonomous), Allow);
     assert_eq!(verdict(&policy, file::WRITE, "/t", Trust::Autonomous), Deny);
@@ -93,7 +95,9 @@ fn writing_includes_cutting_short_but_not_the_other_way_round() {
 #[test]
 fn every_operation_has_its_bit_and_all_means_all() {
     for (bit, name) in file::NAMES {
-        let policy = policy(&format!("files:\n  - {{ allow: [{name}], paths: ['/a'] }}\n  - {{ allow: ['*'], paths: ['/b'] }}\n"));
+        let policy = policy(&format!(
+            "files:\n  - {{ allow: [{name}], paths: ['/a'] }}\n  - {{ allow: ['*'], paths: ['/b'] }}\n"
+        ));
         assert_eq!(verdict(&policy, bit, "/a", Trust::Autonomous), Allow, "{name}");
         assert_eq!(verdict(&policy, bit, "/b", Trust::Autonomous), Allow, "{name}");
     }
@@ -101,7 +105,9 @@ fn every_operation_has_its_bit_and_all_means_all() {
 
 #[test]
 fn what_may_run_may_be_mapped_but_not_read() {
-    let policy = policy("exec:\n  - { allow: ['/bin/x', '/bin/y'] }\nfiles:\n  - { deny: [load], paths: ['/bin/y'] }\n");
+    let policy = policy(
+        "exec:\n  - { allow: ['/bin/x', '/bin/y'] }\nfiles:\n  - { deny: [load], paths: ['/bin/y'] }\n",
+    );
     let tiers = trust_tiers(Trust::Autonomous);
     assert_eq!(verdict(&policy, file::EXEC, "/bin/x", Trust::Autonomous), Allow);
     assert_eq!(verdict(&policy, file::READ, "/bin/x", Trust::Autonomous), Deny);
@@ -112,7 +118,9 @@ fn what_may_run_may_be_mapped_but_not_read() {
 
 #[test]
 fn the_deciding_rules_are_named() {
-    let policy = policy("files:\n  - { deny: [write], paths: ['/w/x'] }\n  - { allow: [read, write], paths: ['/w/*'] }\n");
+    let policy = policy(
+        "files:\n  - { deny: [write], paths: ['/w/x'] }\n  - { allow: [read, write], paths: ['/w/*'] }\n",
+    );
     let tiers = trust_tiers(Trust::Autonomous);
     let ask = |path: &[u8], want| reference::file_verdict(&policy, path, want, &tiers);
     assert_eq!(ask(b"/w/x", file::WRITE), (Deny, vec![RuleId(0)]));
@@ -140,6 +148,14 @@ fn a_rename_gives_nothing_that_the_old_name_did_not() {
     assert_eq!(ask("/w/secret", "/w/e", true, false), Deny, "what is below would lose its deny");
     assert_eq!(ask("/w/d", "/w/secret", true, false), Deny);
     assert_eq!(ask("/w/d", "/in/d", true, false), Deny, "the trees differ");
+    let swap = |one: &str, other: &str, directories| {
+        let (one, other) = ((one.as_bytes(), directories), (other.as_bytes(), directories));
+        reference::exchange_verdict(&policy, &image, one, other, &trust_tiers(Trust::Autonomous)).0
+    };
+    assert_eq!(swap("/w/a", "/w/b", false), Allow);
+    assert_eq!(swap("/w/a", "/w/.env", false), Deny, "one of the two gains");
+    assert_eq!(swap("/w/d", "/w/e", true), Allow);
+    assert_eq!(swap("/w/d", "/w/secret", true), Deny);
 }
 
 #[test]
@@ -147,7 +163,9 @@ fn a_link_gives_nothing_that_the_old_name_did_not() {
     let policy = policy(
         "files:\n  - { allow: [read], paths: ['/ro/**'] }\n  - { allow: [read, create, link], paths: ['/w/**', '/v/**'] }\n",
     );
-    let ask = |from: &[u8], to: &[u8]| reference::link_verdict(&policy, from, to, &trust_tiers(Trust::Autonomous)).0;
+    let ask = |from: &[u8], to: &[u8]| {
+        reference::link_verdict(&policy, from, to, &trust_tiers(Trust::Autonomous)).0
+    };
     assert_eq!(ask(b"/w/a", b"/w/b"), Allow);
     assert_eq!(ask(b"/w/a", b"/v/b"), Allow);
     assert_eq!(ask(b"/ro/a", b"/w/b"), Deny);
@@ -162,7 +180,15 @@ fn an_address_is_one_address_however_it_is_spelled() {
     let v4 = |text: &str| Address::v4(text.parse::<std::net::Ipv4Addr>().expect("v4").octets());
     let v6 = |text: &str| Address::v6(text.parse::<std::net::Ipv6Addr>().expect("v6").octets()).expect("v6");
     let ask = |address, port, protocol| {
-        reference::net_verdict(&policy, address, port, protocol, net::CONNECT, &trust_tiers(Trust::Autonomous)).0
+        reference::net_verdict(
+            &policy,
+            address,
+            port,
+            protocol,
+            net::CONNECT,
+            &trust_tiers(Trust::Autonomous),
+        )
+        .0
     };
     assert_eq!(ask(v4("10.2.3.4"), 443, TCP), Allow);
     assert_eq!(ask(v6("::ffff:10.2.3.4"), 443, TCP), Allow);
@@ -180,7 +206,8 @@ fn an_explanation_names_rules_verdict_and_reason() {
     let policy = policy(
         "files:\n  - { deny: [read], paths: ['**/.env'], because: secrets }\n  - { allow: [read], paths: ['/w/**'] }\n  - { allow: [write], tier: high, paths: ['/w/**'] }\nnetwork:\n  - { allow: [connect], to: ['10.0.0.0/8:443/tcp'] }\n",
     );
-    let ask = |operation: &str, object: &str, trust| explain(&policy, operation, object, trust).expect("an answer");
+    let ask =
+        |operation: &str, object: &str, trust| explain(&policy, operation, object, trust).expect("an answer");
     let denied = ask("read", "/w/.env", None);
     assert_eq!((denied.verdict, denied.matched.len()), ("deny", 3));
     assert_eq!(denied.reason, "decided by test.yaml:6:5 (files[0]): secrets");
@@ -199,7 +226,8 @@ fn an_explanation_names_rules_verdict_and_reason() {
 
 #[test]
 fn trust_that_is_asked_about_is_never_more_than_the_policy_gives() {
-    let text = super::with_head("files:\n  - { allow: [read], tier: high, paths: ['/a'] }\n").replace("autonomous", "probation");
+    let text = super::with_head("files:\n  - { allow: [read], tier: high, paths: ['/a'] }\n")
+        .replace("autonomous", "probation");
     let policy = parse("p", &text).expect("it loads");
     assert_eq!(explain(&policy, "read", "/a", Some(Trust::Autonomous)).expect("an answer").verdict, "hold");
 }

@@ -2,9 +2,8 @@
 
 use super::policy;
 use crate::policy::{
-    ALIGN, CompileError, Glob, Image, MatchError, Placed, RuleId, TCP, UDP, ValidPolicy, compile, compile::build,
-    matcher, parse, reference,
-    rule::normal,
+    ALIGN, CompileError, Glob, Image, MatchError, Placed, RuleId, TCP, UDP, ValidPolicy, compile,
+    compile::build, matcher, parse, reference, rule::normal,
 };
 use enforcer_common::{
     address::Address,
@@ -82,8 +81,8 @@ fn check_path(policy: &ValidPolicy, image: &Image, placed: &Placed, path: &[u8])
 
 fn glob() -> impl Strategy<Value = String> {
     let component = prop::sample::select(vec![
-        "a", "b", "ab", "ba", "a.b", ".a", "*", "a*", "*a", "*.b", "a*b", "*a*", "?", "?a", "??", "[ab]", "[!a]", "[^b]*",
-        "[a-c]?", "{a,b}", "{a,b/a}", "{a*,.b}", "\\*", "\\xff*", "**", "**",
+        "a", "b", "ab", "ba", "a.b", ".a", "*", "a*", "*a", "*.b", "a*b", "*a*", "?", "?a", "??", "[ab]",
+        "[!a]", "[^b]*", "[a-c]?", "{a,b}", "{a,b/a}", "{a*,.b}", "\\*", "\\xff*", "**", "**",
     ]);
     (prop::bool::weighted(0.2), prop::collection::vec(component, 1..5)).prop_map(|(anywhere, parts)| {
         let path = parts.join("/");
@@ -100,7 +99,8 @@ fn rules() -> impl Strategy<Value = String> {
         "deny: [read]",
         "deny: [write, link]",
     ]);
-    let tier = prop::sample::select(vec!["", ", tier: low", ", tier: medium", ", tier: high", ", tier: critical"]);
+    let tier =
+        prop::sample::select(vec!["", ", tier: low", ", tier: medium", ", tier: high", ", tier: critical"]);
     prop::collection::vec((verdict, tier, prop::collection::vec(glob(), 1..3)), 1..8).prop_map(|rules| {
         let mut text = String::from("files:\n");
         for (verdict, tier, globs) in rules {
@@ -119,8 +119,18 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 
 fn endpoint() -> impl Strategy<Value = String> {
     let block = prop::sample::select(vec![
-        "*", "0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "127.0.0.1", "[::]/0", "[2001:db8::]/32", "[2001:db8::1]",
-        "[::1]", "[::ffff:10.0.0.0]/104", "[::ffff:10.1.2.3]",
+        "*",
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.3",
+        "127.0.0.1",
+        "[::]/0",
+        "[2001:db8::]/32",
+        "[2001:db8::1]",
+        "[::1]",
+        "[::ffff:10.0.0.0]/104",
+        "[::ffff:10.1.2.3]",
     ]);
     let ports = prop::sample::select(vec!["*", "80", "443", "80-443", "1-79", "444-65535", "0"]);
     let protocol = prop::sample::select(vec!["tcp", "udp", "*"]);
@@ -128,11 +138,21 @@ fn endpoint() -> impl Strategy<Value = String> {
 }
 
 fn address() -> impl Strategy<Value = Address> {
-    prop::sample::select(vec!["10.1.2.3", "10.1.9.9", "10.9.9.9", "11.0.0.1", "127.0.0.1", "2001:db8::1", "2001:db8::2", "::1", "fe80::1"])
-        .prop_map(|text| match text.parse().expect("an address") {
-            std::net::IpAddr::V4(v4) => Address::v4(v4.octets()),
-            std::net::IpAddr::V6(v6) => Address::v6(v6.octets()).expect("an address"),
-        })
+    prop::sample::select(vec![
+        "10.1.2.3",
+        "10.1.9.9",
+        "10.9.9.9",
+        "11.0.0.1",
+        "127.0.0.1",
+        "2001:db8::1",
+        "2001:db8::2",
+        "::1",
+        "fe80::1",
+    ])
+    .prop_map(|text| match text.parse().expect("an address") {
+        std::net::IpAddr::V4(v4) => Address::v4(v4.octets()),
+        std::net::IpAddr::V6(v6) => Address::v6(v6.octets()).expect("an address"),
+    })
 }
 
 proptest! {
@@ -203,7 +223,9 @@ proptest! {
 
 #[test]
 fn an_image_is_the_same_wherever_it_is_placed() {
-    let policy = policy("files:\n  - { allow: [read], paths: ['/a/**', '**/x?'] }\nnetwork:\n  - { allow: [connect], to: ['10.0.0.0/8:1-2/tcp'] }\n");
+    let policy = policy(
+        "files:\n  - { allow: [read], paths: ['/a/**', '**/x?'] }\nnetwork:\n  - { allow: [connect], to: ['10.0.0.0/8:1-2/tcp'] }\n",
+    );
     let image = compile(&policy).expect("it compiles");
     let (low, high) = (image.place(0), image.place(1 << 20));
     assert_eq!(low.bytes.len(), high.bytes.len());
@@ -277,8 +299,7 @@ fn patterns_that_multiply_each_other_are_refused_by_name() {
 
 #[test]
 fn stars_on_both_sides_behind_any_depth_are_refused_when_they_explode() {
-    let globs: Vec<String> =
-        (0..26u8).map(|i| format!("'/w/**/*{}*.rs'", char::from(b'a' + i))).collect();
+    let globs: Vec<String> = (0..26u8).map(|i| format!("'/w/**/*{}*.rs'", char::from(b'a' + i))).collect();
     let errors = super::errors(&format!("files:\n  - {{ deny: [read], paths: [{}] }}\n", globs.join(", ")));
     assert!(errors.problems()[0].message.contains("multiply each other"), "{errors}");
 }
@@ -301,15 +322,20 @@ fn agents(list: &[(&str, &[&str])]) -> Result<Image, MatchError> {
         .iter()
         .map(|(_, globs)| globs.iter().map(|glob| Glob::parse(glob).expect("a glob")).collect())
         .collect();
-    let agents: Vec<(u32, &str, &[Glob])> =
-        list.iter().zip(&globs).zip(0..).map(|(((id, _), globs), index)| (70_000 * index, *id, &globs[..])).collect();
+    let agents: Vec<(u32, &str, &[Glob])> = list
+        .iter()
+        .zip(&globs)
+        .zip(0..)
+        .map(|(((id, _), globs), index)| (70_000 * index, *id, &globs[..]))
+        .collect();
     matcher(&agents)
 }
 
 #[test]
 fn a_cgroup_belongs_to_the_agent_that_matches_it() {
-    let image = agents(&[("one", &["/agents.slice/one.slice/*"]), ("two", &["/agents.slice/two-*", "/x/{a,b}"])])
-        .expect("no overlap");
+    let image =
+        agents(&[("one", &["/agents.slice/one.slice/*"]), ("two", &["/agents.slice/two-*", "/x/{a,b}"])])
+            .expect("no overlap");
     let placed = image.place(BASE);
     let agent = |path: &[u8]| {
         let masks = walk(&placed, BASE, path).0;
@@ -318,7 +344,13 @@ fn a_cgroup_belongs_to_the_agent_that_matches_it() {
     assert_eq!(agent(b"agents.slice/one.slice/s1"), 1);
     assert_eq!(agent(b"agents.slice/two-9"), 70_001);
     assert_eq!(agent(b"x/b"), 70_001);
-    for nobody in [&b"agents.slice/one.slice"[..], b"agents.slice/one.slice/s1/deeper", b"", b"agents.slice/two", b"x/c"] {
+    for nobody in [
+        &b"agents.slice/one.slice"[..],
+        b"agents.slice/one.slice/s1/deeper",
+        b"",
+        b"agents.slice/two",
+        b"x/c",
+    ] {
         assert_eq!(agent(nobody), 0, "{}", String::from_utf8_lossy(nobody));
     }
 }

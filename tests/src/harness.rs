@@ -1,0 +1,218 @@
+//! A tiny test runner: sentences in a table, one after the other, each in a directory of its own.
+
+use crate::{
+    agent::Agent,
+    command::{Command, Ran},
+    policy::Policy,
+};
+use std::{
+    cell::Cell,
+    fmt, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+/// Where tests have their files.
+pub const HOME: &str = "/srv/t";
+
+/// Why a test failed, in lines.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl Failed {
+    /// With this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<String> for Failed {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// What a test returns.
+pub type Outcome<T = ()> = Result<T, Failed>;
+
+/// Fails with a formatted text.
+#[macro_export]
+macro_rules! fail {
+    ($($text:tt)*) => { return Err($crate::harness::Failed::new(format!($($text)*))) };
+}
+
+/// Fails unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)*) => { if !$condition { $crate::fail!($($text)*) } };
+}
+
+/// A test.
+pub struct Case {
+    /// A sentence: `module::what_is_promised`.
+    pub name: &'static str,
+    /// The test.
+    pub run: fn(&mut Test) -> Outcome,
+}
+
+/// A table of tests: `cases!(module: one_sentence, another)`.
+#[macro_export]
+macro_rules! cases {
+    ($module:ident: $($name:ident),* $(,)?) => {
+        /// What this module promises.
+        pub const CASES: &[$crate::harness::Case] = &[$($crate::harness::Case {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            run: $name,
+        }),*];
+    };
+}
+
+/// What a test works with.
+pub struct Test {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the long form was asked for.
+    pub full: bool,
+    directory: PathBuf,
+}
+
+impl Test {
+    fn new(case: &Case, full: bool) -> io::Result<Self> {
+        let directory = Path::new(HOME).join(case.name.replace("::", "."));
+        let test = Self { name: case.name, full, directory };
+        test.fresh()?;
+        Ok(test)
+    }
+
+    /// An empty directory of the test's own.
+    pub fn fresh(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir_all(&self.directory)
+    }
+
+    /// A path below the test's directory.
+    pub fn at(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// Makes a file with some text, and the directories above it; returns its path.
+    pub fn file(&self, name: &str) -> io::Result<String> {
+        let path = self.at(name);
+        if let Some(parent) = Path::new(&path).parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, format!("the text of {name}\n"))?;
+        Ok(path)
+    }
+
+    /// Makes a directory and those above it; returns its path.
+    pub fn dir(&self, name: &str) -> io::Result<String> {
+        let path = self.at(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// A policy with what the probe needs, for an agent that no other test has.
+    pub fn policy(&self) -> Policy {
+        thread_local!(static NEXT: Cell<u32> = const { Cell::new(1) });
+        let number = NEXT.replace(NEXT.get() + 1);
+        Policy::new(format!("t{number}"), self.name)
+    }
+
+    /// Publishes a policy.
+    pub fn agent(&self, policy: Policy) -> Outcome<Agent> {
+        Agent::publish(policy)
+    }
+}
+
+/// Whether something is at this path, by `lstat`.
+pub fn exists(path: &str) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Runs an act outside every agent and returns its line.
+pub fn outside(act: &str) -> Outcome<String> {
+    let ran = Command::new("/usr/lib/enforcer-tests/probe").args(act.split_whitespace()).run()?;
+    only_line(&ran, act)
+}
+
+fn only_line(ran: &Ran, act: &str) -> Outcome<String> {
+    match ran.out.lines().collect::<Vec<_>>()[..] {
+        [line] if ran.code == Some(0) => Ok(line.to_owned()),
+        _ => fail!("`{act}` outside: {ran}"),
+    }
+}
+
+/// Runs acts in one process outside every agent and returns their lines.
+pub fn outside_all(acts: &[String]) -> Outcome<Vec<String>> {
+    let words = acts.join(" , ");
+    let ran =
+        Command::new("/usr/lib/enforcer-tests/probe").args(["seq"]).args(words.split_whitespace()).run()?;
+    ensure!(ran.code == Some(0), "`{words}` outside: {ran}");
+    Ok(ran.out.lines().map(str::to_owned).collect())
+}
+
+/// Runs the tests of a table as the command line says: `[--full] [FILTER…]`. Prints libtest's lines and
+/// a summary; 1 if one failed.
+pub fn main(tables: &[&[Case]]) -> ExitCode {
+    let (mut full, mut filters) = (false, Vec::new());
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--full" => full = true,
+            _ if word.starts_with('-') => {
+                eprintln!("usage: [--full] [FILTER…]");
+                return ExitCode::from(2);
+            }
+            _ => filters.push(word),
+        }
+    }
+    let wanted = |case: &&Case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter));
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for case in tables.iter().flat_map(|table| table.iter()) {
+        if !wanted(&case) {
+            skipped += 1;
+            continue;
+        }
+        let begun = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut test = Test::new(case, full)?;
+            (case.run)(&mut test)
+        }));
+        let outcome = outcome.unwrap_or_else(|_| Err(Failed::new("the test panicked")));
+        let seconds = begun.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                println!("test {} ... ok", case.name);
+            }
+            Err(why) => {
+                failed += 1;
+                println!("test {} ... FAILED", case.name);
+                println!("---- {} ({seconds:.1} s) ----", case.name);
+                why.0.lines().for_each(|line| println!("  {line}"));
+            }
+        }
+        if seconds > 10.0 {
+            eprintln!("{}: {seconds:.1} s", case.name);
+        }
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    ExitCode::from(u8::from(failed > 0))
+}

@@ -1,0 +1,54 @@
+//! What the product promises, one module per concern.
+
+use crate::{
+    agent::Agent,
+    harness::{Case, Outcome, Test},
+    policy::Policy,
+    promise::{self, Attempt},
+};
+
+mod changes;
+mod execution;
+mod files;
+mod globs;
+mod network;
+
+/// The tests of the suite, in the order in which they run.
+pub const ALL: &[&[Case]] = &[files::CASES, changes::CASES, globs::CASES, execution::CASES, network::CASES];
+
+/// Two directories, `open` and `shut`, that hold the same: files `f1` to `f12`, empty directories `e1`
+/// to `e4`, directories `d1` to `d4` with a file `x`.
+fn tree(test: &Test) -> Outcome {
+    test.fresh()?;
+    for side in ["open", "shut"] {
+        for number in 1..=12 {
+            test.file(&format!("{side}/f{number}"))?;
+        }
+        for number in 1..=4 {
+            test.dir(&format!("{side}/e{number}"))?;
+            test.file(&format!("{side}/d{number}/x"))?;
+        }
+    }
+    promise::marker(test)?;
+    Ok(())
+}
+
+/// The whole promise: the attempts succeed outside; inside, under `narrow`, they are refused and recorded
+/// while the twins succeed; `after` looks at what is left; under `wide` the same attempts succeed inside.
+fn promise(
+    test: &Test,
+    (narrow, wide): (Policy, Policy),
+    (twins, attempts): (&[String], &[Attempt]),
+    after: impl Fn() -> Outcome,
+) -> Outcome<Agent> {
+    tree(test)?;
+    promise::control(attempts)?;
+    tree(test)?;
+    let mut agent = test.agent(narrow)?;
+    promise::refused(test, &agent, twins, attempts)?;
+    after()?;
+    tree(test)?;
+    agent.change(wide)?;
+    promise::allowed(&agent, &promise::acts(attempts))?;
+    Ok(agent)
+}

@@ -1,0 +1,214 @@
+//! Reaching addresses, and being reached.
+
+use super::promise;
+use crate::{
+    cases, ensure,
+    harness::{Outcome, Test},
+    peer::Port,
+    promise::{self as check, Attempt, Denial},
+};
+
+cases!(network:
+    connecting_by_tcp_needs_a_rule_in_every_spelling,
+    sending_by_udp_needs_a_rule_in_every_spelling,
+    a_connected_socket_cannot_send_elsewhere,
+    an_address_that_cannot_be_told_is_refused,
+    a_denied_address_stays_denied_inside_an_allowed_block,
+    binding_and_listening_need_a_rule,
+    only_plain_sockets_can_be_made,
+);
+
+const HERE: &str = "127.0.0.1";
+
+/// Attempts at the port `shut`: the act, its host, and the address as it is recorded.
+fn attempts(
+    acts: &[(&str, &str, &str)],
+    operations: &[&'static str],
+    shut: u16,
+    protocol: &'static str,
+) -> Vec<Attempt> {
+    let one = |((act, host, address), operation): (&(&str, &str, &str), &&'static str)| {
+        let denial = Denial::no_rule(operation).to(address, shut, protocol).asking("connect");
+        Attempt::new(format!("{act} {host} {shut}"), denial)
+    };
+    acts.iter().zip(operations).map(one).collect()
+}
+
+fn reaching(
+    t: &Test,
+    acts: &[(&str, &str, &str)],
+    operations: &[&'static str],
+    protocol: &'static str,
+) -> Outcome {
+    let (open, shut) = (Port::open()?, Port::open()?);
+    let hosts = |policy: crate::policy::Policy, port: u16| {
+        policy.connect(&format!("{HERE}:{port}/{protocol}")).connect(&format!("[::1]:{port}/{protocol}"))
+    };
+    let narrow = hosts(t.policy(), open.number);
+    let wide = hosts(narrow.next(), shut.number);
+    let attempts = attempts(acts, operations, shut.number, protocol);
+    let twins: Vec<String> =
+        acts.iter().map(|(act, host, _)| format!("{act} {host} {}", open.number)).collect();
+    check::control(&attempts)?;
+    let before = shut.arrivals.count();
+    ensure!(before >= acts.len() as u64, "only {before} of {} arrived from outside", acts.len());
+    let mut agent = t.agent(narrow)?;
+    check::refused(t, &agent, &twins, &attempts)?;
+    let after = shut.arrivals.count();
+    ensure!(after == before, "{} connections or packets arrived although refused", after - before);
+    agent.change(wide)?;
+    check::allowed(&agent, &check::acts(&attempts))?;
+    let granted = shut.arrivals.count() - after;
+    ensure!(granted >= acts.len() as u64, "only {granted} of {} arrived when granted", acts.len());
+    Ok(())
+}
+
+fn connecting_by_tcp_needs_a_rule_in_every_spelling(t: &mut Test) -> Outcome {
+    let acts = [
+        ("tcp", HERE, HERE),
+        ("tcp", "::1", "::1"),
+        ("tcp", "::ffff:127.0.0.1", HERE),
+        ("v4mapped", HERE, HERE),
+        ("tcp", "0.0.0.0", HERE),
+        ("tcp", "::ffff:0.0.0.0", HERE),
+        ("tfo", HERE, HERE),
+        ("tfo", "::1", "::1"),
+        ("tfo-mapped", HERE, HERE),
+        ("tfo-option", HERE, HERE),
+    ];
+    let mut operations = ["connect"; 10];
+    operations[6..9].fill("send");
+    reaching(t, &acts, &operations, "tcp")
+}
+
+fn sending_by_udp_needs_a_rule_in_every_spelling(t: &mut Test) -> Outcome {
+    let acts = [
+        ("udp-send", HERE, HERE),
+        ("udp-send", "::1", "::1"),
+        ("udp-mapped", HERE, HERE),
+        ("udp6-inet", HERE, HERE),
+        ("udp-sendmsg", HERE, HERE),
+        ("udp-sendmsg", "::1", "::1"),
+        ("udp-sendmmsg", HERE, HERE),
+        ("udp-unspec", HERE, HERE),
+        ("udp-send", "0.0.0.0", HERE),
+    ];
+    reaching(t, &acts, &["send"; 9], "udp")
+}
+
+fn a_connected_socket_cannot_send_elsewhere(t: &mut Test) -> Outcome {
+    let (open, shut) = (Port::open()?, Port::open()?);
+    let (o, s) = (open.number, shut.number);
+    let elsewhere = Denial::no_rule("send").to(HERE, s, "udp").asking("connect");
+    let connect = Denial::no_rule("connect").to(HERE, s, "udp").asking("connect");
+    let attempts = [
+        Attempt::new(format!("udp-connected-elsewhere {HERE} {o} {HERE} {s}"), elsewhere),
+        Attempt::new(format!("udp-connect {HERE} {s}"), connect),
+    ];
+    let twins = [
+        format!("udp-connected-elsewhere {HERE} {o} {HERE} {o}"),
+        format!("udp-connect {HERE} {o}"),
+        // Reaches nothing: it takes an association back.
+        "tcp-disconnect".to_owned(),
+    ];
+    let narrow = t.policy().connect(&format!("{HERE}:{o}/*"));
+    let wide = narrow.next().connect(&format!("{HERE}:{s}/*"));
+    promise(t, (narrow, wide), (&twins, &attempts), || Ok(()))?;
+    Ok(())
+}
+
+fn an_address_that_cannot_be_told_is_refused(t: &mut Test) -> Outcome {
+    let port = Port::open()?.number;
+    let attempts = [
+        Attempt::new(format!("tcp :: {port}"), Denial::because("connect", "unknown-object")),
+        Attempt::new(format!("udp-send :: {port}"), Denial::because("send", "unknown-object")),
+    ];
+    check::control(&attempts)?;
+    let agent = t.agent(t.policy().connect("*:*/*"))?;
+    check::refused(t, &agent, &[format!("tcp ::1 {port}"), format!("tcp {HERE} {port}")], &attempts)
+}
+
+fn a_denied_address_stays_denied_inside_an_allowed_block(t: &mut Test) -> Outcome {
+    let (open, shut) = (Port::open()?.number, Port::open()?.number);
+    let policy = t.policy().connect("127.0.0.0/8:*/tcp").connect_deny(&format!("127.0.0.2:{shut}/tcp"));
+    let denial = |rule: &str| Denial::by_rule("connect", rule).to("127.0.0.2", shut, "tcp").asking("connect");
+    let attempts = [
+        Attempt::new(format!("tcp 127.0.0.2 {shut}"), denial("deny connect 127.0.0.2")),
+        Attempt::new(format!("v4mapped 127.0.0.2 {shut}"), denial("deny connect 127.0.0.2")),
+        Attempt::new(format!("udp-send 127.0.0.1 {open}"), Denial::no_rule("send").to(HERE, open, "udp")),
+    ];
+    check::control(&attempts)?;
+    let twins =
+        [format!("tcp 127.0.0.2 {open}"), format!("tcp 127.0.0.1 {shut}"), format!("tcp 127.255.0.1 {shut}")];
+    check::refused(t, &t.agent(policy)?, &twins, &attempts)
+}
+
+fn binding_and_listening_need_a_rule(t: &mut Test) -> Outcome {
+    let (open, shut) = (Port::unused()?, Port::unused()?);
+    let narrow = t.policy().bind(&format!("{HERE}:{open}/*")).connect("*:*/*");
+    let wide = narrow.next().bind("*:*/*");
+    let bind = |act: &str, host: &str, protocol: &'static str| {
+        let denial = Denial::no_rule("bind").to(host, shut, protocol).asking("bind");
+        Attempt::new(format!("{act} {host} {shut}"), denial)
+    };
+    let attempts = [
+        bind("bind", HERE, "tcp"),
+        bind("bind", "0.0.0.0", "tcp"),
+        bind("bind", "::1", "tcp"),
+        bind("bind", "::", "tcp"),
+        bind("bind-udp", HERE, "udp"),
+        bind("bind-listen", HERE, "tcp"),
+        Attempt::new(
+            format!("bind-unspec {shut}"),
+            Denial::no_rule("bind").to("0.0.0.0", shut, "tcp").asking("bind"),
+        ),
+        Attempt::new("listen-unbound", Denial::no_rule("listen").to("0.0.0.0", 0, "tcp").asking("bind")),
+    ];
+    let twins = [
+        format!("bind {HERE} {open}"),
+        format!("bind-udp {HERE} {open}"),
+        format!("bind-listen {HERE} {open}"),
+    ];
+    promise(t, (narrow, wide), (&twins, &attempts), || Ok(()))?;
+    Ok(())
+}
+
+/// Family, type and protocol of sockets that cannot carry packets past the rules.
+fn is_plain(family: i32, kind: i32, protocol: i32) -> bool {
+    match (family, kind) {
+        (libc::AF_UNIX, _) => true,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => [0, libc::IPPROTO_TCP].contains(&protocol),
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) => [0, libc::IPPROTO_UDP].contains(&protocol),
+        (libc::AF_NETLINK, _) => protocol == libc::NETLINK_ROUTE,
+        _ => false,
+    }
+}
+
+fn only_plain_sockets_can_be_made(t: &mut Test) -> Outcome {
+    let mut acts: Vec<(i32, i32, i32)> = Vec::new();
+    for family in 0..48 {
+        acts.extend([1, 2, 3, 4, 5, 6, 10].map(|kind| (family, kind, 0)));
+    }
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // TCP, UDP, ICMP, DCCP, ESP, SCTP, UDP-Lite, raw, MPTCP, SMC
+        for protocol in [6, 17, 1, 58, 33, 50, 132, 136, 255, 262, 256] {
+            acts.extend([1, 2, 3, 5].map(|kind| (family, kind, protocol)));
+        }
+    }
+    acts.extend((1..23).map(|protocol| (libc::AF_NETLINK, libc::SOCK_RAW, protocol)));
+    acts.push((libc::AF_PACKET, libc::SOCK_RAW, 0x0300));
+    let words = |(family, kind, protocol): &(i32, i32, i32)| format!("socket {family} {kind} {protocol}");
+    let all: Vec<String> = acts.iter().map(words).collect();
+    let outside = crate::harness::outside_all(&all)?;
+    let possible = |plain: bool| {
+        let both = acts.iter().zip(&outside);
+        both.filter(move |((f, k, p), line)| *line == "ok" && is_plain(*f, *k, *p) == plain)
+            .map(|(act, _)| act)
+    };
+    let twins: Vec<String> = possible(true).map(words).collect();
+    let attempts: Vec<Attempt> =
+        possible(false).map(|act| Attempt::new(words(act), Denial::floor("socket"))).collect();
+    ensure!(twins.len() >= 8 && attempts.len() >= 8, "{} plain, {} others", twins.len(), attempts.len());
+    let agent = t.agent(t.policy().connect("*:*/*").bind("*:*/*"))?;
+    check::refused(t, &agent, &twins, &attempts)
+}

@@ -13,6 +13,11 @@ const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
+impl Mark {
+    /// The beginning of the log.
+    pub const START: Self = Self(0);
+}
+
 /// The end of the log now.
 pub fn mark() -> io::Result<Mark> {
     match fs::metadata(LOG) {

@@ -8,5 +8,6 @@ pub mod harness;
 pub mod peer;
 pub mod policy;
 pub mod probe;
+pub mod program;
 pub mod promise;
 pub mod promises;

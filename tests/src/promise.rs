@@ -48,6 +48,11 @@ impl Denial {
         Self::new(operations, "rule", Rule::Some(text.to_owned()))
     }
 
+    /// A rule holds it, and nobody can be asked.
+    pub fn held(operations: &'static str, text: &str) -> Self {
+        Self::new(operations, "held", Rule::Some(text.to_owned()))
+    }
+
     /// Something else than a rule decides.
     pub fn because(operations: &'static str, reason: &'static str) -> Self {
         Self::new(operations, reason, Rule::Absent)
@@ -168,6 +173,11 @@ impl Attempt {
         Self { act: act.into(), control: Control::Ok, errno: "EPERM", denial: None, exe: PROBE }
     }
 
+    /// The first object that the act names.
+    pub fn object(&self) -> &str {
+        self.act.split_whitespace().nth(1).unwrap_or_default()
+    }
+
     /// Outside the act fails with this error rather than EPERM.
     pub fn fails_outside(mut self, errno: &'static str) -> Self {
         self.control = Control::Fails(errno);
@@ -183,6 +193,12 @@ impl Attempt {
     /// Inside the caller sees this.
     pub fn errno(mut self, errno: &'static str) -> Self {
         self.errno = errno;
+        self
+    }
+
+    /// With this argument in its record.
+    pub fn argument(mut self, argument: &'static str) -> Self {
+        self.denial = self.denial.map(|denial| denial.argument(argument));
         self
     }
 

@@ -160,6 +160,7 @@ fn agent() -> Result<PathBuf> {
         install(work.path())?;
         kernels::make_ext4(work.path(), &staged.join("agent.ext4"), 4 << 20)
     })?;
+    cache::sweep("agent-", &dir)?;
     Ok(dir.join("agent.ext4"))
 }
 

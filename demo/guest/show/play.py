@@ -2,7 +2,7 @@
 
 import time
 
-from .screen import first_line
+from .screen import telling_line
 
 GOOD, REFUSED, BAD = "32", "33", "1;31"
 
@@ -45,7 +45,7 @@ class Play:
     def show_work(self, step, given, answer):
         well = answer.kernel == "ok" and answer.exit == step.exit and step.says in answer.text
         self.screen.step(self.number, answer.kernel, asked(step.tool, given), GOOD if well else BAD)
-        line = first_line(answer.text)
+        line = telling_line(answer.text, step.says)
         if line:
             self.screen.detail("said", line)
         if well:

@@ -57,7 +57,7 @@ class Record:
     def action(self):
         """The operation, what it needed, and on what."""
         parts = [self["operation"] or "?"]
-        if self["access"]:
+        if self["access"] and self["access"] != parts:
             parts.append(f"({'+'.join(self['access'])})")
         parts.append(self.object())
         if self["argument"] is not None:
@@ -70,6 +70,7 @@ class Record:
             "floor": "the floor: refused to every agent unless its policy names it",
             "gains-rights": "the new name would give rights that the old one does not",
             "moves-rules": "other rules hold below the new name",
+            "unknown-object": "an object without a name, so no rule can allow it",
         }
         if self["reason"] != "rule":
             return reasons.get(self["reason"], self["reason"]), None
@@ -77,7 +78,8 @@ class Record:
         denying = [rule for rule in rules if rule["text"].startswith("deny ")]
         if not denying:
             return "no rule allows it", None
-        return denying[0]["text"], denying[0]["because"]
+        # "deny OPERATIONS PATHS NUMBER at PLACE": the number and the place are enough to find the rest.
+        return re.sub(r"^deny .* (#[0-9]+ at )", r"deny, rule \1", denying[0]["text"]), denying[0]["because"]
 
 
 class Expected:
@@ -105,7 +107,7 @@ class Expected:
 
 
 def seconds(text):
-    """RFC 3339 with nanoseconds, as seconds since 1970."""
+    """RFC 3339 with a fraction, as seconds since 1970."""
     whole, fraction = text.rstrip("Z").split(".")
     moment = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.timezone.utc)
     return moment.timestamp() + float(f"0.{fraction}")

@@ -1,5 +1,6 @@
 """What people see: at most 100 columns, colours only where they are asked for."""
 
+import shlex
 import textwrap
 
 WIDTH = 100
@@ -26,6 +27,12 @@ class Screen:
         for line in textwrap.wrap(" ".join(text.split()), WIDTH - 3):
             self.line(f"   {line}")
 
+    def command(self, words):
+        lines = textwrap.wrap(shlex.join(words), WIDTH - 4, break_on_hyphens=False)
+        for index, line in enumerate(lines):
+            more = " \\" if index + 1 < len(lines) else ""
+            self.line(f"{'  ' if index else '$ '}{line}{more}", "1")
+
     def step(self, number, answer, asked, code):
         """One step: its number, what the kernel answered, what was asked for."""
         asked = textwrap.wrap(plain(asked), WIDTH - 15, break_on_hyphens=False) or [""]
@@ -35,11 +42,7 @@ class Screen:
 
     def detail(self, name, text, code=""):
         head, indent = f"               {name:<7} ", " " * 23
-        # A rule that lists many paths is shown in part; the log has all of it.
-        lines = textwrap.wrap(
-            plain(text), WIDTH - len(indent), break_on_hyphens=False, max_lines=2, placeholder=" …"
-        )
-        for line in lines or [""]:
+        for line in textwrap.wrap(plain(text), WIDTH - len(indent), break_on_hyphens=False) or [""]:
             self.line(head + line, code)
             head = indent
 
@@ -55,7 +58,7 @@ def plain(text):
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def first_line(text):
-    lines = [line for line in text.splitlines() if line.strip()]
-    more = f"  (+{len(lines) - 1} lines)" if len(lines) > 1 else ""
-    return lines[0].strip() + more if lines else ""
+def telling_line(text, says):
+    """The line of an answer that says what was expected, else the first."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if says and says in line), lines[0] if lines else "")

@@ -118,6 +118,12 @@ CODING_ATTEMPTS = [
     Step("shell", "cat .env", Expected("open", r"/srv/project/\.env", because=SECRETS), control=True),
     Step("shell", "mv .env env.txt", Expected("rename", r"/srv/project/\.env", because=SECRETS)),
     Step("shell", f"cat {KEY}", Expected("open", KEY_PATTERN, because=SECRETS), control=True),
+    Step(
+        "shell",
+        "ln /srv/notes/contract.md contract.md",
+        Expected("link", r"/srv/notes/contract\.md", reason="gains-rights"),
+        control=True,
+    ),
     Step("python", f"os.symlink('{KEY}', 'notes.txt')"),
     Step("python", "open('notes.txt').read()", Expected("open", KEY_PATTERN, because=SECRETS), control=True),
     Step(
@@ -133,6 +139,7 @@ CODING_ATTEMPTS = [
         Expected("rename", r"/srv/project/\.git/hooks/pre-commit", because=RUN_BY_OTHERS),
         control=True,
     ),
+    Step("shell", "mv .git elsewhere", Expected("rename", r"/srv/project/\.git", reason="moves-rules")),
     Step(
         "shell",
         "git config core.hooksPath /srv/project/build",
@@ -150,6 +157,13 @@ CODING_ATTEMPTS = [
         "python",
         "mmap.mmap(os.open('build/tool', os.O_RDONLY), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)",
         Expected("map", "/srv/project/build/tool"),
+        control=True,
+    ),
+    Step(
+        "python",
+        "fd = os.memfd_create('tool'); os.write(fd, open('/usr/bin/cat', 'rb').read()); "
+        "os.posix_spawn(f'/proc/self/fd/{fd}', ['cat', '/dev/null'], {})",
+        Expected("exec", reason="unknown-object"),
         control=True,
     ),
     Step(

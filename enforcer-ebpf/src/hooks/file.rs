@@ -51,6 +51,10 @@ pub extern "C" fn open_tagged(path: *const path, flags: u32) -> u64 {
     let Some(subject) = armed() else { return 0 };
     let path = path.cast::<u8>();
     let inode = pointer(pointer(path, &object::PATH_DENTRY), &object::DENTRY_INODE);
+    // An open file has an inode; the branch is for the verifier.
+    if inode.is_null() {
+        return 1;
+    }
     u64::from(open(&subject, path, inode, flags))
 }
 

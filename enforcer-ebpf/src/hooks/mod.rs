@@ -49,7 +49,9 @@ fn refusal(subject: &Subject, verdict: Verdict) -> Option<u16> {
 #[inline(always)]
 fn is_knob(place: &Place) -> bool {
     let at = if place.directory.is_null() { place.dentry } else { place.directory };
-    object::is_knob(object::magic(object::pointer(at, &object::DENTRY_INODE)))
+    let inode = object::pointer(at, &object::DENTRY_INODE);
+    // No inode: it cannot be told, so it counts as one.
+    inode.is_null() || object::is_knob(object::magic(inode))
 }
 
 /// Judges `want`, which changes something, on the object at `place`. True: refuse.

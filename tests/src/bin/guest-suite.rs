@@ -4,5 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    enforcer_tests::promises::outsiders::start();
     enforcer_tests::harness::main(enforcer_tests::promises::ALL)
 }

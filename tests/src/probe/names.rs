@@ -65,12 +65,16 @@ fn setxattr(args: &Args<'_>) -> io::Result<()> {
     sys!(SYS_setxattr, &args.text(0)?, c"user.probe", &b"1"[..], 1, 0).map(drop)
 }
 
-/// `FS_IOC_SETFLAGS` with "no access times".
+/// "No access times", beside the flags that there are.
 fn setflags(args: &Args<'_>) -> io::Result<()> {
+    const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
     const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
-    const FS_NOATIME_FL: i64 = 0x80;
+    const FS_NOATIME_FL: u64 = 0x80;
     let file = open(&args.text(0)?, libc::O_RDONLY, 0)?;
-    sys!(SYS_ioctl, &file, FS_IOC_SETFLAGS, &FS_NOATIME_FL.to_ne_bytes()[..]).map(drop)
+    let mut flags = [0u8; 8];
+    sys!(SYS_ioctl, &file, FS_IOC_GETFLAGS, &mut flags[..])?;
+    let flags = u64::from_ne_bytes(flags) | FS_NOATIME_FL;
+    sys!(SYS_ioctl, &file, FS_IOC_SETFLAGS, &flags.to_ne_bytes()[..]).map(drop)
 }
 
 fn punch_hole(args: &Args<'_>) -> io::Result<()> {

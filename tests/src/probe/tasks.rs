@@ -26,6 +26,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("proc-mem-write", |a| open(&proc_file(a, "mem")?, libc::O_WRONLY, 0).map(drop)),
     ("proc-environ", |a| open(&proc_file(a, "environ")?, libc::O_RDONLY, 0).map(drop)),
     ("proc-maps", |a| open(&proc_file(a, "maps")?, libc::O_RDONLY, 0).map(drop)),
+    ("proc-maps-own", |_| open(c"/proc/self/maps", libc::O_RDONLY, 0).map(drop)),
     ("proc-root", proc_root),
     ("pidfd-getfd", |a| fd!(SYS_pidfd_getfd, &pidfd(a)?, 0, 0).map(drop)),
     ("kcmp", |a| sys!(SYS_kcmp, pid(a)?, std::process::id(), 0, 0, 0).map(drop)),

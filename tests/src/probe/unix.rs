@@ -13,6 +13,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("unix-dgram-connect", |a| connect(a, libc::SOCK_DGRAM)),
     ("unix-own-stream", |a| own(a, libc::SOCK_STREAM)),
     ("unix-own-dgram", |a| own(a, libc::SOCK_DGRAM)),
+    ("unix-serve", serve),
 ];
 
 /// `struct sockaddr_un`, as long as the name.
@@ -49,4 +50,14 @@ fn own(args: &Args<'_>, kind: i32) -> io::Result<()> {
         return connect(args, kind);
     }
     send(args)
+}
+
+/// Listens until the process ends.
+fn serve(args: &Args<'_>) -> io::Result<()> {
+    let name = address(args.str(0)?);
+    let server = socket(libc::SOCK_STREAM)?;
+    sys!(SYS_bind, &server, &name, name.len())?;
+    sys!(SYS_listen, &server, 8)?;
+    std::mem::forget(server);
+    Ok(())
 }

@@ -178,7 +178,7 @@ fn what_is_held_is_refused(t: &mut Test) -> Outcome {
     let narrow = t.policy().allow("all", &format!("{shut}/**")).hold("delete", &format!("{shut}/f1"));
     let wide = t.policy().allow("all", &format!("{shut}/**"));
     let path = format!("{shut}/f1");
-    let denial = Denial::because("unlink", "held").on(&path).asking("delete");
+    let denial = Denial::held("unlink", "hold delete").on(&path).asking("delete");
     let attempts = [Attempt::new(format!("unlink {path}"), denial)];
     tree(t)?;
     check::control(&attempts)?;

@@ -10,11 +10,35 @@ use crate::{
 mod changes;
 mod execution;
 mod files;
+mod floor;
 mod globs;
+mod knobs;
+mod mounts;
 mod network;
+pub mod outsiders;
+mod policies;
+mod sessions;
+mod tasks;
+
+mod unix;
 
 /// The tests of the suite, in the order in which they run.
-pub const ALL: &[&[Case]] = &[files::CASES, changes::CASES, globs::CASES, execution::CASES, network::CASES];
+pub const ALL: &[&[Case]] = &[
+    files::CASES,
+    changes::CASES,
+    globs::CASES,
+    execution::CASES,
+    network::CASES,
+    unix::CASES,
+    mounts::CASES,
+    floor::CASES,
+    knobs::CASES,
+    tasks::CASES,
+    sessions::CASES,
+    policies::CASES,
+
+    outsiders::CASES,
+];
 
 /// Two directories, `open` and `shut`, that hold the same: files `f1` to `f12`, empty directories `e1`
 /// to `e4`, directories `d1` to `d4` with a file `x`.

@@ -187,13 +187,14 @@ fn is_plain(family: i32, kind: i32, protocol: i32) -> bool {
 fn only_plain_sockets_can_be_made(t: &mut Test) -> Outcome {
     let mut acts: Vec<(i32, i32, i32)> = Vec::new();
     for family in 0..48 {
-        acts.extend([1, 2, 3, 4, 5, 6, 10].map(|kind| (family, kind, 0)));
+        acts.extend([1, 2, 3].map(|kind| (family, kind, 0)));
     }
     for family in [libc::AF_INET, libc::AF_INET6] {
         // TCP, UDP, ICMP, DCCP, ESP, SCTP, UDP-Lite, raw, MPTCP, SMC
         for protocol in [6, 17, 1, 58, 33, 50, 132, 136, 255, 262, 256] {
-            acts.extend([1, 2, 3, 5].map(|kind| (family, kind, protocol)));
+            acts.extend([1, 2, 3].map(|kind| (family, kind, protocol)));
         }
+        acts.extend([(family, 5, 132), (family, 6, 33), (family, 10, 0)]);
     }
     acts.extend((1..23).map(|protocol| (libc::AF_NETLINK, libc::SOCK_RAW, protocol)));
     acts.push((libc::AF_PACKET, libc::SOCK_RAW, 0x0300));

@@ -1,0 +1,148 @@
+//! What becomes of policies: changed, broken, removed, recorded only.
+
+use super::tree;
+use crate::{
+    cases,
+    command::{Command, wait_for},
+    ensure, events,
+    harness::{Outcome, Test},
+    promise::{self as check, Attempt, Denial},
+};
+use std::fs;
+
+cases!(policies:
+    a_new_policy_holds_for_running_sessions_at_once,
+    a_broken_policy_keeps_the_last_good_one_and_says_so,
+    an_agent_whose_policy_is_gone_is_refused_everything,
+    audit_mode_records_and_refuses_nothing_but_the_floor,
+    two_agents_do_not_share_their_rights,
+    names_with_control_characters_are_recorded_safely,
+);
+
+fn a_new_policy_holds_for_running_sessions_at_once(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let file = t.at("open/f1");
+    let strict = t.policy();
+    let mut agent = t.agent(strict.clone())?;
+    let mut acts = vec![format!("read {file}")];
+    for step in ["one", "two"] {
+        acts.extend([format!("say {step}"), format!("wait-for {}", t.at(step)), format!("read {file}")]);
+    }
+    let mut live = agent.start(&acts)?;
+    live.expect(&["EPERM", "one", "ok"])?;
+    agent.change(strict.next().allow("read", &t.at("open/**")))?;
+    t.file("one")?;
+    live.expect(&["ok", "ok", "two", "ok"])?;
+    agent.change(strict.next())?;
+    t.file("two")?;
+    live.expect(&["ok", "EPERM"])?;
+    live.finish()?;
+    Ok(())
+}
+
+fn a_broken_policy_keeps_the_last_good_one_and_says_so(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = t.agent(t.policy().allow("read", &t.at("open/**")))?;
+    let good = fs::read_to_string(agent.file())?;
+    let broken = [
+        ("an unknown key", good.replace("files:", "fyles:")),
+        ("an unknown operation", good.replace("allow: [read]", "allow: [reed]")),
+        ("a relative path", good.replace("paths: ['/srv", "paths: ['srv")),
+        ("no YAML", "{{{{".to_owned()),
+        ("nothing", String::new()),
+    ];
+    for (what, text) in broken {
+        ensure!(text != good, "{what}: the text is not broken");
+        fs::write(agent.file(), &text)?;
+        let ran = Command::new("enforcer").args(["reload"]).run()?;
+        // Another reader of the directory may have told of it already; the state says it in any case.
+        let status = Command::new("enforcer").args(["status"]).run()?;
+        ensure!(status.code == Some(1), "{what}: {status}\n{ran}");
+        ensure!(ran.code == Some(65), "{what}: {ran}");
+        let said = format!("{}:", agent.file());
+        ensure!(ran.out.contains(&said) && status.out.contains(&said), "{what}: {ran}\n{status}");
+        let now = agent.status()?.unwrap_or_default();
+        ensure!(now["digest"] == agent.digest(), "{what}: {now}");
+        let file = t.at("shut/f1");
+        let attempt = Attempt::new(format!("read {file}"), Denial::no_rule("open").on(&file).asking("read"));
+        check::refused(t, &agent, &[format!("read {}", t.at("open/f1"))], &[attempt])?;
+    }
+    fs::write(agent.file(), &good)?;
+    let ran = Command::new("enforcer").args(["reload"]).run()?;
+    ensure!(ran.code == Some(0), "{ran}");
+    let status = Command::new("enforcer").args(["status"]).run()?;
+    ensure!(status.code == Some(0), "{status}");
+    Ok(())
+}
+
+fn an_agent_whose_policy_is_gone_is_refused_everything(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (file, go) = (t.at("open/f1"), t.at("go"));
+    let agent = t.agent(t.policy().allow("read", &t.at("open/**")))?;
+    let mut live = agent.start(&[
+        format!("read {file}"),
+        "say ready".to_owned(),
+        format!("wait-for {go}"),
+        format!("read {file}"),
+        "socketpair".to_owned(),
+    ])?;
+    live.expect(&["ok", "ready", "ok"])?;
+    fs::remove_file(agent.file())?;
+    let _ = Command::new("enforcer").args(["reload"]).run()?;
+    wait_for("the agent to be gone", 30, || agent.status().ok()?.is_none().then_some(()))?;
+    fs::write(&go, "")?;
+    live.expect(&["ok", "EPERM", "EPERM"])?;
+    live.finish()?;
+    let ran = Command::new("enforcer").args(["exec", agent.name(), "--", "/usr/bin/true"]).run()?;
+    ensure!(ran.code == Some(64), "{ran}");
+    Ok(())
+}
+
+fn audit_mode_records_and_refuses_nothing_but_the_floor(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = t.agent(t.policy().line("mode: audit"))?;
+    let file = t.at("shut/f1");
+    let session = agent.probe(&[format!("read {file}"), "unshare-mount".to_owned()])?;
+    ensure!(session.lines == ["ok", "EPERM"], "{:?}", session.lines);
+    let floor = events::wait("the floor's refusal", session.mark, |record| {
+        events::decides(record, &session.id) && record["reason"] == "floor"
+    })?;
+    ensure!(floor["error"] == "EPERM", "{floor}");
+    let all: Vec<_> =
+        events::since(session.mark)?.into_iter().filter(|record| events::decides(record, &session.id)).collect();
+    ensure!(all.len() == 2, "{} records instead of 2", all.len());
+    let would = &all[0];
+    ensure!(would["object"]["path"] == file.as_str() && would["verdict"] == "deny", "{would}");
+    ensure!(would["error"].is_null() && would["flags"] == serde_json::json!(["would"]), "{would}");
+    Ok(())
+}
+
+fn two_agents_do_not_share_their_rights(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (open, shut) = (t.at("open/f1"), t.at("shut/f1"));
+    let one = t.agent(t.policy().allow("read", &open))?;
+    let two = t.agent(t.policy().allow("read", &shut))?;
+    let attempt =
+        |path: &str| [Attempt::new(format!("read {path}"), Denial::no_rule("open").on(path).asking("read"))];
+    // In turns, so that what was remembered for one is not used for the other.
+    for _ in 0..2 {
+        check::refused(t, &one, &[format!("read {open}")], &attempt(&shut))?;
+        check::refused(t, &two, &[format!("read {shut}")], &attempt(&open))?;
+    }
+    Ok(())
+}
+
+fn names_with_control_characters_are_recorded_safely(t: &mut Test) -> Outcome {
+    tree(t)?;
+    // Words of an act are split at white space, so this name has none; a tab and a newline would do the same.
+    let name = t.at("shut/a\u{1b}[31m\u{1}{\"verdict\":\"allow\"}\u{202e}");
+    fs::write(&name, "x")?;
+    let agent = t.agent(t.policy())?;
+    let session = agent.probe(&[format!("read {name}")])?;
+    ensure!(session.lines == ["EPERM"], "{:?}", session.lines);
+    let record = events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
+    let path = record["object"]["path"].as_str().unwrap_or_default();
+    ensure!(path.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{path:?}");
+    ensure!(record["object"]["path_b64"].is_string() && record["verdict"] == "deny", "{record}");
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Tasks outside the session: not read, not changed, not signalled, not killed.
+
+use super::{floor::almighty, tree};
+use crate::{
+    cases,
+    command::Command,
+    ensure,
+    harness::{Outcome, Test},
+    promise::{self as check, Attempt, Denial},
+};
+use std::{fs, process::Child, time::Duration};
+
+cases!(tasks:
+    no_signal_reaches_an_outsider,
+    no_signal_of_a_pipe_reaches_an_outsider,
+    no_outsider_is_traced_or_read,
+    nothing_of_an_outsider_in_proc_can_be_opened,
+    no_limit_or_priority_of_an_outsider_changes,
+    the_session_keeps_its_own_processes,
+    no_key_of_others_is_read,
+    no_child_is_born_in_another_cgroup,
+);
+
+/// A process outside every agent, which sleeps until this value goes.
+struct Victim(Child);
+
+impl Victim {
+    fn new() -> Outcome<Self> {
+        Ok(Self(Command::new("/usr/bin/sleep").args(["1000"]).spawn()?))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn lives(&mut self) -> bool {
+        std::thread::sleep(Duration::from_millis(300));
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn no_signal_reaches_an_outsider(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let mut victim = Victim::new()?;
+    let pid = victim.pid();
+    let signal = |act: &str, number: i32, name: &'static str| {
+        Attempt::new(format!("{act} {pid} {number}"), Denial::floor("signal").argument(name))
+    };
+    let acts = ["kill", "tgkill", "tkill", "sigqueue", "pidfd-kill"];
+    let asking: Vec<Attempt> = acts.iter().map(|act| signal(act, 18, "SIGCONT")).collect();
+    check::control(&asking)?;
+    let mut attempts = asking;
+    attempts.extend(acts.map(|act| signal(act, 9, "SIGKILL")));
+    attempts.push(signal("kill", 19, "SIGSTOP"));
+    check::refused(t, &almighty(t)?, &["kill-self".to_owned()], &attempts)?;
+    ensure!(victim.lives(), "the outsider was killed");
+    Ok(())
+}
+
+fn no_signal_of_a_pipe_reaches_an_outsider(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let mut control = Victim::new()?;
+    check::allowed_outside(&[format!("sigio {} 10", control.pid())])?;
+    ensure!(!control.lives(), "the act has no effect outside");
+    let mut victim = Victim::new()?;
+    let agent = almighty(t)?;
+    // Nobody tells the sender of such a signal; whether it arrived is what counts.
+    agent.probe(&[format!("sigio {} 10", victim.pid())])?;
+    ensure!(victim.lives(), "the outsider was killed");
+    Ok(())
+}
+
+fn no_outsider_is_traced_or_read(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let mut victim = Victim::new()?;
+    let pid = victim.pid();
+    let trace = |act: &str| Attempt::new(format!("{act} {pid}"), Denial::floor("ptrace|capability"));
+    let attempts = [
+        trace("ptrace-attach"),
+        trace("ptrace-seize"),
+        trace("process-vm-readv").fails_outside("EFAULT"),
+        trace("process-vm-writev").fails_outside("EFAULT"),
+        trace("pidfd-getfd"),
+        trace("kcmp"),
+        trace("move-pages"),
+        trace("process-madvise").fails_outside("ENOMEM"),
+    ];
+    check::control(&attempts)?;
+    check::refused(t, &almighty(t)?, &["proc-maps-own".to_owned()], &attempts)?;
+    ensure!(victim.lives(), "the outsider has ended");
+    Ok(())
+}
+
+fn nothing_of_an_outsider_in_proc_can_be_opened(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let victim = Victim::new()?;
+    let pid = victim.pid();
+    let open = |act: &str| Attempt::new(format!("{act} {pid}"), Denial::floor("ptrace")).errno("EACCES");
+    let attempts = [
+        open("proc-mem"),
+        open("proc-mem-write"),
+        open("proc-environ"),
+        open("proc-maps"),
+        Attempt::new(format!("proc-root {pid} /etc/hostname"), Denial::floor("ptrace")).errno("EACCES"),
+    ];
+    check::control(&attempts)?;
+    check::refused(t, &almighty(t)?, &["proc-maps-own".to_owned()], &attempts)
+}
+
+fn no_limit_or_priority_of_an_outsider_changes(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let victim = Victim::new()?;
+    let pid = victim.pid();
+    let acts = ["prlimit", "affinity", "scheduler", "priority", "io-priority"];
+    let attempts = acts.map(|act| Attempt::silent(format!("{act} {pid}")));
+    check::control(&attempts)?;
+    let agent = almighty(t)?;
+    let session = agent.probe(&check::acts(&attempts))?;
+    let wrong: Vec<String> = acts.iter().zip(&session.lines).map(|(act, line)| format!("{act}: {line}")).collect();
+    ensure!(session.lines == ["EPERM"; 5], "{}", wrong.join(", "));
+    Ok(())
+}
+
+fn the_session_keeps_its_own_processes(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = t.agent(t.policy().exec("/usr/bin/*").allow("read", "/proc/[0-9]*/**"))?;
+    let script = "sleep 100 & p=$!; kill -0 $p && cat /proc/$p/environ >/dev/null && kill -9 $p && wait $p; echo $?";
+    let session = agent.run(&["/usr/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()])?;
+    ensure!(session.lines == ["137"], "{:?} {}", session.lines, session.err);
+    Ok(())
+}
+
+/// `add_key` outside puts a key where all processes of the user share it.
+fn no_key_of_others_is_read(t: &mut Test) -> Outcome {
+    tree(t)?;
+    // KEY_SPEC_USER_KEYRING
+    let attempts = [Attempt::silent("keyctl-describe -4")];
+    check::control(&attempts)?;
+    let session = almighty(t)?.probe(&["add-key".to_owned(), "keyctl-describe -4".to_owned()])?;
+    ensure!(session.lines == ["ok", "EPERM"] || session.lines == ["ok", "EACCES"], "{:?}", session.lines);
+    Ok(())
+}
+
+fn no_child_is_born_in_another_cgroup(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let elsewhere = "/sys/fs/cgroup/probe-elsewhere";
+    fs::create_dir_all(elsewhere)?;
+    let attempts = [
+        Attempt::new(format!("clone-into-cgroup {elsewhere}"), Denial::floor("fork")),
+        Attempt::new("clone-into-cgroup /sys/fs/cgroup/agents.slice", Denial::floor("fork")),
+    ];
+    let outcome = check::control(&attempts[..1])
+        .and_then(|()| check::refused(t, &almighty(t)?, &["fork".to_owned()], &attempts));
+    fs::remove_dir(elsewhere)?;
+    outcome
+}

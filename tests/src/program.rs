@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn the_first_call_says_how_it_went() {
         let run = |path: &str| {
-            let program = std::env::temp_dir().join(format!("first-call-{}{}", std::process::id(), path.len()));
+            let program =
+                std::env::temp_dir().join(format!("first-call-{}{}", std::process::id(), path.len()));
             fs::write(&program, first_call(path)).expect("write");
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
             let code = Command::new(&program).status().expect("run").code();

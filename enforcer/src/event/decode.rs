@@ -3,12 +3,12 @@
 //! A number that this version does not know is kept with the record's bytes; bytes that are no record at
 //! all become [`Malformed`] with those bytes. Nothing is dropped.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use enforcer_common::{
     access,
     event::{Header, VERSION, kind, operation, reason},
     verdict::Verdict,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::FromBytes;
 
 /// What a record tells.

@@ -111,7 +111,7 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
     // Task storage: aya has no type for it, and needs none.
     loader.allow_unsupported_maps();
     for name in MAPS {
-        loader.map_pin_path(*name, maps.join(name));
+        loader.map_pin_path(name, maps.join(name));
     }
     let mut ebpf =
         loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;

@@ -2,7 +2,7 @@
 
 use super::{
     Act, Args,
-    sys::{fd, open, sys},
+    sys::{fd, in_child, open, sys},
 };
 use std::io;
 
@@ -42,8 +42,9 @@ fn mount_bind(args: &Args<'_>) -> io::Result<()> {
     sys!(SYS_mount, &args.text(0)?, &args.text(1)?, 0, libc::MS_BIND, 0).map(drop)
 }
 
+/// In a child, so that the acts that follow are not in the new namespace.
 fn unshare(flags: i32) -> io::Result<()> {
-    sys!(SYS_unshare, flags).map(drop)
+    in_child(|| sys!(SYS_unshare, flags).map(drop))
 }
 
 /// `open-tree DIR NAME`: a detached copy of the mount, and a file opened in it.
@@ -67,11 +68,11 @@ fn mount_setattr(args: &Args<'_>) -> io::Result<()> {
 /// `setns PID KIND`: the namespace of another process by its file.
 fn setns(args: &Args<'_>) -> io::Result<()> {
     let path = super::sys::text(format!("/proc/{}/ns/{}", args.str(0)?, args.str(1)?).as_ref())?;
-    sys!(SYS_setns, &open(&path, libc::O_RDONLY, 0)?, 0).map(drop)
+    in_child(|| sys!(SYS_setns, &open(&path, libc::O_RDONLY, 0)?, 0).map(drop))
 }
 
 /// `setns-pidfd PID`: its mount namespace without opening a file.
 fn setns_pidfd(args: &Args<'_>) -> io::Result<()> {
     let process = fd!(SYS_pidfd_open, args.number::<i32>(0)?, 0)?;
-    sys!(SYS_setns, &process, libc::CLONE_NEWNS).map(drop)
+    in_child(|| sys!(SYS_setns, &process, libc::CLONE_NEWNS).map(drop))
 }

@@ -135,7 +135,10 @@ fn the_daemons_files_need_a_rule_like_all_others(t: &mut Test) -> Outcome {
     let files = ["/etc/enforcer/enforcer.toml", "/var/lib/enforcer/audit/events.jsonl", "/usr/bin/enforcer"];
     let attempts: Vec<Attempt> = files
         .iter()
-        .map(|path| Attempt::new(format!("append {path}"), Denial::no_rule("open").on(path).asking("write")).not_outside())
+        .map(|path| {
+            Attempt::new(format!("append {path}"), Denial::no_rule("open").on(path).asking("write"))
+                .not_outside()
+        })
         .collect();
     check::refused(t, &t.agent(t.policy())?, &["read /usr/bin/enforcer".to_owned()], &attempts)
 }

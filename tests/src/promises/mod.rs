@@ -17,8 +17,10 @@ mod mounts;
 mod network;
 pub mod outsiders;
 mod policies;
+mod refusals;
 mod sessions;
 mod tasks;
+mod units;
 
 mod unix;
 
@@ -36,9 +38,12 @@ pub const ALL: &[&[Case]] = &[
     tasks::CASES,
     sessions::CASES,
     policies::CASES,
-
+    units::CASES,
     outsiders::CASES,
 ];
+
+/// The tests for a kernel without the BPF LSM.
+pub const WITHOUT_LSM: &[&[Case]] = &[refusals::CASES];
 
 /// Two directories, `open` and `shut`, that hold the same: files `f1` to `f12`, empty directories `e1`
 /// to `e4`, directories `d1` to `d4` with a file `x`.

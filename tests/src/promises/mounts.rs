@@ -24,7 +24,8 @@ impl Mounted {
         let text = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let (from, onto, kind) = (text(from)?, text(onto)?, text(kind)?);
         // SAFETY: three texts that outlive the call; no data.
-        let done = unsafe { libc::mount(from.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+        let done =
+            unsafe { libc::mount(from.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
         if done == 0 { Ok(Self(onto)) } else { Err(io::Error::last_os_error()) }
     }
 

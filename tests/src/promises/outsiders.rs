@@ -29,8 +29,10 @@ pub fn start() {
     thread::spawn(|| {
         let result = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
             let address = listener.local_addr()?;
-            thread::spawn(move || for stream in listener.incoming() {
-                drop(stream);
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    drop(stream);
+                }
             });
             loop {
                 if let Err(error) = work(address) {
@@ -80,7 +82,8 @@ fn an_outsider_was_never_refused_anything_during_all_this(_: &mut Test) -> Outco
     ensure!(log.len() > 0, "the log is empty");
     let mine = std::process::id();
     let about_me = events::since(events::Mark::START)?.into_iter().find(|record| {
-        record["kind"] == "decision" && (record["tgid"] == mine || record["exe"] == "/usr/lib/enforcer-tests/guest-suite")
+        record["kind"] == "decision"
+            && (record["tgid"] == mine || record["exe"] == "/usr/lib/enforcer-tests/guest-suite")
     });
     ensure!(about_me.is_none(), "an outsider is in the log: {about_me:?}");
     Ok(())

@@ -108,8 +108,10 @@ fn audit_mode_records_and_refuses_nothing_but_the_floor(t: &mut Test) -> Outcome
         events::decides(record, &session.id) && record["reason"] == "floor"
     })?;
     ensure!(floor["error"] == "EPERM", "{floor}");
-    let all: Vec<_> =
-        events::since(session.mark)?.into_iter().filter(|record| events::decides(record, &session.id)).collect();
+    let all: Vec<_> = events::since(session.mark)?
+        .into_iter()
+        .filter(|record| events::decides(record, &session.id))
+        .collect();
     ensure!(all.len() == 2, "{} records instead of 2", all.len());
     let would = &all[0];
     ensure!(would["object"]["path"] == file.as_str() && would["verdict"] == "deny", "{would}");

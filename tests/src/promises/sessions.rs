@@ -66,7 +66,8 @@ fn the_first_system_call_of_a_launch_is_governed(t: &mut Test) -> Outcome {
     ensure!(agent.run(&[twin])?.code == Some(40), "the twin afterwards");
     let mine = |record: &serde_json::Value| record["kind"] == "decision" && record["agent"] == agent.name();
     let count = || events::since(mark).map(|all| all.iter().filter(|record| mine(record)).count());
-    let recorded = wait_for("a record of every launch", 30, || count().ok().filter(|n| *n >= launches as usize))?;
+    let recorded =
+        wait_for("a record of every launch", 30, || count().ok().filter(|n| *n >= launches as usize))?;
     ensure!(recorded == launches as usize, "{recorded} records of {launches} launches");
     Ok(())
 }

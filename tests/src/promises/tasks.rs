@@ -123,7 +123,8 @@ fn no_limit_or_priority_of_an_outsider_changes(t: &mut Test) -> Outcome {
     check::control(&attempts)?;
     let agent = almighty(t)?;
     let session = agent.probe(&check::acts(&attempts))?;
-    let wrong: Vec<String> = acts.iter().zip(&session.lines).map(|(act, line)| format!("{act}: {line}")).collect();
+    let wrong: Vec<String> =
+        acts.iter().zip(&session.lines).map(|(act, line)| format!("{act}: {line}")).collect();
     ensure!(session.lines == ["EPERM"; 5], "{}", wrong.join(", "));
     Ok(())
 }
@@ -131,7 +132,8 @@ fn no_limit_or_priority_of_an_outsider_changes(t: &mut Test) -> Outcome {
 fn the_session_keeps_its_own_processes(t: &mut Test) -> Outcome {
     tree(t)?;
     let agent = t.agent(t.policy().exec("/usr/bin/*").allow("read", "/proc/[0-9]*/**"))?;
-    let script = "sleep 100 & p=$!; kill -0 $p && cat /proc/$p/environ >/dev/null && kill -9 $p && wait $p; echo $?";
+    let script =
+        "sleep 100 & p=$!; kill -0 $p && cat /proc/$p/environ >/dev/null && kill -9 $p && wait $p; echo $?";
     let session = agent.run(&["/usr/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()])?;
     ensure!(session.lines == ["137"], "{:?} {}", session.lines, session.err);
     Ok(())

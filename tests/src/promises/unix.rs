@@ -1,11 +1,11 @@
 //! Unix sockets: a session's own, and nobody else's.
 
+use super::floor::almighty;
 use crate::{
     agent::Agent,
     cases, ensure, events,
     harness::{Outcome, Test},
     peer::UnixServers,
-    policy::Policy,
     promise::{self as check, Attempt, Denial},
 };
 
@@ -73,10 +73,10 @@ fn sockets_of_another_session_are_refused(t: &mut Test) -> Outcome {
 
 fn the_daemon_and_the_system_manager_cannot_be_asked(t: &mut Test) -> Outcome {
     let sockets = ["/run/enforcer/control.sock", "/run/systemd/private", "/run/dbus/system_bus_socket"];
-    let attempts = sockets.map(|path| Attempt::new(format!("unix-stream {path}"), Denial::floor("unix-connect")));
+    let attempts =
+        sockets.map(|path| Attempt::new(format!("unix-stream {path}"), Denial::floor("unix-connect")));
     check::control(&attempts)?;
-    let everything: Policy = t.policy().allow("all", "/**");
-    check::refused(t, &t.agent(everything)?, &["socketpair".to_owned()], &attempts)
+    check::refused(t, &almighty(t)?, &["socketpair".to_owned()], &attempts)
 }
 
 fn the_command_line_answers_no_agent(t: &mut Test) -> Outcome {
@@ -85,7 +85,7 @@ fn the_command_line_answers_no_agent(t: &mut Test) -> Outcome {
         let command: Vec<String> =
             ["/usr/bin/enforcer"].into_iter().chain(words.split(' ')).map(str::to_owned).collect();
         let session = agent.run(&command)?;
-        ensure!(session.code == Some(69), "`enforcer {words}` inside: {:?} {}", session.code, session.err);
+        ensure!(session.code == Some(77), "`enforcer {words}` inside: {:?} {}", session.code, session.err);
         let record = events::wait("the refused connection", session.mark, |record| {
             events::decides(record, &session.id) && record["operation"] == "unix-connect"
         })?;

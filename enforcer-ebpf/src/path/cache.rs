@@ -1,0 +1,153 @@
+//! The automata's states at a directory, remembered in its inode.
+
+use super::{
+    Place, States,
+    automaton::{arena, class_table, run_name, step},
+};
+use crate::{
+    maps,
+    object::{self, number, pointer},
+    subject::Subject,
+    verifier::{bound, difference},
+};
+use enforcer_common::map::{CacheEntry, STATE_SETTLED, Scratch};
+
+/// Bytes of a name that lie inside its dentry on every supported kernel (`DNAME_INLINE_LEN`,
+/// include/linux/dcache.h, 64 bit).
+const INLINE: u64 = 32;
+
+#[inline(always)]
+fn check(sequence: u64, place: u64, states: u64, state_policy: u64) -> u64 {
+    sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ place.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ states.wrapping_mul(0x1656_67b1_9e37_79f9)
+        ^ state_policy.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// Mount and namespace as one number: a directory can be reached through several of either.
+#[inline(always)]
+fn place_id(subject: &Subject, place: &Place, inode: *const u8) -> u64 {
+    difference(place.mount, inode).wrapping_add(subject.namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+#[inline(always)]
+pub fn remembered(subject: &Subject, place: &Place, inode: *const u8) -> Option<States> {
+    if subject.policy.is_null() {
+        return None;
+    }
+    let arena = arena();
+    if arena.is_null() {
+        return None;
+    }
+    // SAFETY: map values; the verifier knows the inode.
+    unsafe {
+        let cache = maps::DIRECTORIES.get_ptr_mut(inode.cast_mut().cast());
+        if cache.is_null() {
+            return None;
+        }
+        let id = place_id(subject, place, inode);
+        let policy = (*subject.policy).id;
+        let slot = bound::<3>((id >> 6) ^ u64::from(policy));
+        let entry = cache.cast::<CacheEntry>().add(slot as usize);
+        let sequence = core::ptr::read_volatile(&raw const (*entry).sequence);
+        let low = core::ptr::read_volatile(&raw const (*entry).states);
+        let high = core::ptr::read_volatile(&raw const (*entry).state_policy);
+        if core::ptr::read_volatile(&raw const (*entry).place) != id
+            || (high >> 32) as u32 != policy
+            || core::ptr::read_volatile(&raw const (*entry).check) != check(sequence, id, low, high)
+        {
+            return None;
+        }
+        let mut states = [low as u32, (low >> 32) as u32, high as u32];
+        states[0] = leaf(subject, arena, place.dentry, 0, states[0])?;
+        if (*subject.policy).groups > 1 {
+            states[1] = leaf(subject, arena, place.dentry, 1, states[1])?;
+            states[2] = leaf(subject, arena, place.dentry, 2, states[2])?;
+        }
+        // One look at the counters, at the end: equal to those under which the states were made,
+        // hence nothing moved from before that until now.
+        if object::sequence() == sequence { Some(states) } else { None }
+    }
+}
+
+#[inline(always)]
+pub fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u64, sc: *const Scratch) {
+    if subject.policy.is_null() {
+        return;
+    }
+    // SAFETY: map values; the verifier knows the inode. A failing allocation only costs the memory
+    // of this one walk.
+    unsafe {
+        let cache = maps::DIRECTORIES.get_or_insert_ptr_mut(inode.cast_mut().cast(), None);
+        if cache.is_null() {
+            return;
+        }
+        let id = place_id(subject, place, inode);
+        let policy = (*subject.policy).id;
+        let slot = bound::<3>((id >> 6) ^ u64::from(policy));
+        let parent = &raw const (*sc).parent;
+        let low = u64::from((*parent)[0]) | u64::from((*parent)[1]) << 32;
+        let high = u64::from(policy) << 32 | u64::from((*parent)[2]);
+        // Field by field: another CPU may write the same entry, and the check makes a mixture a miss.
+        let entry = cache.cast::<CacheEntry>().add(slot as usize);
+        core::ptr::write_volatile(&raw mut (*entry).sequence, sequence);
+        core::ptr::write_volatile(&raw mut (*entry).place, id);
+        core::ptr::write_volatile(&raw mut (*entry).states, low);
+        core::ptr::write_volatile(&raw mut (*entry).state_policy, high);
+        core::ptr::write_volatile(&raw mut (*entry).check, check(sequence, id, low, high));
+    }
+}
+
+/// Runs one automaton over the name of `dentry`.
+#[inline(always)]
+unsafe fn leaf(
+    subject: &Subject,
+    arena: *const u8,
+    dentry: *const u8,
+    group: u64,
+    state: u32,
+) -> Option<u32> {
+    if state & STATE_SETTLED != 0 {
+        return Some(state);
+    }
+    // SAFETY: map values; the verifier knows the dentry.
+    unsafe {
+        let name = pointer(dentry, &object::DENTRY_NAME);
+        let len = u64::from(number::<u32>(dentry, &object::DENTRY_LEN));
+        let mut state = u64::from(state);
+        // Only for the first automaton: most policies have no other, and each copy of this loop costs
+        // time at load.
+        if group == 0 && name as u64 == dentry.add(object::DENTRY_INLINE.get()) as u64 && len <= INLINE {
+            // The name lies in the dentry: plain loads, eight bytes at a time, no helper.
+            let class = class_table(subject.policy, group);
+            let mut i = 0u64;
+            let mut word = 0u64;
+            let mut at = 0usize;
+            while i < INLINE {
+                if i >= len || state & u64::from(STATE_SETTLED) != 0 {
+                    break;
+                }
+                if i & 7 == 0 {
+                    word =
+                        core::ptr::read_volatile(dentry.add(object::DENTRY_INLINE.get() + at).cast::<u64>());
+                    at += 8;
+                }
+                state = step(arena, class, state, word as u8);
+                word >>= 8;
+                i += 1;
+            }
+        } else {
+            let sc = maps::SCRATCH.of_current_or_new();
+            if sc.is_null() {
+                return None;
+            }
+            // Through memory: newer kernels type `name` as a pointer, a global function wants a number.
+            core::ptr::write_volatile(&raw mut (*sc).address, name as u64);
+            state = run_name(sc, subject.slot, group, state, len);
+            if state == u64::MAX {
+                return None;
+            }
+        }
+        Some(state as u32)
+    }
+}

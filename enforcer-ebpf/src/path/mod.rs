@@ -1,0 +1,182 @@
+//! Which name does an object have, and what do the rules say about it?
+//!
+//! The name is the one in the mount namespace that was recorded when the task was armed: the walk
+//! goes from the object up through dentries and mounts to that namespace's root, then the policy's
+//! automata run down over the components. The states reached at a directory are remembered in its
+//! inode, valid while the kernel's rename and mount counters stand still; then only the last
+//! component is left to do.
+
+mod automaton;
+mod cache;
+mod walk;
+
+pub use automaton::{arena, masks, step};
+pub use walk::{Round, climb, outcome};
+
+use crate::{
+    maps,
+    object::{self, pointer},
+    subject::Subject,
+};
+use automaton::slash;
+use cache::{remember, remembered};
+use enforcer_common::{
+    limits,
+    map::{Masks, Scratch},
+    verdict::Folded,
+};
+use walk::walk;
+
+/// An automaton's states, one per group.
+pub type States = [u32; 3];
+
+/// What the rules say about an object whose name ended in `states`.
+#[inline(always)]
+pub fn rights(subject: &Subject, states: &States) -> Folded {
+    let mut all = Masks::NONE;
+    let arena = arena();
+    if !arena.is_null() && !subject.policy.is_null() {
+        // SAFETY: map values.
+        unsafe {
+            let groups = (*subject.policy).groups;
+            all.join(&masks(arena, states[0]));
+            if groups > 1 {
+                all.join(&masks(arena, states[1]));
+                all.join(&masks(arena, states[2]));
+            }
+        }
+    }
+    all.fold(&subject.tiers())
+}
+
+/// An object to be judged: what a `struct path` and a dentry say.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Dentry of the directory, for the cache; null if there is none to remember at.
+    pub directory: *const u8,
+    /// The object's dentry.
+    pub dentry: *const u8,
+    /// The mount.
+    pub mount: *const u8,
+}
+
+impl Place {
+    /// An object in `directory` (a `struct path`).
+    #[inline(always)]
+    pub fn below(directory: *const u8, dentry: *const u8) -> Self {
+        Self {
+            directory: pointer(directory, &object::PATH_DENTRY),
+            dentry,
+            mount: pointer(directory, &object::PATH_MOUNT),
+        }
+    }
+
+    /// The object that `path` (a `struct path`) names.
+    #[inline(always)]
+    pub fn at(path: *const u8) -> Self {
+        let dentry = pointer(path, &object::PATH_DENTRY);
+        let mount = pointer(path, &object::PATH_MOUNT);
+        // A mount's root has its name in another mount: nothing to remember it by.
+        let directory = if dentry == pointer(mount, &object::VFSMOUNT_ROOT) {
+            core::ptr::null()
+        } else {
+            pointer(dentry, &object::DENTRY_PARENT)
+        };
+        Self { directory, dentry, mount }
+    }
+}
+
+/// The task's scratch with the walk's beginning filled in, or null.
+#[inline(always)]
+pub fn begin(subject: &Subject, dentry: u64, mount: u64) -> *mut Scratch {
+    let sc = maps::SCRATCH.of_current_or_new();
+    if !sc.is_null() {
+        // SAFETY: not null, and nobody else uses a task's scratch.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*sc).dentry, dentry);
+            core::ptr::write_volatile(&raw mut (*sc).mount, mount);
+            core::ptr::write_volatile(&raw mut (*sc).namespace, subject.namespace);
+            core::ptr::write_volatile(&raw mut (*sc).policy, u64::from(subject.slot));
+        }
+    }
+    sc
+}
+
+/// The states in which the object's name ends, from the directory's cache if possible.
+#[inline(always)]
+pub fn states(subject: &Subject, place: &Place) -> Result<States, u64> {
+    let inode = if place.directory.is_null() {
+        core::ptr::null()
+    } else {
+        pointer(place.directory, &object::DENTRY_INODE)
+    };
+    if !inode.is_null()
+        && let Some(states) = remembered(subject, place, inode)
+    {
+        return Ok(states);
+    }
+    let sc = begin(subject, place.dentry as u64, place.mount as u64);
+    if sc.is_null() {
+        return Err(outcome::UNKNOWN);
+    }
+    let result = walk(sc);
+    if result != outcome::KNOWN {
+        return Err(result);
+    }
+    // SAFETY: not null.
+    unsafe {
+        let sequence = core::ptr::read_volatile(&raw const (*sc).sequence);
+        if !inode.is_null() && sequence != 0 {
+            remember(subject, place, inode, sequence, sc);
+        }
+        Ok([(*sc).object[0], (*sc).object[1], (*sc).object[2]])
+    }
+}
+
+/// The states of a walk without a cache, for hooks whose pointers the verifier does not trust.
+#[inline(always)]
+pub fn states_uncached(subject: &Subject, dentry: u64, mount: u64) -> Result<States, u64> {
+    let sc = begin(subject, dentry, mount);
+    if sc.is_null() {
+        return Err(outcome::UNKNOWN);
+    }
+    let result = walk(sc);
+    if result != outcome::KNOWN {
+        return Err(result);
+    }
+    // SAFETY: not null.
+    unsafe { Ok([(*sc).object[0], (*sc).object[1], (*sc).object[2]]) }
+}
+
+/// Whether a directory keeps all the rules below it under a name that ends in `new`.
+#[inline(always)]
+pub fn same_directory(subject: &Subject, old: &States, new: &States) -> bool {
+    let arena = arena();
+    if arena.is_null() || subject.policy.is_null() {
+        return false;
+    }
+    // SAFETY: map values.
+    unsafe {
+        let groups = u64::from((*subject.policy).groups);
+        let mut group = 0u64;
+        while group < limits::GROUPS as u64 {
+            if group >= groups {
+                break;
+            }
+            let (a, b) = match group {
+                0 => (old[0], new[0]),
+                1 => (old[1], new[1]),
+                _ => (old[2], new[2]),
+            };
+            let (below_a, below_b) = (
+                slash(arena, subject.policy, group, u64::from(a)),
+                slash(arena, subject.policy, group, u64::from(b)),
+            );
+            if below_a != below_b || masks(arena, a) != masks(arena, b) {
+                return false;
+            }
+            group += 1;
+        }
+        true
+    }
+}

@@ -1,0 +1,229 @@
+//! The way up from an object to the namespace's root, and the automata's way down again.
+
+use super::automaton::{arena, run_name, slash};
+use crate::{
+    maps,
+    object::{self, peek},
+    verifier::bound,
+};
+use aya_ebpf::helpers::generated::bpf_loop;
+use core::ffi::c_void;
+use enforcer_common::{
+    limits,
+    map::{Component, Descent, Scratch},
+};
+
+/// What a walk ends with.
+pub mod outcome {
+    /// The name was found.
+    pub const KNOWN: u64 = 0;
+    /// It could not be told: unreachable, too deep, moving all the time, or memory unreadable.
+    pub const UNKNOWN: u64 = 1;
+    /// The object lies in another mount namespace, or in none.
+    pub const FOREIGN: u64 = 2;
+    /// The object belongs to a mount that only the kernel uses.
+    pub const NAMELESS: u64 = 3;
+}
+
+/// Walks before a name that keeps moving counts as unknown.
+const ATTEMPTS: u64 = 4;
+
+/// What a loop's callback gets. It must lie on the stack, which is scarce, so it is only the address
+/// of the scratch; where the loop stands is kept there.
+#[repr(C)]
+pub struct Round {
+    /// The task's scratch.
+    pub sc: *mut Scratch,
+}
+
+/// Collects the components from `sc.dentry` on `sc.mount` up to the root of the mount namespace.
+///
+/// The loop is `bpf_loop`'s, whose body the verifier goes through once and not once a round.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn climb(sc: *mut Scratch) -> u64 {
+    if sc.is_null() {
+        return outcome::UNKNOWN;
+    }
+    // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`, which fails on a fault;
+    // the callback gets the address of a value that outlives the call.
+    unsafe {
+        let Some(root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else {
+            return outcome::UNKNOWN;
+        };
+        (*sc).count = 0;
+        (*sc).climb.root = root;
+        (*sc).climb.dentry = (*sc).dentry;
+        // struct mount contains the vfsmount that paths carry (fs/mount.h, real_mount()).
+        (*sc).climb.mount = (*sc).mount - object::MOUNT_VFSMOUNT.get() as u64;
+        (*sc).climb.outcome = outcome::UNKNOWN;
+        let mut round = Round { sc };
+        let rounds = (limits::DEPTH + limits::MOUNTS) as u32;
+        bpf_loop(rounds, climb_round as *mut c_void, (&raw mut round).cast(), 0);
+        core::ptr::read_volatile(&raw const (*sc).climb.outcome)
+    }
+}
+
+/// One step upwards. 1 ends the loop.
+extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
+    // SAFETY: as in `climb`.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).climb;
+        if at.dentry == at.root {
+            let Some(up) = peek::<[u64; 2]>(at.mount + object::MOUNT_PARENT.get() as u64) else { return 1 };
+            if up[0] == at.mount {
+                at.outcome = top(at.mount, (*sc).namespace);
+                return 1;
+            }
+            let root = up[0] + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
+            let Some(root) = peek::<u64>(root) else { return 1 };
+            at.mount = up[0];
+            at.dentry = up[1];
+            at.root = root;
+            return 0;
+        }
+        // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
+        let Some(d) = peek::<[u64; 3]>(at.dentry + object::DENTRY_PARENT.get() as u64) else { return 1 };
+        if d[0] == at.dentry {
+            // Its own parent and not the mount's root: a pseudo file, a disconnected dentry, or a
+            // directory that was moved out of a bind mount.
+            if top(at.mount, (*sc).namespace) == outcome::NAMELESS {
+                at.outcome = outcome::NAMELESS;
+            }
+            return 1;
+        }
+        let n = (*sc).count;
+        if n >= limits::DEPTH as u64 {
+            return 1;
+        }
+        let component = (&raw mut (*sc).component).cast::<Component>();
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
+        (*entry).name = d[2];
+        (*entry).len = d[1] >> 32;
+        (*sc).count = n + 1;
+        at.dentry = d[0];
+        0
+    }
+}
+
+/// What it means that a walk ended at the top of `mount`: its namespace is the expected one, an
+/// error pointer for a mount of the kernel's own (`MNT_NS_INTERNAL`, fs/mount.h), or neither.
+#[inline(always)]
+fn top(mount: u64, namespace: u64) -> u64 {
+    let Some(found) = peek::<u64>(mount + object::MOUNT_NAMESPACE.get() as u64) else {
+        return outcome::UNKNOWN;
+    };
+    if found >= (-4095i64) as u64 {
+        outcome::NAMELESS
+    } else if found == namespace && found != 0 {
+        outcome::KNOWN
+    } else {
+        outcome::FOREIGN
+    }
+}
+
+/// Runs the automata down over the collected components: `sc.object` becomes the states after the
+/// last one, `sc.parent` those after the directory before it and its slash.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
+    if sc.is_null() {
+        return outcome::UNKNOWN;
+    }
+    // SAFETY: `sc` is the task's scratch; the policy is a map value; the callback gets the address of
+    // a value that outlives the call.
+    unsafe {
+        let Some(policy) = maps::POLICIES.get_ptr((*sc).policy as u32) else { return outcome::UNKNOWN };
+        let start = (&raw const (*policy).start).cast::<u32>();
+        let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
+        let mut group = 0u64;
+        while group < limits::GROUPS as u64 {
+            if group >= u64::from((*policy).groups) {
+                break;
+            }
+            let index = bound::<3>(group) as usize;
+            let first = u64::from(core::ptr::read_volatile(start.add(index)));
+            (*sc).descent = Descent { group, before: first, state: first };
+            let mut round = Round { sc };
+            bpf_loop(rounds, descend_round as *mut c_void, (&raw mut round).cast(), 0);
+            let state = core::ptr::read_volatile(&raw const (*sc).descent.state);
+            if state == u64::MAX {
+                return outcome::UNKNOWN;
+            }
+            let before = core::ptr::read_volatile(&raw const (*sc).descent.before);
+            core::ptr::write_volatile((&raw mut (*sc).parent).cast::<u32>().add(index), before as u32);
+            core::ptr::write_volatile((&raw mut (*sc).object).cast::<u32>().add(index), state as u32);
+            group += 1;
+        }
+        outcome::KNOWN
+    }
+}
+
+/// One component, the topmost first. 1 ends the loop.
+extern "C" fn descend_round(number: u32, round: *mut Round) -> i64 {
+    // SAFETY: as in `descend`.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).descent;
+        if number > 0 {
+            let arena = arena();
+            let policy = maps::POLICIES.get_ptr((*sc).policy as u32);
+            let (Some(policy), false) = (policy, arena.is_null()) else {
+                at.state = u64::MAX;
+                return 1;
+            };
+            at.before = slash(arena, policy, at.group, at.state);
+        }
+        let component = (&raw const (*sc).component).cast::<Component>();
+        let index = (*sc).count - 1 - u64::from(number);
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
+        (*sc).address = (*entry).name;
+        at.state = run_name(sc, (*sc).policy as u32, at.group, at.before, (*entry).len);
+        i64::from(at.state == u64::MAX)
+    }
+}
+
+/// The whole walk for `sc.dentry` on `sc.mount`, again while things move. Two walks in a row that
+/// agree decide too: one agent's renaming in a loop must not deny others.
+///
+/// Leaves the states in `sc.object` and `sc.parent`, and in `sc.sequence` the counters under which
+/// they may be remembered, or 0.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
+    if sc.is_null() {
+        return outcome::UNKNOWN;
+    }
+    // SAFETY: `sc` is the task's scratch.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
+        let mut attempt = 0;
+        while attempt < ATTEMPTS {
+            let before = object::sequence();
+            let mut result = climb(sc);
+            if result == outcome::KNOWN {
+                result = descend(sc);
+            }
+            let after = object::sequence();
+            if before == after && before & object::MOVING == 0 {
+                if result == outcome::KNOWN {
+                    core::ptr::write_volatile(&raw mut (*sc).sequence, before);
+                }
+                return result;
+            }
+            if result == outcome::KNOWN {
+                let same = attempt > 0
+                    && (*sc).object[0] == (*sc).other[0]
+                    && (*sc).object[1] == (*sc).other[1]
+                    && (*sc).object[2] == (*sc).other[2];
+                if same {
+                    return result;
+                }
+                (*sc).other = (*sc).object;
+            }
+            attempt += 1;
+        }
+        outcome::UNKNOWN
+    }
+}

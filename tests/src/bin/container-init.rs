@@ -1,0 +1,69 @@
+//! Does what a container runtime does between its start and the container's first program: a mount
+//! namespace, an overlay for a root, `pivot_root`, then the program.
+//! `container-init LOWER SCRATCH -- PROGRAM ARG…`
+
+use std::{
+    convert::Infallible,
+    ffi::{CStr, CString, OsString},
+    fs, io,
+    os::unix::{ffi::OsStringExt, process::CommandExt},
+    process::{Command, ExitCode},
+};
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let [lower, scratch, dashes, program, arguments @ ..] = &words[..] else {
+        eprintln!("usage: container-init LOWER SCRATCH -- PROGRAM ARG…");
+        return ExitCode::from(2);
+    };
+    if dashes != "--" {
+        eprintln!("container-init: -- is missing");
+        return ExitCode::from(2);
+    }
+    let Err(error) = enter(&lower.to_string_lossy(), &scratch.to_string_lossy())
+        .and_then(|()| Err::<Infallible, _>(Command::new(program).args(arguments).exec()));
+    eprintln!("container-init: {error}");
+    ExitCode::from(3)
+}
+
+/// Makes an overlay of LOWER over the host's root the root of a new mount namespace.
+fn enter(lower: &str, scratch: &str) -> io::Result<()> {
+    // SAFETY: takes flags only.
+    named("unshare", unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    mount("none", scratch, "tmpfs", 0, "")?;
+    let inside = |name: &str| format!("{scratch}/{name}");
+    for name in ["upper", "work", "root"] {
+        fs::create_dir(inside(name))?;
+    }
+    let options = format!("lowerdir={lower}:/,upperdir={},workdir={}", inside("upper"), inside("work"));
+    let root = inside("root");
+    mount("none", &root, "overlay", 0, &options)?;
+    mount("none", &format!("{root}/proc"), "proc", 0, "")?;
+    mount("/dev", &format!("{root}/dev"), "none", libc::MS_BIND | libc::MS_REC, "")?;
+    std::env::set_current_dir(&root)?;
+    // SAFETY: two names that outlive the call.
+    let pivoted = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
+    named("pivot_root", pivoted as i32)?;
+    // The old root lies over the new one now.
+    // SAFETY: a name that outlives the call.
+    named("umount", unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) })?;
+    std::env::set_current_dir("/")
+}
+
+fn mount(from: &str, onto: &str, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
+    let text = |text: &str| CString::new(OsString::from(text).into_vec()).map_err(io::Error::other);
+    let texts = [text(from)?, text(onto)?, text(kind)?, text(options)?];
+    let [from, onto, kind, options] = texts.each_ref().map(|text: &CString| CStr::as_ptr(text));
+    // SAFETY: four texts that outlive the call.
+    let done = unsafe { libc::mount(from, onto, kind, flags, options.cast()) };
+    named("mount", done)
+}
+
+fn named(what: &str, result: i32) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{what}: {}", io::Error::last_os_error())))
+    }
+}

@@ -1,0 +1,56 @@
+//! Where nothing can be enforced, nothing pretends to: one clear error and a fixed code.
+
+use crate::{
+    cases,
+    command::{Command, Ran},
+    ensure,
+    harness::{Outcome, Test, exists},
+};
+use std::fs;
+
+cases!(refusals:
+    without_the_bpf_lsm_the_daemon_ends_with_its_reason,
+    nobody_but_root_runs_the_daemon,
+    broken_settings_are_named,
+    without_a_daemon_nothing_is_started,
+);
+
+/// One error, which names the thing, and nothing that looks like work.
+fn refuses(ran: &Ran, code: i32, words: &[&str]) -> Outcome {
+    ensure!(ran.code == Some(code), "not {code}: {ran}");
+    let text = ran.err.to_lowercase();
+    for word in words {
+        ensure!(text.contains(word), "no {word:?} in: {ran}");
+    }
+    ensure!(ran.err.trim().lines().count() <= 4, "more than an error and its remedy: {ran}");
+    ensure!(
+        !exists("/sys/fs/bpf/enforcer") && !exists("/run/enforcer/control.sock"),
+        "something was left behind"
+    );
+    Ok(())
+}
+
+fn without_the_bpf_lsm_the_daemon_ends_with_its_reason(_: &mut Test) -> Outcome {
+    let active = fs::read_to_string("/sys/kernel/security/lsm")?;
+    ensure!(!active.split(',').any(|name| name == "bpf"), "this kernel has the BPF LSM: {active}");
+    refuses(&Command::new("enforcer").args(["daemon"]).run()?, 71, &["bpf", "lsm="])
+}
+
+fn nobody_but_root_runs_the_daemon(_: &mut Test) -> Outcome {
+    let words = ["--reuid=1000", "--regid=1000", "--clear-groups", "enforcer", "daemon"];
+    refuses(&Command::new("setpriv").args(words).run()?, 77, &["root"])
+}
+
+fn broken_settings_are_named(t: &mut Test) -> Outcome {
+    let file = t.file("enforcer.toml")?;
+    fs::write(&file, "[agents]\nroot = 1\n")?;
+    refuses(&Command::new("enforcer").args(["daemon", "--settings", &file]).run()?, 78, &[&file, "root"])
+}
+
+fn without_a_daemon_nothing_is_started(t: &mut Test) -> Outcome {
+    let proof = t.at("proof");
+    let ran = Command::new("enforcer").args(["exec", "anybody", "--", "/usr/bin/touch", &proof]).run()?;
+    refuses(&ran, 69, &["daemon"])?;
+    ensure!(!exists(&proof), "the command ran");
+    Ok(())
+}

@@ -37,8 +37,11 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def main():
-    mirror = Server(("127.0.0.1", int(sys.argv[1])), Mirror)
-    collector = Server(("127.0.0.1", int(sys.argv[2])), Collector)
+    try:
+        mirror = Server(("127.0.0.1", int(sys.argv[1])), Mirror)
+        collector = Server(("127.0.0.1", int(sys.argv[2])), Collector)
+    except OSError as error:
+        sys.exit(f"outsider: {error}")
     threading.Thread(target=mirror.serve_forever, daemon=True).start()
     print("ready", flush=True)
     collector.serve_forever()

@@ -96,6 +96,15 @@ impl Folded {
         }
     }
 
+    /// Whether an object that has these rights may get a further name with the rights `new`. The
+    /// name must not give what the present one does not; making and removing names is the directories'
+    /// matter and does not count.
+    #[inline(always)]
+    pub fn may_also_be(&self, new: &Self) -> bool {
+        let names = file::CREATE | file::DELETE | file::RENAME | file::LINK | file::LIST;
+        new.free() & !self.free() & !names == 0
+    }
+
     /// Whether an object that has these rights under its old name may take a name with the rights
     /// `new`, without a copy that the agent could not make itself.
     ///

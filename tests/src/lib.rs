@@ -11,3 +11,4 @@ pub mod probe;
 pub mod program;
 pub mod promise;
 pub mod promises;
+pub mod semantics;

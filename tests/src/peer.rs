@@ -4,8 +4,9 @@ use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::{
+        fd::AsRawFd,
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener},
+        unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream},
     },
     sync::{
         Arc,
@@ -78,6 +79,26 @@ impl Port {
     pub fn unused() -> io::Result<u16> {
         Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port())
     }
+}
+
+/// Connects to the abstract socket `name` and hands over a file that was opened here.
+pub fn hand_over(name: &str, path: &str) -> io::Result<()> {
+    let file = fs::File::open(path)?;
+    let socket = UnixStream::connect_addr(&UnixAddr::from_abstract_name(name)?)?;
+    // struct cmsghdr (length, level, type), the descriptor, padding.
+    let mut control =
+        [20, u64::from(libc::SOL_SOCKET as u32) | (libc::SCM_RIGHTS as u64) << 32, file.as_raw_fd() as u64];
+    let mut byte = [b'x'];
+    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: all zero is an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of_val(&control));
+    // SAFETY: data and control data outlive the call and are only read.
+    if unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Unix sockets of an outsider: a stream and a datagram socket, by path and by abstract name.

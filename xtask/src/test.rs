@@ -42,8 +42,17 @@ struct GuestTest {
     timeout: [u64; 2],
 }
 
-const GUESTS: [GuestTest; 1] =
-    [GuestTest { name: "suite", program: "guest-suite", daemon: true, cmdline: "", timeout: [900, 3600] }];
+const GUESTS: [GuestTest; 3] = [
+    GuestTest { name: "suite", program: "guest-suite", daemon: true, cmdline: "", timeout: [900, 3600] },
+    GuestTest { name: "semantics", program: "semantics", daemon: true, cmdline: "", timeout: [600, 3600] },
+    GuestTest {
+        name: "refusals",
+        program: "refusal-suite",
+        daemon: false,
+        cmdline: "lsm=landlock,lockdown,yama",
+        timeout: [120, 120],
+    },
+];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {

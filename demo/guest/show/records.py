@@ -24,7 +24,7 @@ class Log:
             text = line.decode()
             self.records.append(Record(text, json.loads(text)))
 
-    def wait(self, enough, seconds=15.0):
+    def wait(self, enough, seconds):
         """Reads until `enough()` says so, or for some time."""
         end = time.monotonic() + seconds
         while True:
@@ -44,7 +44,8 @@ class Record:
         return self.value.get(key)
 
     def is_refusal(self):
-        return self["kind"] == "decision" and self["verdict"] == "deny"
+        """Whether an agent was refused something; the daemon's own canary, refused for a proof, is none."""
+        return self["kind"] == "decision" and self["verdict"] == "deny" and self["agent"] is not None
 
     def object(self):
         thing = self["object"] or {}
@@ -85,12 +86,14 @@ class Record:
 class Expected:
     """The record that a refusal must leave."""
 
-    def __init__(self, operation, thing=".*", reason="rule", because=None, times=1):
+    def __init__(self, operation, thing=".*", reason="rule", because=None, times=1, beside=None):
         self.operations = operation.split("|")
         self.thing = re.compile(thing)
         self.reason = reason
         self.because = because
         self.times = times
+        # An operation whose refusal by the floor may be recorded too.
+        self.beside = beside
 
     def fits(self, record):
         return (
@@ -101,6 +104,9 @@ class Expected:
             and self.thing.fullmatch(record.object()) is not None
             and (self.because is None or record.why()[1] == self.because)
         )
+
+    def explains(self, record):
+        return self.fits(record) or (record["operation"] == self.beside and record["reason"] == "floor")
 
     def __str__(self):
         return f"{self.times} × {'|'.join(self.operations)} {self.thing.pattern} ({self.reason})"

@@ -213,11 +213,8 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
         Ok(states) => states,
         Err(_) => return Fault::at(false, unknown(subject), WANT, [0; 3]),
     };
-    // Making and removing names is the directory's matter, not the object's.
-    let gained =
-        rights.free() & !names::rights(subject, &source).free() & !(CREATE | DELETE | RENAME | LINK | LIST);
-    if gained != 0 {
-        return Fault::at(false, reason::GAINS_RIGHTS, gained, source);
+    if !names::rights(subject, &source).may_also_be(&rights) {
+        return Fault::at(false, reason::GAINS_RIGHTS, WANT, source);
     }
     Ok(())
 }

@@ -216,8 +216,11 @@ impl Core {
 
     /// Keeps the kernel's pool of free sessions full.
     pub fn refill(&mut self) {
-        let tiers: HashMap<AgentSlot, TierMap> =
-            self.agents.values().map(|a| (a.slot, trust_tiers(a.loaded.policy.trust()))).collect();
+        let tiers: HashMap<AgentSlot, TierMap> = self
+            .agents
+            .values()
+            .map(|a| (a.slot, trust_tiers(a.loaded.policy.trust_in_force(None))))
+            .collect();
         let tiers_of = |slot| tiers.get(&slot).copied().unwrap_or(NO_TIERS);
         if let Err(error) = self.enforcement.refill_seeds(&tiers_of) {
             tracing::error!(%error, "cannot refill the pool of sessions");

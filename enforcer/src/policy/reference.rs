@@ -212,8 +212,8 @@ pub fn exchange_verdict(
 /// The verdict on giving the file at `from` the further name `to`, and the rules that decide it.
 pub fn link_verdict(policy: &ValidPolicy, from: &[u8], to: &[u8], tiers: &TierMap) -> (Verdict, Vec<RuleId>) {
     let (verdict, rules) = file_verdict(policy, to, file::CREATE | file::LINK, tiers);
-    let gained = folded(policy, to, tiers).free() & !folded(policy, from, tiers).free();
-    if gained != 0 && verdict != Verdict::Deny {
+    let allowed = folded(policy, from, tiers).may_also_be(&folded(policy, to, tiers));
+    if !allowed && verdict != Verdict::Deny {
         let mut rules = rules_at_path(policy, from);
         rules.extend(rules_at_path(policy, to));
         return (Verdict::Deny, sorted(rules));

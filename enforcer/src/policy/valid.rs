@@ -219,6 +219,12 @@ impl ValidPolicy {
         self.trust
     }
 
+    /// The trust that a session has: what was stated about the agent, and never more than the policy
+    /// lets it have. Trust is earned by a statement; without one it is probation.
+    pub fn trust_in_force(&self, stated: Option<Trust>) -> Trust {
+        stated.unwrap_or(Trust::Probation).min(self.trust)
+    }
+
     /// Whether verdicts are enforced.
     pub fn mode(&self) -> Mode {
         self.mode

@@ -7,6 +7,7 @@ use std::{
     ffi::{CStr, CString, OsString},
     fs, io,
     os::unix::{ffi::OsStringExt, process::CommandExt},
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -20,8 +21,12 @@ fn main() -> ExitCode {
         eprintln!("container-init: -- is missing");
         return ExitCode::from(2);
     }
-    let Err(error) = enter(&lower.to_string_lossy(), &scratch.to_string_lossy())
-        .and_then(|()| Err::<Infallible, _>(Command::new(program).args(arguments).exec()));
+    let Err(error) = enter(&lower.to_string_lossy(), &scratch.to_string_lossy()).and_then(|()| {
+        Err::<Infallible, _>(io::Error::other(format!(
+            "exec: {}",
+            Command::new(program).args(arguments).exec()
+        )))
+    });
     eprintln!("container-init: {error}");
     ExitCode::from(3)
 }
@@ -36,7 +41,10 @@ fn enter(lower: &str, scratch: &str) -> io::Result<()> {
     for name in ["upper", "work", "root"] {
         fs::create_dir(inside(name))?;
     }
-    let options = format!("lowerdir={lower}:/,upperdir={},workdir={}", inside("upper"), inside("work"));
+    // Layers may not lie in one another, and LOWER lies in the host's root.
+    let image = inside("image");
+    copy(Path::new(lower), Path::new(&image))?;
+    let options = format!("lowerdir={image}:/,upperdir={},workdir={}", inside("upper"), inside("work"));
     let root = inside("root");
     mount("none", &root, "overlay", 0, &options)?;
     mount("none", &format!("{root}/proc"), "proc", 0, "")?;
@@ -49,6 +57,18 @@ fn enter(lower: &str, scratch: &str) -> io::Result<()> {
     // SAFETY: a name that outlives the call.
     named("umount", unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) })?;
     std::env::set_current_dir("/")
+}
+
+/// Copies directories and files.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir(to)?;
+    fs::read_dir(from)?.try_for_each(|entry| {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))
+    })
 }
 
 fn mount(from: &str, onto: &str, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {

@@ -108,6 +108,8 @@ fn again(args: &Args<'_>) -> io::Result<()> {
     while std::fs::symlink_metadata(args.word(0)?).is_err() && Instant::now() < until {
         tried += 1;
         done += u64::from(act(&Args(&args.0[2..])).is_ok());
+        // Leaves the daemon time to write down each attempt.
+        std::thread::sleep(Duration::from_millis(3));
     }
     println!("tried {tried}");
     if done == 0 && tried > 0 {

@@ -16,6 +16,10 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("tkill", |a| sys!(SYS_tkill, pid(a)?, signal(a)?).map(drop)),
     ("sigqueue", sigqueue),
     ("pidfd-kill", |a| sys!(SYS_pidfd_send_signal, &pidfd(a)?, signal(a)?, 0, 0).map(drop)),
+    ("pidfd-self", |_| {
+        let own = fd!(SYS_pidfd_open, std::process::id(), 0)?;
+        sys!(SYS_pidfd_send_signal, &own, 0, 0, 0).map(drop)
+    }),
     ("sigio", sigio),
     ("kill-self", |_| sys!(SYS_kill, std::process::id(), 0).map(drop)),
     ("ptrace-attach", |a| sys!(SYS_ptrace, libc::PTRACE_ATTACH, pid(a)?, 0, 0).map(drop)),

@@ -2,9 +2,12 @@
 
 use super::{
     Act, Args,
-    sys::{fd, sys},
+    sys::{self, fd, sys},
 };
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("unix-stream", |a| connect(a, libc::SOCK_STREAM)),
@@ -14,6 +17,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("unix-own-stream", |a| own(a, libc::SOCK_STREAM)),
     ("unix-own-dgram", |a| own(a, libc::SOCK_DGRAM)),
     ("unix-serve", serve),
+    ("unix-receive", receive),
 ];
 
 /// `struct sockaddr_un`, as long as the name.
@@ -60,4 +64,27 @@ fn serve(args: &Args<'_>) -> io::Result<()> {
     sys!(SYS_listen, &server, 8)?;
     std::mem::forget(server);
     Ok(())
+}
+
+/// Takes a descriptor that whoever connects hands over, and reads from it.
+fn receive(args: &Args<'_>) -> io::Result<()> {
+    let name = address(args.str(0)?);
+    let server = socket(libc::SOCK_STREAM)?;
+    sys!(SYS_bind, &server, &name, name.len())?;
+    sys!(SYS_listen, &server, 1)?;
+    let peer = fd!(SYS_accept4, &server, 0, 0, libc::SOCK_CLOEXEC)?;
+    let mut byte = [0u8; 1];
+    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut control = [0u64; 8];
+    let mut message: libc::msghdr = sys::zeroed();
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of_val(&control));
+    // SAFETY: one byte of data and 64 of control data, which outlive the call.
+    sys::result(unsafe { libc::recvmsg(peer.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as i64)?;
+    // struct cmsghdr: length, level and type; then the descriptor. A refused one is not there.
+    if message.msg_controllen < 20 || message.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let file = sys::owned(i64::from(control[2] as u32 as i32));
+    sys!(SYS_read, &file, &mut byte[..], 1).map(drop)
 }

@@ -11,6 +11,7 @@ use crate::{
 use std::fs;
 
 cases!(policies:
+    a_policy_that_was_there_at_the_start_is_in_force,
     a_new_policy_holds_for_running_sessions_at_once,
     a_broken_policy_keeps_the_last_good_one_and_says_so,
     an_agent_whose_policy_is_gone_is_refused_everything,
@@ -18,6 +19,17 @@ cases!(policies:
     two_agents_do_not_share_their_rights,
     names_with_control_characters_are_recorded_safely,
 );
+
+/// `tests/policies/at-start.yaml`
+fn a_policy_that_was_there_at_the_start_is_in_force(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let acts = format!("seq read {} , read {}", t.at("open/f1"), t.at("shut/f1"));
+    let words =
+        ["exec", "at-start", "--cwd", "/", "--", crate::agent::PROBE].into_iter().chain(acts.split(' '));
+    let ran = Command::new("enforcer").args(words).run()?;
+    ensure!(ran.code == Some(0) && ran.out == "ok\nEPERM\n", "{ran}");
+    Ok(())
+}
 
 fn a_new_policy_holds_for_running_sessions_at_once(t: &mut Test) -> Outcome {
     tree(t)?;

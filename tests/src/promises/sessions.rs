@@ -12,9 +12,9 @@ use crate::{
 };
 use std::{
     fs,
-    io::Read,
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
-    process::Child,
+    process::{Child, ChildStdout},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
@@ -28,6 +28,7 @@ cases!(sessions:
     an_unknown_child_of_the_root_has_no_rights,
     a_session_gets_nothing_of_its_callers,
     an_agent_cannot_start_another,
+    an_executor_as_the_command_of_a_session_is_governed,
 );
 
 fn the_first_system_call_of_a_launch_is_governed(t: &mut Test) -> Outcome {
@@ -155,20 +156,31 @@ fn a_process_moved_into_another_session_keeps_its_own_rules(t: &mut Test) -> Out
     Ok(())
 }
 
-/// A probe outside every agent that waits for `go` and then does these acts.
-fn outsider(t: &Test, acts: &[String]) -> Outcome<Child> {
-    let words = [vec![format!("wait-for {}", t.at("go"))], acts.to_vec()].concat().join(" , ");
-    let child = Command::new(PROBE).args(["seq"]).args(words.split_whitespace()).spawn()?;
-    Ok(child)
+/// A probe outside every agent.
+struct Outsider {
+    child: Child,
+    out: BufReader<ChildStdout>,
 }
 
-fn lines_of(mut child: Child) -> Outcome<Vec<String>> {
-    wait_for("the end of the outsider", 60, || child.try_wait().ok().flatten())?;
-    let mut text = String::new();
-    if let Some(mut out) = child.stdout.take() {
-        out.read_to_string(&mut text)?;
+impl Outsider {
+    /// It has loaded what it needs, waits for `go`, and then does these acts.
+    fn start(t: &Test, acts: &[String]) -> Outcome<Self> {
+        let first = vec!["say ready".to_owned(), format!("wait-for {}", t.at("go"))];
+        let words = [first, acts.to_vec()].concat().join(" , ");
+        let mut child = Command::new(PROBE).args(["seq"]).args(words.split_whitespace()).spawn()?;
+        let Some(out) = child.stdout.take() else { fail!("the pipe is missing") };
+        let mut out = BufReader::new(out);
+        for _ in 0..2 {
+            out.read_line(&mut String::new())?;
+        }
+        Ok(Self { child, out })
     }
-    Ok(text.lines().map(str::to_owned).collect())
+
+    /// What the acts led to.
+    fn finish(mut self) -> Outcome<Vec<String>> {
+        wait_for("the end of the outsider", 60, || self.child.try_wait().ok().flatten())?;
+        Ok(self.out.lines().collect::<Result<_, _>>()?)
+    }
 }
 
 fn an_outsider_moved_into_a_session_is_governed(t: &mut Test) -> Outcome {
@@ -176,11 +188,11 @@ fn an_outsider_moved_into_a_session_is_governed(t: &mut Test) -> Outcome {
     let mut live = agent.start(&["say ready".to_owned(), format!("wait-for {}", t.at("end"))])?;
     live.expect(&["ready", "ok"])?;
     let acts = [format!("read {}", t.at("shut/f1")), format!("read {}", t.at("open/f1"))];
-    let newcomer = outsider(t, &acts)?;
-    let pid = newcomer.id();
+    let newcomer = Outsider::start(t, &acts)?;
+    let pid = newcomer.child.id();
     move_to(&live.cgroup()?.display().to_string(), pid)?;
     t.file("go")?;
-    let lines = lines_of(newcomer)?;
+    let lines = newcomer.finish()?;
     ensure!(lines == ["ok", "EPERM", "ok"], "{lines:?}");
     let record = events::wait("the outsider's refusal", live.mark, |record| {
         events::decides(record, &live.id) && record["tgid"] == pid
@@ -202,12 +214,12 @@ fn an_unknown_child_of_the_root_has_no_rights(t: &mut Test) -> Outcome {
         "socketpair".to_owned(),
         format!("clone-into-cgroup {ROOT}"),
     ];
-    let stranger = outsider(t, &acts)?;
-    let pid = stranger.id();
+    let stranger = Outsider::start(t, &acts)?;
+    let pid = stranger.child.id();
     let nobody = format!("{ROOT}/nobody");
     move_to(&nobody, pid)?;
     t.file("go")?;
-    let lines = lines_of(stranger)?;
+    let lines = stranger.finish()?;
     fs::remove_dir(&nobody)?;
     ensure!(lines == ["ok", "EPERM", "EPERM", "EPERM", "EPERM", "EPERM"], "{lines:?}");
     let record = events::wait("the stranger's refusal", mark, |record| {
@@ -231,10 +243,20 @@ fn a_session_gets_nothing_of_its_callers(t: &mut Test) -> Outcome {
 }
 
 fn an_agent_cannot_start_another(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = t.agent(t.policy().exec("/usr/bin/{enforcer,dash}").allow("all", "/etc/enforcer/**"))?;
+    let script = format!("enforcer exec {} -- {PROBE} prctl-name; exit $?", agent.name());
+    let session = agent.run(&["/usr/bin/sh", "-c", &script].map(str::to_owned))?;
+    ensure!(session.code == Some(77) && session.lines.is_empty(), "{:?} {}", session.code, session.err);
+    Ok(())
+}
+
+/// Executors may prepare sessions; what a session is started for is not preparation.
+fn an_executor_as_the_command_of_a_session_is_governed(t: &mut Test) -> Outcome {
     let agent = agent(t)?;
-    let words = ["/usr/bin/enforcer", "exec", agent.name(), "--", PROBE, "prctl-name"].map(str::to_owned);
-    let session = agent.run(&words)?;
-    // The policy does not let it run the program at all.
-    ensure!(session.code == Some(126), "{:?} {}", session.code, session.err);
+    let session = agent.run(&["/usr/bin/enforcer", "version"].map(str::to_owned));
+    let code =
+        Command::new("enforcer").args(["exec", agent.name(), "--", "/usr/bin/enforcer", "version"]).run()?;
+    ensure!(session.is_err() && code.code == Some(126), "no rule lets it run: {code}");
     Ok(())
 }

@@ -2,10 +2,12 @@
 
 use super::floor::almighty;
 use crate::{
-    agent::Agent,
-    cases, ensure, events,
+    agent::{Agent, PROBE},
+    cases,
+    command::{Command, wait_for},
+    ensure, events,
     harness::{Outcome, Test},
-    peer::UnixServers,
+    peer::{UnixServers, hand_over},
     promise::{self as check, Attempt, Denial},
 };
 
@@ -13,6 +15,7 @@ cases!(unix:
     sockets_of_outsiders_are_refused,
     sockets_of_the_session_are_its_own_business,
     sockets_of_another_session_are_refused,
+    a_descriptor_from_an_outsider_is_judged_like_an_open,
     the_daemon_and_the_system_manager_cannot_be_asked,
     the_command_line_answers_no_agent,
 );
@@ -71,6 +74,25 @@ fn sockets_of_another_session_are_refused(t: &mut Test) -> Outcome {
     Ok(())
 }
 
+fn a_descriptor_from_an_outsider_is_judged_like_an_open(t: &mut Test) -> Outcome {
+    let (open, shut) = (t.file("open/f1")?, t.file("shut/f1")?);
+    let hand_over = |file: &str| wait_for("somebody to listen", 30, || hand_over("receiver", file).ok());
+    let control = Command::new(PROBE).args(["unix-receive", "@receiver"]).spawn()?;
+    hand_over(&shut)?;
+    let said = control.wait_with_output()?.stdout;
+    ensure!(said == b"ok\n", "outside: {}", String::from_utf8_lossy(&said));
+    let agent = t.agent(t.policy().allow("read", &t.at("open/**")))?;
+    for (file, expected) in [(open, "ok"), (shut, "EPERM")] {
+        let mut live = agent.start(&["say ready".to_owned(), "unix-receive @receiver".to_owned()])?;
+        live.expect(&["ready", "ok"])?;
+        hand_over(&file)?;
+        let line = live.line()?;
+        ensure!(line == expected, "{file}: {line}, not {expected}");
+        live.finish()?;
+    }
+    Ok(())
+}
+
 fn the_daemon_and_the_system_manager_cannot_be_asked(t: &mut Test) -> Outcome {
     let sockets = ["/run/enforcer/control.sock", "/run/systemd/private", "/run/dbus/system_bus_socket"];
     let attempts =
@@ -80,11 +102,17 @@ fn the_daemon_and_the_system_manager_cannot_be_asked(t: &mut Test) -> Outcome {
 }
 
 fn the_command_line_answers_no_agent(t: &mut Test) -> Outcome {
-    let agent: Agent = t.agent(t.policy().exec("/usr/bin/enforcer").allow("all", "/etc/enforcer/**"))?;
+    let agent: Agent = t.agent(
+        t.policy()
+            .exec("/usr/bin/enforcer")
+            .exec("/usr/bin/dash")
+            .exec("/usr/bin/bash")
+            .allow("all", "/etc/enforcer/**"),
+    )?;
     for words in ["status", "agents", "reload", "exec t1 -- /usr/bin/true"] {
-        let command: Vec<String> =
-            ["/usr/bin/enforcer"].into_iter().chain(words.split(' ')).map(str::to_owned).collect();
-        let session = agent.run(&command)?;
+        // By a shell, as an agent would.
+        let session =
+            agent.run(&["/usr/bin/sh", "-c", &format!("enforcer {words}; exit $?")].map(str::to_owned))?;
         ensure!(session.code == Some(77), "`enforcer {words}` inside: {:?} {}", session.code, session.err);
         let record = events::wait("the refused connection", session.mark, |record| {
             events::decides(record, &session.id) && record["operation"] == "unix-connect"

@@ -44,7 +44,7 @@ pub struct Header {
     pub pid: u32,
     /// Thread group id of the parent.
     pub parent: u32,
-    /// Effective user id in the initial namespace.
+    /// Real user id in the initial namespace.
     pub uid: u32,
     /// Start of the thread group's leader.
     pub started: u64,
@@ -150,6 +150,12 @@ pub mod operation {
         SETATTR = 54, "setattr";
         XATTR = 55, "xattr";
         ANON_EXEC = 56, "anonymous-exec";
+        LIMIT = 57, "limit";
+        SIGNAL_OWNER = 58, "signal-owner";
+        KEY = 59, "key";
+        SYSLOG = 60, "syslog";
+        SOCKET_OPTION = 61, "socket-option";
+        IOCTL = 62, "ioctl";
     }
 }
 

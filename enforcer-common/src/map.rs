@@ -48,6 +48,12 @@ pub struct Gate {
     pub reserved: u32,
     /// The image that maps cgroup paths to agents: id in the high half, slot in the low half.
     pub matcher: u64,
+    /// Decisions about tasks without a session that the ring could not take.
+    pub lost_decisions: u64,
+    /// Activity without a session that the ring could not take.
+    pub lost_activity: u64,
+    /// Zero.
+    pub reserved1: [u64; 4],
 }
 
 /// One root. A stopped and restarted slice is a new cgroup: the id changes, the path does not.
@@ -177,6 +183,13 @@ pub struct Label {
 
 /// The task came from outside, runs a named executor and has not executed anything else yet.
 pub const LABEL_LAUNCHING: u32 = 1;
+/// The next exec ends the launching, whatever it executes.
+pub const LABEL_ONCE: u32 = 2;
+
+/// Value of the executors map: a runtime, which may execute other runtimes before the entry point.
+pub const EXECUTOR_RUNTIME: u32 = 1;
+/// Value of the executors map: the launch helper, whose first exec is the entry point.
+pub const EXECUTOR_HELPER: u32 = 2;
 
 /// A labelled process that lives outside every root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -424,6 +437,10 @@ pub struct Scratch {
     pub render: Render,
     /// Address of a name that is handed to a function which takes no kernel pointers.
     pub address: u64,
+    /// The object's directory, as the way up found it.
+    pub directory: u64,
+    /// The labelled process that this task is moving to another cgroup, as an address.
+    pub moving: u64,
     /// The components, the deepest first.
     pub component: [Component; DEPTH],
     /// One name, with room for what a bounded read may add.
@@ -443,7 +460,7 @@ const _: () = {
     assert!(size_of::<TierMap>() == 16);
     assert!(size_of::<Root>() == 16);
     assert!(size_of::<Meta>() == 128);
-    assert!(size_of::<Gate>() == 88);
+    assert!(size_of::<Gate>() == 136);
     assert!(size_of::<Agent>() == 128);
     assert!(size_of::<Session>() == 128);
     assert!(size_of::<SessionSeed>() == 48);

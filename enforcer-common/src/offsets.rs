@@ -58,6 +58,10 @@ macro_rules! kernel_fields {
             SOCK_PROTOCOL, "sock", ["sk_protocol"], 2;
             SOCK_PORT, "sock", ["__sk_common.skc_num"], 2;
             SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
+            MSG_CONTROL, "msghdr", ["msg_control"], 8;
+            MSG_CONTROLLEN, "msghdr", ["msg_controllen"], 8;
+            CGROUP_ROOT, "cgroup", ["root"], 8;
+            HIERARCHY_ID, "cgroup_root", ["hierarchy_id"], 4;
             MSG_NAME, "msghdr", ["msg_name"], 8;
             MSG_NAMELEN, "msghdr", ["msg_namelen"], 4;
             PROC_INODE, "proc_inode", ["vfs_inode"], 0;

@@ -110,6 +110,7 @@ pub fn activity_in(kind: u16, slot: u32, cgroup: u64, argument: u32) {
     let sc = maps::SCRATCH.of_current_or_new();
     let session = maps::SESSIONS.get_ptr(slot).unwrap_or(core::ptr::null());
     if sc.is_null() {
+        lose_activity(session);
         return;
     }
     // SAFETY: the scratch is not null.
@@ -119,10 +120,20 @@ pub fn activity_in(kind: u16, slot: u32, cgroup: u64, argument: u32) {
         header.argument = argument;
         header.inode = cgroup;
         name_session(header, session);
-        if send(sc, 1) != 0 && !session.is_null() {
-            if let Some(agent) = maps::AGENTS.get_ptr_mut((*session).agent) {
-                atomic_add(&raw mut (*agent).lost_activity, 1);
-            }
+        if send(sc, 1) != 0 {
+            lose_activity(session);
+        }
+    }
+}
+
+#[inline(always)]
+fn lose_activity(session: *const Session) {
+    // SAFETY: map values.
+    unsafe {
+        if let Some(agent) = subject::agent_of(session) {
+            atomic_add(&raw mut (*agent).lost_activity, 1);
+        } else if let Some(gate) = maps::GATE.get_ptr_mut(0) {
+            atomic_add(&raw mut (*gate).lost_activity, 1);
         }
     }
 }
@@ -163,9 +174,13 @@ unsafe fn name_session(header: &mut Header, session: *const Session) {
 
 #[inline(always)]
 fn lose(session: *const Session) {
-    if let Some(agent) = subject::agent_of(session) {
-        // SAFETY: a map value.
-        unsafe { atomic_add(&raw mut (*agent).lost_decisions, 1) };
+    // SAFETY: map values.
+    unsafe {
+        if let Some(agent) = subject::agent_of(session) {
+            atomic_add(&raw mut (*agent).lost_decisions, 1);
+        } else if let Some(gate) = maps::GATE.get_ptr_mut(0) {
+            atomic_add(&raw mut (*gate).lost_decisions, 1);
+        }
     }
 }
 

@@ -74,6 +74,12 @@ pub static LABELS: TaskStorage<Label> = TaskStorage::new();
 #[btf_map]
 pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
 
+/// Working memory of the program that sees cgroups made. The kernel holds a lock around the
+/// tracepoint (`TRACE_CGROUP_PATH`, kernel/cgroup/cgroup-internal.h), so one is enough, and a root's new
+/// id is never missed for want of memory.
+#[map]
+pub static CGROUP_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
 /// Task storage, which aya-ebpf does not have: its definition is read from the program's BTF.
 #[repr(C)]
 pub struct TaskStorage<T> {

@@ -65,9 +65,10 @@ pub enum Judged {
 pub enum Unspecified {
     /// Nothing is reached (`connect`: dissolves the association).
     Nothing,
-    /// On an IPv4 socket the same as `AF_INET` (`udp_sendmsg()`, net/ipv4/udp.c; `__inet_bind()`,
-    /// net/ipv4/af_inet.c); on an IPv6 socket no address at all (`udpv6_sendmsg()`, net/ipv6/udp.c).
-    LikeSocket,
+    /// The same as `AF_INET` (`udp_sendmsg()`, net/ipv4/udp.c). An IPv6 socket would take it as no
+    /// address, but it can become an IPv4 socket between this judgement and the sending
+    /// (`IPV6_ADDRFORM`).
+    Inet,
 }
 
 /// Reads the socket address at `address`, `len` bytes of kernel memory, into the scratch. Returns the
@@ -123,8 +124,7 @@ pub fn judge(
     if family == UNSPEC {
         match unspecified {
             Unspecified::Nothing => return Judged::Allowed,
-            Unspecified::LikeSocket if socket.family == INET6 => return Judged::Allowed,
-            Unspecified::LikeSocket => family = socket.family,
+            Unspecified::Inet => family = INET,
         }
     }
     let meant = match family {
@@ -246,4 +246,45 @@ pub extern "C" fn below_cgroup(sc: *mut Scratch, wanted: u64) -> u64 {
         cgroup = parent;
     }
     0
+}
+
+/// Options by which packets leave for other addresses than the one that was judged: IPv4 source
+/// routes, IPv6 routing headers (include/uapi/linux/in.h, in6.h).
+#[inline(always)]
+pub fn reroutes(level: u32, option: u32) -> bool {
+    const IP: u32 = 0;
+    const IPV6: u32 = 41;
+    match level {
+        // IP_OPTIONS, IP_RETOPTS
+        IP => option == 4 || option == 7,
+        // IPV6_RTHDR, IPV6_2292RTHDR, IPV6_2292PKTOPTIONS
+        IPV6 => option == 57 || option == 5 || option == 6,
+        _ => false,
+    }
+}
+
+/// Looks through a message's control data, `len` bytes at the kernel address `sc.address`
+/// (`____sys_sendmsg()`, net/socket.c, has copied it). Non-zero: it reroutes, is malformed, or has too many parts to tell.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn control_reroutes(sc: *mut Scratch, len: u64) -> u64 {
+    const HEADER: u64 = 16;
+    if sc.is_null() {
+        return 1;
+    }
+    // SAFETY: not null.
+    let at = unsafe { (*sc).address };
+    let mut offset = 0;
+    for _ in 0..16 {
+        if offset + HEADER > len {
+            return 0;
+        }
+        // struct cmsghdr: length with itself, level, type.
+        let Some(header) = object::peek::<[u64; 2]>(at + offset) else { return 1 };
+        if header[0] < HEADER || reroutes(header[1] as u32, (header[1] >> 32) as u32) {
+            return 1;
+        }
+        offset += (header[0] + 7) & !7;
+    }
+    u64::from(offset + HEADER <= len)
 }

@@ -154,7 +154,20 @@ pub fn is_knob(magic: u64) -> bool {
     const SYSFS: u64 = 0x6265_6572;
     const SELINUXFS: u64 = 0xf97c_ff8c;
     const EFIVARFS: u64 = 0xde5e_81e4;
-    matches!(magic, CGROUP | CGROUP2 | BPFFS | TRACEFS | DEBUGFS | SECURITYFS | SYSFS | SELINUXFS | EFIVARFS)
+    const BINFMTFS: u64 = 0x4249_4e4d;
+    const CONFIGFS: u64 = 0x6265_6570;
+    const NFSD: u64 = 0x6e66_7364;
+    const RPC_PIPEFS: u64 = 0x6759_6969;
+    const AAFS: u64 = 0x5a3c_69f0;
+    const FUSECTL: u64 = 0x6573_5543;
+    const RESCTRL: u64 = 0x0765_5821;
+    const PSTORE: u64 = 0x6165_676c;
+    const SMACK: u64 = 0x4341_5d53;
+    matches!(magic, BINFMTFS | CONFIGFS | NFSD | RPC_PIPEFS | AAFS | FUSECTL | RESCTRL | PSTORE | SMACK)
+        || matches!(
+            magic,
+            CGROUP | CGROUP2 | BPFFS | TRACEFS | DEBUGFS | SECURITYFS | SYSFS | SELINUXFS | EFIVARFS
+        )
 }
 
 /// `PROC_SUPER_MAGIC`.

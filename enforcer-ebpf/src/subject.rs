@@ -10,8 +10,8 @@ use enforcer_common::{
     event::kind,
     limits,
     map::{
-        Agent, LABEL_LAUNCHING, Label, MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING,
-        Session, StrayKey, TierMap,
+        Agent, EXECUTOR_HELPER, LABEL_LAUNCHING, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION, Policy,
+        ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap,
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Subject {
     pub namespace: u64,
     /// See [`Label::flags`].
     pub flags: u32,
+    /// See [`Label::slot`].
+    pub label: u32,
     /// The task lives outside every root.
     pub stray: bool,
 }
@@ -39,6 +41,7 @@ impl Subject {
         slot: 0,
         namespace: 0,
         flags: 0,
+        label: NO_SESSION,
         stray: false,
     };
 
@@ -46,6 +49,13 @@ impl Subject {
     #[inline(always)]
     pub fn launching(&self) -> bool {
         self.flags & LABEL_LAUNCHING != 0
+    }
+
+    /// Whether executing another named executor leaves it launching: a runtime's does, as long as it
+    /// is root; the launch helper's first exec is the entry point.
+    #[inline(always)]
+    pub fn stays_launching(&self) -> bool {
+        self.flags & LABEL_ONCE == 0 && bpf_get_current_uid_gid() as u32 == 0
     }
 
     /// Whether rules only record what they would refuse.
@@ -118,8 +128,11 @@ pub fn governed(side: Side) -> Option<Subject> {
         Side::Inside(flags) => {
             let mut label = maps::LABELS.of_current();
             if label.is_null() {
-                if admit() == 0 {
-                    return if flags & ROOT_SHARED != 0 { None } else { Some(Subject::NOBODY) };
+                // Only a cgroup that nobody claims is an outsider's, and only below a shared root.
+                match admit() {
+                    admitted::LABELLED => {}
+                    admitted::NONE if flags & ROOT_SHARED != 0 => return None,
+                    _ => return Some(Subject::NOBODY),
                 }
                 label = maps::LABELS.of_current();
                 if label.is_null() {
@@ -174,7 +187,12 @@ fn subject(label: *const Label, stray: bool) -> Subject {
         if (*session).version != 1 || (*session).generation != (*label).generation {
             return nobody;
         }
-        let mut found = Subject { namespace: (*label).mount_namespace, flags: (*label).flags, ..nobody };
+        let mut found = Subject {
+            namespace: (*label).mount_namespace,
+            flags: (*label).flags,
+            label: (*label).slot,
+            ..nobody
+        };
         found.session = session;
         let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return found };
         let word = core::ptr::read_volatile(&raw const (*agent).policy);
@@ -188,15 +206,26 @@ fn subject(label: *const Label, stray: bool) -> Subject {
     }
 }
 
+/// What becomes of a task without a label.
+mod admitted {
+    /// No cgroup above it is anybody's session.
+    pub(super) const NONE: u64 = 0;
+    /// It has a label now.
+    pub(super) const LABELLED: u64 = 1;
+    /// It belongs to somebody, but that could not be noted.
+    pub(super) const FAILED: u64 = 2;
+}
+
 /// Labels the running task, which lives below a root, with the session of its nearest cgroup that
-/// has one. 0: there is none, or no memory for the label.
+/// has one. Returns one of [`admitted`].
 ///
 /// A task without a label inside a session came from outside: its creator would have passed the
 /// label on (`task_alloc`), or would have been refused.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn admit() -> u64 {
-    let mut slot = NO_SESSION;
+    const NOT_FOUND: u32 = u32::MAX;
+    let mut slot = NOT_FOUND;
     // SAFETY: map values and the running task, read only.
     unsafe {
         // From the deepest level up, so that the nearest session is found first.
@@ -211,24 +240,30 @@ pub extern "C" fn admit() -> u64 {
             }
             level -= 1;
         }
-        if slot == NO_SESSION {
-            return 0;
+        if slot == NOT_FOUND {
+            return admitted::NONE;
         }
-        let Some(session) = maps::SESSIONS.get_ptr(slot) else { return 0 };
+        // A policy names the cgroup, but there was no session left for it.
+        if slot == NO_SESSION {
+            return admitted::FAILED;
+        }
+        let Some(session) = maps::SESSIONS.get_ptr(slot) else { return admitted::FAILED };
         let task = task();
         let mut label = Label { slot, flags: 0, generation: (*session).generation, mount_namespace: 0 };
         let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
         let executor = object::file_id(object::pointer(exe, &object::FILE_INODE));
-        if bpf_get_current_uid_gid() as u32 == 0 && maps::EXECUTORS.get_ptr(executor).is_some() {
-            label.flags = LABEL_LAUNCHING;
-        } else {
-            label.mount_namespace = mount_namespace(task);
+        match maps::EXECUTORS.get_ptr(executor) {
+            Some(kind) if bpf_get_current_uid_gid() as u32 == 0 => {
+                label.flags =
+                    if *kind == EXECUTOR_HELPER { LABEL_LAUNCHING | LABEL_ONCE } else { LABEL_LAUNCHING };
+            }
+            _ => label.mount_namespace = mount_namespace(task),
         }
         if maps::LABELS.set(task, &label).is_null() {
-            return 0;
+            return admitted::FAILED;
         }
         emit::activity(kind::ENTERED, slot);
-        1
+        admitted::LABELLED
     }
 }
 
@@ -252,7 +287,7 @@ pub fn arm(subject: &mut Subject) {
     // SAFETY: map values.
     unsafe {
         (*label).mount_namespace = mount_namespace(task());
-        (*label).flags &= !LABEL_LAUNCHING;
+        (*label).flags &= !(LABEL_LAUNCHING | LABEL_ONCE);
         subject.namespace = (*label).mount_namespace;
         subject.flags = (*label).flags;
         if let Some(session) = maps::SESSIONS.get_ptr_mut((*label).slot)

@@ -43,7 +43,7 @@ struct GuestTest {
 }
 
 const GUESTS: [GuestTest; 3] = [
-    GuestTest { name: "suite", program: "guest-suite", daemon: true, cmdline: "", timeout: [900, 3600] },
+    GuestTest { name: "suite", program: "guest-suite", daemon: true, cmdline: "", timeout: [1500, 4800] },
     GuestTest { name: "semantics", program: "semantics", daemon: true, cmdline: "", timeout: [600, 3600] },
     GuestTest {
         name: "refusals",

@@ -17,17 +17,23 @@ use enforcer_common::{
 /// `BPF_NOEXIST`.
 const ONLY_NEW: u64 = 1;
 
+/// Whether a cgroup belongs to the unified hierarchy, whose number is 0: ids repeat in others.
+#[inline(always)]
+fn is_unified(cgroup: *const u8) -> bool {
+    object::number::<u32>(object::pointer(cgroup, &object::CGROUP_ROOT), &object::HIERARCHY_ID) == 0
+}
+
 /// Called before the new cgroup becomes visible (`cgroup_mkdir()`, kernel/cgroup/cgroup.c).
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup: *const u8 = ctx.arg(0);
     let path: *const u8 = ctx.arg(1);
-    let id: u64 = object::number(object::pointer(cgroup, &object::CGROUP_NODE), &object::NODE_ID);
-    let sc = maps::SCRATCH.of_current_or_new();
-    if sc.is_null() {
+    if !is_unified(cgroup) {
         return 0;
     }
-    // SAFETY: the scratch is not null.
+    let id: u64 = object::number(object::pointer(cgroup, &object::CGROUP_NODE), &object::NODE_ID);
+    let Some(sc) = maps::CGROUP_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a map value; cgroups are made one at a time.
     unsafe {
         core::ptr::write_volatile(&raw mut (*sc).address, path as u64);
         core::ptr::write_volatile(&raw mut (*sc).mount, cgroup as u64);
@@ -42,10 +48,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn follow_root(id: u64) -> u64 {
     // Looked up again rather than handed over: older kernels take keys from map values only.
-    let sc = maps::SCRATCH.of_current_or_new();
-    if sc.is_null() {
-        return 0;
-    }
+    let Some(sc) = maps::CGROUP_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: `sc` is the task's scratch; the name buffer is a root path's size.
     unsafe {
         let words = (&raw mut (*sc).name).cast::<u64>();
@@ -100,8 +103,11 @@ pub extern "C" fn bind(sc: *mut Scratch, id: u64) -> u64 {
         if agent == 0 {
             return 0;
         }
-        // No seed left: the cgroup stays without a session, so its tasks have no rights.
-        let Ok(Some(seed)) = maps::SEEDS.pop() else { return 0 };
+        // No seed left: the cgroup is somebody's without a session, so its tasks have no rights.
+        let Ok(Some(seed)) = maps::SEEDS.pop() else {
+            let _ = maps::SESSION_OF.insert(id, NO_SESSION, ONLY_NEW);
+            return 0;
+        };
         let Some(session) = maps::SESSIONS.get_ptr_mut(seed.slot) else { return 0 };
         core::ptr::write_volatile(
             session,
@@ -212,12 +218,20 @@ pub fn cgroup_attach_task_entry(ctx: FEntryContext) -> i32 {
     if label.is_null() {
         return 0;
     }
+    let sc = maps::SCRATCH.of_current_or_new();
     let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
     // SAFETY: map values. A second record that does not fit is missed only where the first one is busy.
     unsafe {
         let label = *label;
         let _ = maps::STRAYS.insert(&subject::stray_key(leader), &label, 0);
-        atomic_add(&raw mut (*gate).strays, 1);
+        // Two generations may be attached during an upgrade; the move counts once. Without a note of
+        // it, it is never taken back.
+        if sc.is_null() || (*sc).moving != leader as u64 {
+            atomic_add(&raw mut (*gate).strays, 1);
+        }
+        if !sc.is_null() {
+            (*sc).moving = leader as u64;
+        }
     }
     0
 }
@@ -229,23 +243,25 @@ pub fn cgroup_attach_task_entry(ctx: FEntryContext) -> i32 {
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     let (destination, leader): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(2));
     let label = maps::LABELS.of(leader);
-    if label.is_null() {
-        return 0;
-    }
     let sc = maps::SCRATCH.of_current_or_new();
-    if sc.is_null() {
+    if label.is_null() || sc.is_null() {
         return 0;
     }
     let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
     // SAFETY: map values and the task's scratch.
     unsafe {
         let slot = (*label).slot;
+        // Only what the entry program of this very move has counted may be taken back.
+        let counted = (*sc).moving == leader as u64;
+        (*sc).moving = 0;
         core::ptr::write_volatile(&raw mut (*sc).mount, destination as u64);
         let mut i = 0;
         while i < limits::ROOTS {
             let root = (*gate).root[i];
             if root.level != 0 && net::below_cgroup(sc, root.id) != 0 {
-                atomic_add(&raw mut (*gate).strays, u64::MAX);
+                if counted {
+                    atomic_add(&raw mut (*gate).strays, u64::MAX);
+                }
                 return 0;
             }
             i += 1;
@@ -259,10 +275,17 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup: *const u8 = ctx.arg(0);
+    if !is_unified(cgroup) {
+        return 0;
+    }
     let id: u64 = object::number(object::pointer(cgroup, &object::CGROUP_NODE), &object::NODE_ID);
     let Some(slot) = maps::SESSION_OF.get_ptr(id) else { return 0 };
     // SAFETY: a map value.
     let slot = unsafe { *slot };
+    if slot == NO_SESSION {
+        let _ = maps::SESSION_OF.remove(id);
+        return 0;
+    }
     emit::activity_in(kind::SESSION_REMOVED, slot, id, 0);
     0
 }

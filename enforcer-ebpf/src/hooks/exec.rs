@@ -2,14 +2,17 @@
 
 use super::judge_by;
 use crate::{
-    maps,
+    emit, maps,
     object::{self, pointer},
     path::{self, Place},
     subject,
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
-use enforcer_common::{access::file::EXEC, event::operation};
+use enforcer_common::{
+    access::file::EXEC,
+    event::{kind, operation},
+};
 
 /// Called for the program, and again for each interpreter of a script.
 #[lsm(hook = "bprm_check_security")]
@@ -19,7 +22,8 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     let file = pointer(bprm, &object::BPRM_FILE);
     if subject.launching() {
         let id = object::file_id(pointer(file, &object::FILE_INODE));
-        if maps::EXECUTORS.get_ptr(id).is_some() {
+        if subject.stays_launching() && maps::EXECUTORS.get_ptr(id).is_some() {
+            emit::activity(kind::EXECUTED, subject.label);
             return 0;
         }
         subject::arm(&mut subject);

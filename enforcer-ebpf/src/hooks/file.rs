@@ -277,6 +277,30 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
     Ok(())
 }
 
+/// `ftruncate`, where it has a hook of its own.
+#[lsm(hook = "file_truncate")]
+pub fn file_truncate(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let place = uncached(ctx.arg(0));
+    let found = names::states_uncached(&subject, place.dentry as u64, place.mount as u64);
+    // What has no name was made by the agent itself.
+    if is_nameless(&found) {
+        return 0;
+    }
+    errno(judge_by(&subject, &place, operation::TRUNCATE, TRUNCATE, found, |rights| rights.verdict(TRUNCATE)))
+}
+
+/// Where an open file is, for hooks whose pointers the verifier does not trust.
+#[inline(always)]
+fn uncached(file: *const u8) -> Place {
+    let path = file.wrapping_add(object::FILE_PATH.get());
+    Place {
+        directory: core::ptr::null(),
+        dentry: pointer(path, &object::PATH_DENTRY),
+        mount: pointer(path, &object::PATH_MOUNT),
+    }
+}
+
 /// Mapping a file executable.
 #[lsm(hook = "mmap_file")]
 pub fn mmap_file(ctx: LsmContext) -> i32 {
@@ -310,12 +334,7 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn map_file(subject: &Subject, file: *const u8) -> bool {
-    let path = file.wrapping_add(object::FILE_PATH.get());
-    let place = Place {
-        directory: core::ptr::null(),
-        dentry: pointer(path, &object::PATH_DENTRY),
-        mount: pointer(path, &object::PATH_MOUNT),
-    };
+    let place = uncached(file);
     let found = names::states_uncached(subject, place.dentry as u64, place.mount as u64);
     judge_by(subject, &place, operation::MAP, LOAD, found, |rights| rights.map_verdict())
 }

@@ -48,6 +48,45 @@ floor_hook!(
     /// The clock.
     settime, CLOCK);
 
+floor_hook!(
+    /// The kernel's log, which can show addresses and what others do.
+    syslog, SYSLOG);
+
+/// Controls of descriptors that no other hook sees: owners of signals, and btrfs making snapshots and
+/// subvolumes, which give a whole tree another name (include/uapi/linux/sockios.h, btrfs.h).
+#[inline(always)]
+fn is_forbidden_control(command: u32) -> bool {
+    const FIOSETOWN: u32 = 0x8901;
+    const SIOCSPGRP: u32 = 0x8902;
+    const SNAP_CREATE: u32 = 0x5000_9401;
+    const SUBVOL_CREATE: u32 = 0x5000_940e;
+    const SNAP_CREATE_V2: u32 = 0x5000_9417;
+    const SUBVOL_CREATE_V2: u32 = 0x5000_9418;
+    matches!(command, FIOSETOWN | SIOCSPGRP | SNAP_CREATE | SUBVOL_CREATE | SNAP_CREATE_V2 | SUBVOL_CREATE_V2)
+}
+
+macro_rules! control_hook {
+    ($(#[$doc:meta])* $hook:ident) => {
+        $(#[$doc])*
+        #[lsm]
+        pub fn $hook(ctx: LsmContext) -> i32 {
+            let command: u32 = ctx.arg(1);
+            if !is_forbidden_control(command) {
+                return 0;
+            }
+            let Some(subject) = armed() else { return 0 };
+            errno(refuse(&subject, &Denial::of(operation::IOCTL, reason::FLOOR, command)))
+        }
+    };
+}
+
+control_hook!(
+    /// Controls of descriptors.
+    file_ioctl);
+control_hook!(
+    /// The same from 32-bit programs, on kernels that tell.
+    file_ioctl_compat);
+
 /// Capabilities that act on the agent's own files and identity. All others reach further.
 const HARMLESS: u64 = bit(0) // CHOWN
     | bit(1) // DAC_OVERRIDE

@@ -77,7 +77,8 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
 pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     let message: *const u8 = ctx.arg(1);
     let name = pointer(message, &object::MSG_NAME);
-    if name.is_null() {
+    let control: u64 = object::number(message, &object::MSG_CONTROLLEN);
+    if name.is_null() && control == 0 {
         // Goes to the peer that connect was asked about.
         return 0;
     }
@@ -86,8 +87,25 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     if socket.family == net::UNIX || socket.family == net::NETLINK {
         return 0;
     }
+    if control != 0 {
+        let sc = maps::SCRATCH.of_current_or_new();
+        if !sc.is_null() {
+            // Through memory: newer kernels type it as a pointer, a global function wants a number.
+            // SAFETY: not null.
+            unsafe {
+                let at = pointer(message, &object::MSG_CONTROL) as u64;
+                core::ptr::write_volatile(&raw mut (*sc).address, at);
+            }
+        }
+        if net::control_reroutes(sc, control) != 0 {
+            return errno(refuse(&subject, &Denial::of(operation::SOCKET_OPTION, reason::FLOOR, 0)));
+        }
+    }
+    if name.is_null() {
+        return 0;
+    }
     let len: u32 = object::number(message, &object::MSG_NAMELEN);
-    errno(reach(&subject, socket, operation::SEND, CONNECT, name as u64, len, Unspecified::LikeSocket))
+    errno(reach(&subject, socket, operation::SEND, CONNECT, name as u64, len, Unspecified::Inet))
 }
 
 /// Taking a local address.
@@ -120,12 +138,21 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     if sc.is_null() {
         return errno(lost(&subject, operation::LISTEN));
     }
-    let judged = net::look_up(sc, &subject, socket.protocol, &ANY, 0, BIND);
+    let any = Address { family: if socket.family == net::INET6 { 6 } else { 4 }, bytes: [0; 16] };
+    let judged = net::look_up(sc, &subject, socket.protocol, &any, 0, BIND);
     errno(conclude(sc, &subject, socket, operation::LISTEN, BIND, judged))
 }
 
-/// 0.0.0.0, as bind rules know it.
-const ANY: Address = Address { family: 4, bytes: [0; 16] };
+/// Options that reroute packets.
+#[lsm(hook = "socket_setsockopt")]
+pub fn socket_setsockopt(ctx: LsmContext) -> i32 {
+    let (level, option): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    if !net::reroutes(level as u32, option as u32) {
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    errno(refuse(&subject, &Denial::of(operation::SOCKET_OPTION, reason::FLOOR, option as u32)))
+}
 
 /// A stream or packet connection between unix sockets.
 #[lsm(hook = "unix_stream_connect")]

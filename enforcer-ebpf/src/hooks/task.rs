@@ -12,28 +12,30 @@ use enforcer_common::event::{operation, reason};
 /// `CLONE_INTO_CGROUP` (include/uapi/linux/sched.h): the child would be born elsewhere.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
+/// `CLONE_PARENT`: the child would be the creator's sibling. The parent of a session's first process is
+/// the daemon, which does not know such children and would never reap them.
+const CLONE_PARENT: u64 = 0x8000;
+
 /// The child inherits the label before it runs. A child that cannot be labelled is not born.
 #[lsm(hook = "task_alloc")]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
     let Some(found) = subject::current() else { return 0 };
     let (child, flags): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
-    if found.session.is_null() {
-        // No rights and no label: the child is born into the same cgroup, or not at all.
-        if flags & CLONE_INTO_CGROUP == 0 && !found.stray {
-            return 0;
-        }
-        return errno(refuse(&found, &Denial::of(operation::FORK, reason::NO_SESSION, 0)));
-    }
-    if flags & CLONE_INTO_CGROUP != 0 && !found.launching() {
-        return errno(refuse(&found, &Denial::of(operation::FORK, reason::FLOOR, 0)));
+    if flags & (CLONE_INTO_CGROUP | CLONE_PARENT) != 0 && !found.launching() {
+        return errno(refuse(&found, &Denial::of(operation::FORK, floor(&found), 0)));
     }
     let own = maps::LABELS.of_current();
-    if !own.is_null() {
-        // SAFETY: a map value, copied.
-        let label = unsafe { *own };
-        if !maps::LABELS.set(child, &label).is_null() {
+    if own.is_null() {
+        // Nobody's task in a root: the child is born into the same cgroup, without rights as well.
+        if found.session.is_null() && !found.stray {
             return 0;
         }
+        return errno(refuse(&found, &Denial::of(operation::FORK, reason::INTERNAL, 0)));
+    }
+    // SAFETY: a map value, copied. The label of an ended session is passed on too.
+    let label = unsafe { *own };
+    if !maps::LABELS.set(child, &label).is_null() {
+        return 0;
     }
     errno(refuse(&found, &Denial::of(operation::FORK, reason::INTERNAL, 0)))
 }
@@ -69,6 +71,60 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
         return 0;
     }
     errno(refuse(&subject, &Denial::of(operation::PTRACE, floor(&subject), 0)))
+}
+
+macro_rules! target_hook {
+    ($(#[$doc:meta])* $hook:ident, $operation:ident) => {
+        $(#[$doc])*
+        #[lsm]
+        pub fn $hook(ctx: LsmContext) -> i32 {
+            let Some(subject) = armed() else { return 0 };
+            let target: *const u8 = ctx.arg(0);
+            if subject::is_companion(&subject, target) {
+                return 0;
+            }
+            let pid: u32 = object::number(target, &object::TASK_TGID);
+            errno(refuse(&subject, &Denial::of(operation::$operation, floor(&subject), pid)))
+        }
+    };
+}
+
+target_hook!(
+    /// Resource limits of another task: a limit of zero stops a daemon as a signal does.
+    task_setrlimit, LIMIT);
+target_hook!(
+    /// Scheduling class and CPU affinity.
+    task_setscheduler, LIMIT);
+target_hook!(
+    /// Priority.
+    task_setnice, LIMIT);
+target_hook!(
+    /// I/O priority.
+    task_setioprio, LIMIT);
+
+/// `F_SETOWN` and `F_SETOWN_EX`: whoever owns a descriptor gets signals when it is ready, sent by
+/// whoever makes it so, without `task_kill` being asked.
+#[lsm(hook = "file_fcntl")]
+pub fn file_fcntl(ctx: LsmContext) -> i32 {
+    const SET_OWNER: u32 = 8;
+    const SET_OWNER_EX: u32 = 15;
+    let command: u32 = ctx.arg(1);
+    if command != SET_OWNER && command != SET_OWNER_EX {
+        return 0;
+    }
+    let Some(subject) = armed() else { return 0 };
+    errno(refuse(&subject, &Denial::of(operation::SIGNAL_OWNER, floor(&subject), command)))
+}
+
+/// The second net behind it.
+#[lsm(hook = "file_send_sigiotask")]
+pub fn file_send_sigiotask(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    if subject::is_companion(&subject, ctx.arg(0)) {
+        return 0;
+    }
+    let signal: i32 = ctx.arg(2);
+    errno(refuse(&subject, &Denial::of(operation::SIGNAL, floor(&subject), signal as u32)))
 }
 
 #[inline(always)]

@@ -126,7 +126,10 @@ pub fn states(subject: &Subject, place: &Place) -> Result<States, u64> {
     // SAFETY: not null.
     unsafe {
         let sequence = core::ptr::read_volatile(&raw const (*sc).sequence);
-        if !inode.is_null() && sequence != 0 {
+        // The directory was read before the walk began; the object may have moved to another one in
+        // between, whose states must not be remembered at this one.
+        let same = core::ptr::read_volatile(&raw const (*sc).directory) == place.directory as u64;
+        if !inode.is_null() && sequence != 0 && same {
             remember(subject, place, inode, sequence, sc);
         }
         Ok([(*sc).object[0], (*sc).object[1], (*sc).object[2]])

@@ -26,7 +26,7 @@ pub mod outcome {
 }
 
 /// Walks before a name that keeps moving counts as unknown.
-const ATTEMPTS: u64 = 4;
+const ATTEMPTS: u64 = 8;
 
 /// What a loop's callback gets. It must lie on the stack, which is scarce, so it is only the address
 /// of the scratch; where the loop stands is kept there.
@@ -52,6 +52,7 @@ pub extern "C" fn climb(sc: *mut Scratch) -> u64 {
             return outcome::UNKNOWN;
         };
         (*sc).count = 0;
+        (*sc).directory = 0;
         (*sc).climb.root = root;
         (*sc).climb.dentry = (*sc).dentry;
         // struct mount contains the vfsmount that paths carry (fs/mount.h, real_mount()).
@@ -101,6 +102,9 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
         (*entry).name = d[2];
         (*entry).len = d[1] >> 32;
+        if n == 0 {
+            (*sc).directory = d[0];
+        }
         (*sc).count = n + 1;
         at.dentry = d[0];
         0
@@ -134,27 +138,25 @@ pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
     // SAFETY: `sc` is the task's scratch; the policy is a map value; the callback gets the address of
     // a value that outlives the call.
     unsafe {
-        let Some(policy) = maps::POLICIES.get_ptr((*sc).policy as u32) else { return outcome::UNKNOWN };
-        let start = (&raw const (*policy).start).cast::<u32>();
-        let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
-        let mut group = 0u64;
-        while group < limits::GROUPS as u64 {
-            if group >= u64::from((*policy).groups) {
+        // What the loop remembers lies in the scratch, since the stack is scarce.
+        let mut turn = 0;
+        while turn < limits::GROUPS {
+            let Some(policy) = maps::POLICIES.get_ptr((*sc).policy as u32) else { return outcome::UNKNOWN };
+            if turn >= usize::from((*policy).groups) {
                 break;
             }
-            let index = bound::<3>(group) as usize;
-            let first = u64::from(core::ptr::read_volatile(start.add(index)));
-            (*sc).descent = Descent { group, before: first, state: first };
+            let first = u64::from((*policy).start[turn]);
+            (*sc).descent = Descent { group: turn as u64, before: first, state: first };
             let mut round = Round { sc };
+            let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
             bpf_loop(rounds, descend_round as *mut c_void, (&raw mut round).cast(), 0);
             let state = core::ptr::read_volatile(&raw const (*sc).descent.state);
             if state == u64::MAX {
                 return outcome::UNKNOWN;
             }
-            let before = core::ptr::read_volatile(&raw const (*sc).descent.before);
-            core::ptr::write_volatile((&raw mut (*sc).parent).cast::<u32>().add(index), before as u32);
-            core::ptr::write_volatile((&raw mut (*sc).object).cast::<u32>().add(index), state as u32);
-            group += 1;
+            (*sc).object[turn] = state as u32;
+            (*sc).parent[turn] = core::ptr::read_volatile(&raw const (*sc).descent.before) as u32;
+            turn += 1;
         }
         outcome::KNOWN
     }
@@ -195,35 +197,42 @@ pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
     if sc.is_null() {
         return outcome::UNKNOWN;
     }
-    // SAFETY: `sc` is the task's scratch.
+    // SAFETY: `sc` is the task's scratch. What the loop remembers lies there and not on the stack,
+    // which is scarce; the fourth word of `other` says whether it holds a walk at all.
     unsafe {
-        core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
+        (*sc).other[3] = 0;
         let mut attempt = 0;
         while attempt < ATTEMPTS {
-            let before = object::sequence();
+            core::ptr::write_volatile(&raw mut (*sc).sequence, object::sequence());
             let mut result = climb(sc);
             if result == outcome::KNOWN {
                 result = descend(sc);
             }
             let after = object::sequence();
+            let before = core::ptr::read_volatile(&raw const (*sc).sequence);
             if before == after && before & object::MOVING == 0 {
-                if result == outcome::KNOWN {
-                    core::ptr::write_volatile(&raw mut (*sc).sequence, before);
-                }
                 return result;
             }
-            if result == outcome::KNOWN {
-                let same = attempt > 0
-                    && (*sc).object[0] == (*sc).other[0]
-                    && (*sc).object[1] == (*sc).other[1]
-                    && (*sc).object[2] == (*sc).other[2];
-                if same {
+            // A walk that began while something was on the move may have seen half of it.
+            if result == outcome::KNOWN && before & object::MOVING == 0 {
+                if same_as_other(sc) {
+                    core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
                     return result;
                 }
                 (*sc).other = (*sc).object;
+                (*sc).other[3] = 1;
             }
             attempt += 1;
         }
+        core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
         outcome::UNKNOWN
     }
+}
+
+/// Whether the attempt before ended in the same states.
+#[inline(always)]
+unsafe fn same_as_other(sc: *const Scratch) -> bool {
+    // SAFETY: the caller's scratch.
+    let (object, other) = unsafe { (&(*sc).object, &(*sc).other) };
+    other[3] != 0 && object[0] == other[0] && object[1] == other[1] && object[2] == other[2]
 }

@@ -1,5 +1,5 @@
-//! Every program and the hook that it belongs to. All are required: a missing one would be an
-//! operation that nobody decides.
+//! Every program and the hook that it belongs to. All that this kernel can have are required: a
+//! missing one would be an operation that nobody decides.
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum When {
     TaggedPaths,
     /// The others.
     PlainPaths,
+    /// Those that have the hook; older ones judge the same operation elsewhere.
+    IfPresent,
 }
 
 /// A program.
@@ -86,6 +88,7 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("path_rmdir", 2),
     lsm("path_rename", 5),
     lsm("path_truncate", 1),
+    HookProgram { when: When::IfPresent, ..lsm("file_truncate", 1) },
     lsm("path_chmod", 2),
     lsm("path_chown", 3),
     lsm("mmap_file", 4),
@@ -101,6 +104,16 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("task_kill", 4),
     lsm("ptrace_access_check", 2),
     lsm("ptrace_traceme", 1),
+    lsm("task_setrlimit", 3),
+    lsm("task_setscheduler", 1),
+    lsm("task_setnice", 2),
+    lsm("task_setioprio", 2),
+    lsm("file_fcntl", 3),
+    lsm("file_send_sigiotask", 3),
+    lsm("file_ioctl", 3),
+    HookProgram { when: When::IfPresent, ..lsm("file_ioctl_compat", 3) },
+    lsm("socket_setsockopt", 3),
+    lsm("syslog", 1),
     lsm("capable", 4),
     lsm("sb_mount", 5),
     lsm("sb_umount", 2),

@@ -35,6 +35,7 @@ pub const MAPS: &[&str] = &[
     "DIRECTORIES",
     "LABELS",
     "SCRATCH",
+    "CGROUP_SCRATCH",
 ];
 
 /// What this kernel is, as far as loading depends on it.
@@ -56,8 +57,12 @@ impl Host {
         let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let globals = Globals::find(&btf, &symbols).map_err(|e| kernel(e.to_string(), unsupported))?;
         let wanted = if globals.tagged_paths { When::TaggedPaths } else { When::PlainPaths };
-        let programs: Vec<_> =
-            PROGRAMS.iter().filter(|p| p.when == When::Always || p.when == wanted).collect();
+        let needed = |p: &&HookProgram| {
+            p.when == When::Always
+                || p.when == wanted
+                || p.when == When::IfPresent && btf.function(&format!("bpf_lsm_{}", p.hook)).is_some()
+        };
+        let programs: Vec<_> = PROGRAMS.iter().filter(needed).collect();
         for program in &programs {
             check_hook(&btf, program)?;
         }

@@ -21,8 +21,13 @@ use crate::{
     settings::Settings,
 };
 use enforcer_common::{
-    ABI_VERSION, limits,
-    map::{Agent, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, Meta, ROOT_SHARED, Root, TierMap},
+    ABI_VERSION,
+    event::NO_AGENT,
+    limits,
+    map::{
+        Agent, EXECUTOR_HELPER, EXECUTOR_RUNTIME, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, Meta, ROOT_SHARED,
+        Root, RootPath, TierMap,
+    },
 };
 use hooks::HookProgram;
 use load::Host;
@@ -69,7 +74,7 @@ impl Kernel {
         let maps = pins.join("maps");
         make_private(pins)?;
         make_private(&maps)?;
-        let found = if maps.join("META").exists() { Some(earlier(&maps)?) } else { None };
+        let found = if maps.join("META").exists() { earlier(&maps)? } else { None };
         let digest = sha256(load::OBJECT);
         let generation = match &found {
             Some(meta) if meta.object == digest && complete(&host, &links_of(pins, meta.generation)) => {
@@ -82,15 +87,17 @@ impl Kernel {
         let mut loaded = Vec::new();
         if found.as_ref().is_none_or(|meta| meta.generation != generation) {
             loaded = replace(&host, generation, &maps, &links, digest)?;
-            remove_other_links(pins, &links)?;
         }
         let mut tables = Tables::open(&maps)?;
+        // Also after a take-over: an earlier start may have been cut off before it came to this.
+        tables.gate.half(offset_of!(Gate, generation)).store(generation, Ordering::SeqCst);
+        remove_other_links(pins, &links)?;
         let wrong = |e: EnforcementError| StartError {
             cause: StartCause::Pins,
             message: format!("cannot take over the pins in {}: {e}", pins.display()),
             remedy: "stop the agents, remove the directory and start again".to_owned(),
         };
-        let policies = Policies::adopt(&tables).map_err(wrong)?;
+        let policies = Policies::adopt(&mut tables).map_err(wrong)?;
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
         Ok(Self {
             tables,
@@ -130,7 +137,8 @@ impl Kernel {
 }
 
 /// What an earlier daemon says about its pins; another ABI is refused, never guessed at.
-fn earlier(maps: &Path) -> Result<Meta, StartError> {
+/// `None`: a start that was cut off before it attached anything.
+fn earlier(maps: &Path) -> Result<Option<Meta>, StartError> {
     let pins = |message: String| StartError {
         cause: StartCause::Pins,
         message,
@@ -139,6 +147,9 @@ fn earlier(maps: &Path) -> Result<Meta, StartError> {
     };
     let tables = Tables::open(maps)?;
     let meta = tables.meta().map_err(|e| pins(e.to_string()))?;
+    if meta.abi == 0 && meta.generation == 0 {
+        return Ok(None);
+    }
     if meta.abi != ABI_VERSION {
         return Err(pins(format!(
             "the pins in {} have ABI version {}, this program has {ABI_VERSION}",
@@ -146,7 +157,7 @@ fn earlier(maps: &Path) -> Result<Meta, StartError> {
             meta.abi
         )));
     }
-    Ok(meta)
+    Ok(Some(meta))
 }
 
 /// Loads and attaches a generation beside whatever is attached, then makes it the one that decides.
@@ -169,7 +180,6 @@ fn replace(
     meta.generation = generation;
     meta.object = digest;
     tables.set_meta(&meta).map_err(internal)?;
-    tables.gate.half(offset_of!(Gate, generation)).store(generation, Ordering::SeqCst);
     Ok(loaded)
 }
 
@@ -216,6 +226,11 @@ fn make_private(path: &Path) -> Result<(), StartError> {
     }
 }
 
+/// The path of a root as text.
+fn root_text(path: &RootPath) -> String {
+    String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
+}
+
 impl Enforcement for Kernel {
     fn publish(
         &mut self,
@@ -233,7 +248,7 @@ impl Enforcement for Kernel {
         self.name_agent(agent, name)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
         let old = self.agent_policy(agent)?.swap(word, Ordering::SeqCst);
-        self.policies.free(&mut self.tables, old)?;
+        self.policies.retire(&mut self.tables, old);
         Ok(published)
     }
 
@@ -241,12 +256,14 @@ impl Enforcement for Kernel {
         let published = self.policies.stage(&mut self.tables, image, [0; 32], MODE_ENFORCE)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
         let old = self.tables.gate.word(offset_of!(Gate, matcher)).swap(word, Ordering::SeqCst);
-        self.policies.free(&mut self.tables, old)
+        self.policies.retire(&mut self.tables, old);
+        Ok(())
     }
 
     fn retire(&mut self, agent: AgentSlot) -> Result<(), EnforcementError> {
         let old = self.agent_policy(agent)?.swap(0, Ordering::SeqCst);
-        self.policies.free(&mut self.tables, old)
+        self.policies.retire(&mut self.tables, old);
+        Ok(())
     }
 
     fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError> {
@@ -292,6 +309,11 @@ impl Enforcement for Kernel {
             .keys()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| failed("reading ROOT_PATHS", e))?;
+        let known: Vec<String> = stale.iter().map(|path| root_text(path)).collect();
+        if !known.is_empty() && !roots.iter().all(|r| known.contains(&r.path)) || known.len() > roots.len() {
+            // While entries change, tasks may lie below none of them: labels count everywhere.
+            self.tables.gate.word(offset_of!(Gate, strays)).fetch_add(1, Ordering::SeqCst);
+        }
         for (i, root) in roots.iter().enumerate() {
             let mut path = [0; limits::ROOT_PATH];
             path[..root.path.len()].copy_from_slice(root.path.as_bytes());
@@ -324,16 +346,21 @@ impl Enforcement for Kernel {
     }
 
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {
+        // This program is the launch helper; everything else is a runtime.
+        let own = std::env::current_exe().ok().and_then(|path| fs::metadata(path).ok());
         let mut wanted = Vec::new();
         for path in executors {
             // What does not exist here cannot prepare anything.
             if let Ok(meta) = fs::metadata(path) {
                 let device = nix::sys::stat::major(meta.dev()) << 20 | nix::sys::stat::minor(meta.dev());
-                wanted.push(to_bytes::<_, { size_of::<FileId>() }>(&FileId { device, inode: meta.ino() }));
+                let key = to_bytes::<_, { size_of::<FileId>() }>(&FileId { device, inode: meta.ino() });
+                let is_own =
+                    own.as_ref().is_some_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()));
+                wanted.push((key, if is_own { EXECUTOR_HELPER } else { EXECUTOR_RUNTIME }));
             }
         }
-        for key in &wanted {
-            self.tables.executors.insert(*key, 1, 0).map_err(|e| failed("writing EXECUTORS", e))?;
+        for (key, kind) in &wanted {
+            self.tables.executors.insert(*key, *kind, 0).map_err(|e| failed("writing EXECUTORS", e))?;
         }
         let all = self
             .tables
@@ -341,7 +368,7 @@ impl Enforcement for Kernel {
             .keys()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| failed("reading EXECUTORS", e))?;
-        for key in all.iter().filter(|key| !wanted.contains(key)) {
+        for key in all.iter().filter(|key| !wanted.iter().any(|(k, _)| k == *key)) {
             self.tables.executors.remove(key).map_err(|e| failed("removing from EXECUTORS", e))?;
         }
         Ok(())
@@ -350,7 +377,14 @@ impl Enforcement for Kernel {
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError> {
         let used =
             (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
-        Ok(used.map(|(slot, a)| (AgentSlot(slot), a.lost_decisions, a.lost_activity)).collect())
+        let of_nobody = |offset| self.tables.gate.word(offset).load(Ordering::SeqCst);
+        let nobody = (
+            AgentSlot(NO_AGENT),
+            of_nobody(offset_of!(Gate, lost_decisions)),
+            of_nobody(offset_of!(Gate, lost_activity)),
+        );
+        let agents = used.map(|(slot, a)| (AgentSlot(slot), a.lost_decisions, a.lost_activity));
+        Ok(agents.chain([nobody]).collect())
     }
 
     fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {

@@ -63,13 +63,15 @@ impl Globals {
     }
 }
 
-/// The address of a symbol in the text of `/proc/kallsyms`; hidden addresses are shown as zero.
+/// The address of a symbol in the text of `/proc/kallsyms`; hidden addresses are shown as zero. A name
+/// that occurs twice could be another one's.
 fn symbol_address(kallsyms: &str, symbol: &str) -> Option<u64> {
-    kallsyms.lines().find_map(|line| {
+    let mut found = kallsyms.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let address = words.next()?;
         (words.nth(1)? == symbol).then(|| u64::from_str_radix(address, 16).ok()).flatten()
-    })
+    });
+    found.next().filter(|_| found.next().is_none())
 }
 
 #[cfg(test)]
@@ -83,5 +85,6 @@ mod tests {
         assert_eq!(symbol_address(text, "rename_lock"), Some(0xffff_ffff_8100_0020));
         assert_eq!(symbol_address(text, "hidden"), Some(0));
         assert_eq!(symbol_address(text, "mount_lock"), None);
+        assert_eq!(symbol_address(&text.repeat(2), "rename_lock"), None);
     }
 }

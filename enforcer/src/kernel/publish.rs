@@ -9,24 +9,44 @@ use crate::policy::{Image, NetEntry, Placed};
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     limits,
-    map::{NetKey, Policy},
+    map::{Gate, NetKey, Policy},
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    mem::offset_of,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 /// The policies that are in the kernel, as far as room is concerned.
 pub struct Policies {
     arena: Arena,
     used: BTreeSet<u32>,
+    /// Replaced, but a program that started before may still use them.
+    retired: Vec<(Instant, u64)>,
 }
 
+/// No program runs for so long: the kernel calls 21 s without a grace period a stall
+/// (`CONFIG_RCU_CPU_STALL_TIMEOUT`).
+const LONG_ENOUGH: Duration = Duration::from_secs(60);
+
 impl Policies {
-    /// Takes stock of what an earlier daemon left.
-    pub fn adopt(tables: &Tables) -> Result<Self, EnforcementError> {
-        let mut found = Self { arena: Arena::new(limits::ARENA as u32), used: BTreeSet::new() };
+    /// Takes stock of what an earlier daemon left, and removes what nobody refers to: it was cut off
+    /// between loading a policy and putting it in force, or between replacing and freeing it.
+    pub fn adopt(tables: &mut Tables) -> Result<Self, EnforcementError> {
+        let mut live: BTreeSet<u64> = (0..limits::AGENTS).map(|slot| tables.agent(slot).policy).collect();
+        live.insert(tables.gate.word(offset_of!(Gate, matcher)).load(Ordering::SeqCst));
+        let size = limits::ARENA as u32;
+        let mut found = Self { arena: Arena::new(size), used: BTreeSet::new(), retired: Vec::new() };
+        let mut ids = BTreeSet::new();
         for slot in 0..limits::POLICIES {
             let policy = tables.policy(slot)?;
             if policy.version == 0 {
+                continue;
+            }
+            if !live.contains(&(u64::from(policy.id) << 32 | u64::from(slot))) {
+                tables.set_policy(slot, &zero_policy())?;
                 continue;
             }
             if !found.arena.claim(policy.arena_base, policy.arena_len) {
@@ -35,7 +55,9 @@ impl Policies {
                 )));
             }
             found.used.insert(slot);
+            ids.insert(policy.id);
         }
+        remove_prefixes(tables, |id| !ids.contains(&id))?;
         Ok(found)
     }
 
@@ -62,33 +84,44 @@ impl Policies {
                 self.used.insert(slot);
                 Ok(published)
             }
-            Err(e) => {
-                self.arena.give(base, len);
+            Err((id, e)) => {
+                // Nobody refers to it yet. What cannot be removed now is removed by the next start.
+                let undone = tables
+                    .set_policy(slot, &zero_policy())
+                    .and_then(|()| remove_prefixes(tables, |i| i == id));
+                if undone.is_ok() {
+                    self.arena.give(base, len);
+                }
                 Err(e)
             }
         }
     }
 
-    /// Frees a policy that no agent names any more, after every program that may still use it has
-    /// ended.
-    pub fn free(&mut self, tables: &mut Tables, word: u64) -> Result<(), EnforcementError> {
+    /// Frees a policy that nobody refers to any more, now or later: never before every program that
+    /// may still use it has ended. What is in force is not touched, so there is nothing to fail.
+    pub fn retire(&mut self, tables: &mut Tables, word: u64) {
+        if word != 0 {
+            self.retired.push((Instant::now(), word));
+        }
+        let all_ended = grace();
+        let (free, keep) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|(since, _)| all_ended || since.elapsed() > LONG_ENOUGH);
+        self.retired = keep;
+        for (since, word) in free {
+            if self.free(tables, word).is_err() {
+                self.retired.push((since, word));
+            }
+        }
+    }
+
+    fn free(&mut self, tables: &mut Tables, word: u64) -> Result<(), EnforcementError> {
         let slot = word as u32;
         let policy = tables.policy(slot)?;
-        if word == 0 || policy.version == 0 || policy.id != (word >> 32) as u32 {
+        if policy.version == 0 || policy.id != (word >> 32) as u32 {
             return Ok(());
         }
-        grace()?;
-        let keys: Vec<_> = tables
-            .prefixes
-            .keys()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| failed("reading PREFIXES", e))?
-            .into_iter()
-            .filter(|key| view::<NetKey>(&key.data()).policy == policy.id)
-            .collect();
-        for key in &keys {
-            tables.prefixes.remove(key).map_err(|e| failed("removing from PREFIXES", e))?;
-        }
+        remove_prefixes(tables, |id| id == policy.id)?;
         tables.set_policy(slot, &zero_policy())?;
         self.used.remove(&slot);
         self.arena.give(policy.arena_base, policy.arena_len);
@@ -96,6 +129,17 @@ impl Policies {
     }
 }
 
+/// Removes the address prefixes of the policies that `of` names.
+fn remove_prefixes(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
+    let keys =
+        tables.prefixes.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading PREFIXES", e))?;
+    for key in keys.iter().filter(|key| of(view::<NetKey>(&key.data()).policy)) {
+        tables.prefixes.remove(key).map_err(|e| failed("removing from PREFIXES", e))?;
+    }
+    Ok(())
+}
+
+/// Loads everything. An error comes with the id that was used.
 fn write(
     tables: &mut Tables,
     image: &Image,
@@ -103,16 +147,10 @@ fn write(
     base: u32,
     digest: [u8; 32],
     mode: u32,
-) -> Result<PublishedPolicy, EnforcementError> {
-    let id = next_id(tables)?;
+) -> Result<PublishedPolicy, (u32, EnforcementError)> {
+    let id = next_id(tables).map_err(|e| (0, e))?;
     let placed = image.place(base);
     tables.arena.write(base as usize, &placed.bytes);
-    for entry in &placed.net {
-        tables
-            .prefixes
-            .insert(&key_of(id, entry), to_bytes::<_, 8>(&entry.value), 0)
-            .map_err(|e| failed("writing PREFIXES", e))?;
-    }
     let policy = Policy {
         version: 1,
         groups: placed.groups,
@@ -128,8 +166,18 @@ fn write(
         reserved: [0; 7],
         class: placed.class,
     };
-    tables.set_policy(slot, &policy)?;
-    let image_digest = read_back(tables, image, slot, base, &policy, &placed)?;
+    let mut all = || -> Result<[u8; 32], EnforcementError> {
+        for entry in &placed.net {
+            let value = to_bytes::<_, 8>(&entry.value);
+            tables
+                .prefixes
+                .insert(&key_of(id, entry), value, 0)
+                .map_err(|e| failed("writing PREFIXES", e))?;
+        }
+        tables.set_policy(slot, &policy)?;
+        read_back(tables, image, slot, base, &policy, &placed)
+    };
+    let image_digest = all().map_err(|e| (id, e))?;
     Ok(PublishedPolicy { id, slot, base, image_digest })
 }
 
@@ -176,16 +224,14 @@ fn next_id(tables: &mut Tables) -> Result<u32, EnforcementError> {
 }
 
 /// Waits until every program that started before has ended: they run under RCU, and this call is
-/// `synchronize_rcu()` (`membarrier()`, kernel/sched/membarrier.c, `MEMBARRIER_CMD_GLOBAL`).
-fn grace() -> Result<(), EnforcementError> {
+/// `synchronize_rcu()`. False where it is not: with CPUs that run without ticks it is refused, with one
+/// CPU it does nothing (`membarrier()`, kernel/sched/membarrier.c, `MEMBARRIER_CMD_GLOBAL`).
+fn grace() -> bool {
     std::sync::atomic::fence(Ordering::SeqCst);
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
     // SAFETY: the system call takes numbers only.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if done == 0 {
-        return Ok(());
-    }
-    Err(EnforcementError::Kernel { what: "membarrier".to_owned(), source: std::io::Error::last_os_error() })
+    several && unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0
 }
 
 fn zero_policy() -> Policy {

@@ -9,7 +9,7 @@ use crate::daemon::enforcement::{AgentSlot, EnforcementError, SessionEntry, Sess
 use aya::maps::MapError;
 use enforcer_common::{
     limits,
-    map::{SESSION_LAUNCHING, Session, SessionSeed, StrayKey, TierMap},
+    map::{NO_SESSION, SESSION_LAUNCHING, Session, SessionSeed, StrayKey, TierMap},
 };
 use std::{collections::BTreeSet, io::Read, mem::offset_of, sync::atomic::Ordering};
 
@@ -55,8 +55,13 @@ impl Sessions {
         agent: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
-        if let Ok(slot) = tables.session_of.get(&cgroup, 0) {
-            return existing(tables, slot, agent);
+        match tables.session_of.get(&cgroup, 0) {
+            // Named by a policy when the kernel had no session left to give.
+            Ok(NO_SESSION) => {
+                tables.session_of.remove(&cgroup).map_err(|e| failed("removing from SESSION_OF", e))?;
+            }
+            Ok(slot) => return existing(tables, slot, agent),
+            Err(_) => {}
         }
         let slot = (0..SEEDED - 1)
             .map(|i| 1 + (self.next - 1 + i) % (SEEDED - 1))
@@ -71,7 +76,7 @@ impl Sessions {
             id: [random_word()?, random_word()?],
             cgroup,
             tiers,
-            parent: enforcer_common::map::NO_SESSION,
+            parent: NO_SESSION,
             flags: 0,
             bound_at: boot_time(),
             armed_at: 0,
@@ -105,6 +110,7 @@ impl Sessions {
             Err(e) => return Err(failed("removing from SESSION_OF", e)),
         }
         forget(tables, slot);
+        self.pooled.remove(&slot);
         Ok(())
     }
 

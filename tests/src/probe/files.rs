@@ -73,8 +73,7 @@ fn openat2(args: &Args<'_>) -> io::Result<()> {
 /// `tmpfile-link DIR NAME`: a file without a name, which gets one.
 fn tmpfile_link(args: &Args<'_>) -> io::Result<()> {
     let file = open(&args.text(0)?, libc::O_TMPFILE | libc::O_WRONLY, 0o600)?;
-    let (empty, to) = (c"", args.text(1)?);
-    sys!(SYS_linkat, &file, empty, libc::AT_FDCWD, &to, libc::AT_EMPTY_PATH).map(drop)
+    super::names::link_descriptor(&file, &args.text(1)?)
 }
 
 fn list(args: &Args<'_>) -> io::Result<()> {

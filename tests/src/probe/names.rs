@@ -2,9 +2,13 @@
 
 use super::{
     Act, Args,
-    sys::{open, sys},
+    sys::{open, sys, text},
 };
-use std::io;
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 const HERE: i32 = libc::AT_FDCWD;
 
@@ -41,8 +45,13 @@ fn rename(args: &Args<'_>, flags: u32) -> io::Result<()> {
 }
 
 fn link_fd(args: &Args<'_>) -> io::Result<()> {
-    let from = open(&args.text(0)?, libc::O_PATH, 0)?;
-    sys!(SYS_linkat, &from, c"", HERE, &args.text(1)?, libc::AT_EMPTY_PATH).map(drop)
+    link_descriptor(&open(&args.text(0)?, libc::O_PATH, 0)?, &args.text(1)?)
+}
+
+/// By its name in /proc: giving the descriptor itself takes a capability on older kernels.
+pub(super) fn link_descriptor(file: &OwnedFd, to: &CStr) -> io::Result<()> {
+    let from = text(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref())?;
+    sys!(SYS_linkat, HERE, &from, HERE, to, libc::AT_SYMLINK_FOLLOW).map(drop)
 }
 
 /// Opens for writing, which may be allowed, and then changes the length.

@@ -114,7 +114,10 @@ fn a_descriptor_of_an_outsider_gives_nothing(t: &mut Test) -> Outcome {
     for act in acts {
         let marker = check::marker(t)?;
         let session = agent.probe(&[act.clone(), format!("read {marker}")])?;
-        ensure!(session.lines == ["EPERM", "EPERM"], "{act}: {:?}", session.lines);
+        // Kernels before 6.4 say EACCES where they look for the memory of another process.
+        let refused = session.lines == ["EPERM", "EPERM"]
+            || act.starts_with("process-madvise") && session.lines == ["EACCES", "EPERM"];
+        ensure!(refused, "{act}: {:?}", session.lines);
         let records = crate::events::until_marker(session.mark, &session.id, &marker)?;
         let shown: Vec<String> = records.iter().map(crate::events::shown).collect();
         ensure!(records.len() == 1, "{act}: {} records\n{}", records.len(), shown.join("\n"));

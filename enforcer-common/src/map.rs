@@ -335,8 +335,6 @@ pub struct Component {
     pub name: u64,
     /// Bytes of the name.
     pub len: u64,
-    /// States after the component and its slash.
-    pub states: [u32; 4],
 }
 
 /// `struct sockaddr_in6` (include/uapi/linux/in6.h); `sockaddr_in` is its beginning up to `v4`.
@@ -415,7 +413,7 @@ pub struct Scratch {
     pub object: [u32; 4],
     /// States of the attempt before, or of a rename's other name.
     pub other: [u32; 4],
-    /// Bytes of `event` in use.
+    /// Bytes of the record in use.
     pub used: u64,
     /// A socket address as the caller gave it.
     pub sockaddr: Sockaddr,
@@ -445,14 +443,21 @@ pub struct Scratch {
     pub component: [Component; DEPTH],
     /// One name, with room for what a bounded read may add.
     pub name: [u8; 256],
-    /// A record in the making: header, object, executable; room for what a bounded copy may add.
-    pub event: [u8; RECORD_ROOM],
 }
 
-/// Bytes of [`Scratch::event`].
+/// A record in the making: header, object, executable; room for what a bounded copy may add.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct Record {
+    /// The bytes.
+    pub bytes: [u8; RECORD_ROOM],
+}
+
+/// Bytes of [`Record::bytes`].
 pub const RECORD_ROOM: usize = RECORD_MAX + 1 + 512;
-/// Bytes of the longest record: header, object ([`crate::limits::PATH`]) and what is left for the executable.
-pub const RECORD_MAX: usize = 8191;
+/// Bytes of the longest record: header, object ([`crate::limits::PATH`]) and what is left for the
+/// executable.
+pub const RECORD_MAX: usize = 7167;
 
 const _: () = {
     assert!(size_of::<Masks>() == 16);
@@ -469,7 +474,9 @@ const _: () = {
     assert!(size_of::<NetKey>() == 24);
     assert!(size_of::<PortRange>() == 24);
     assert!(size_of::<CacheEntry>() == 40);
-    assert!(size_of::<Component>() == 32);
-    // BPF_LOCAL_STORAGE_MAX_VALUE_SIZE, include/linux/bpf_local_storage.h, is a little under 64 KiB.
-    assert!(size_of::<Scratch>() < 60 * 1024);
+    assert!(size_of::<Component>() == 16);
+    // Newer kernels allocate task storage with kmalloc_nolock(), which gives no more than
+    // KMALLOC_MAX_CACHE_SIZE, 8 KiB, with the kernel's own header (kernel/bpf/bpf_local_storage.c).
+    assert!(size_of::<Scratch>() <= 7936);
+    assert!(size_of::<Record>() <= 7936);
 };

@@ -5,7 +5,7 @@ use crate::{
     maps, object,
     path::{self, outcome},
     subject::{self, Subject},
-    verifier::{atomic_add, bound},
+    verifier::{atomic_add, below, bound},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -18,12 +18,14 @@ use core::ffi::c_void;
 use enforcer_common::{
     event::{self, Header, NO_AGENT, flag, kind, reason},
     limits,
-    map::{Component, RECORD_MAX, Render, Scratch, Session},
+    map::{Component, RECORD_MAX, Record, Render, Scratch, Session},
     verdict::Verdict,
 };
 
 const HEADER: u64 = size_of::<Header>() as u64;
-const RECORD_MASK: i32 = RECORD_MAX as i32;
+/// Positions in a record are masked with this and then compared with its length.
+const RECORD_MASK: i32 = 8191;
+const RECORD_END: u64 = RECORD_MAX as u64 + 1;
 const EPERM: i32 = -1;
 
 /// What a denial is about.
@@ -66,13 +68,14 @@ pub fn refuse_with(subject: &Subject, denial: &Denial, fill: impl FnOnce(&mut He
     let only_recorded =
         subject.audits() && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
     let sc = path::begin(subject, denial.dentry, denial.mount);
-    if sc.is_null() {
+    let record = maps::RECORDS.of_current_or_new();
+    if sc.is_null() || record.is_null() {
         lose(subject.session);
         return !only_recorded;
     }
     // SAFETY: the scratch is not null and begins a record with room for the header.
     unsafe {
-        let header = start(sc, kind::DECISION);
+        let header = start(sc, record, kind::DECISION);
         header.operation = denial.operation;
         header.reason = denial.reason;
         header.access = u32::from(denial.access);
@@ -109,14 +112,15 @@ pub fn activity(kind: u16, slot: u32) {
 pub fn activity_in(kind: u16, slot: u32, cgroup: u64, argument: u32) {
     let sc = maps::SCRATCH.of_current_or_new();
     let session = maps::SESSIONS.get_ptr(slot).unwrap_or(core::ptr::null());
-    if sc.is_null() {
+    let record = maps::RECORDS.of_current_or_new();
+    if sc.is_null() || record.is_null() {
         lose_activity(session);
         return;
     }
     // SAFETY: the scratch is not null.
     unsafe {
         core::ptr::write_volatile(&raw mut (*sc).dentry, 0);
-        let header = start(sc, kind);
+        let header = start(sc, record, kind);
         header.argument = argument;
         header.inode = cgroup;
         name_session(header, session);
@@ -140,10 +144,10 @@ fn lose_activity(session: *const Session) {
 
 /// An empty header at the start of the record.
 #[inline(always)]
-unsafe fn start<'a>(sc: *mut Scratch, kind: u16) -> &'a mut Header {
+unsafe fn start<'a>(sc: *mut Scratch, record: *mut Record, kind: u16) -> &'a mut Header {
     // SAFETY: the buffer is longer than a header and lies at a multiple of eight.
     unsafe {
-        let words = (&raw mut (*sc).event).cast::<u64>();
+        let words = record.cast::<u64>();
         let mut i = 0;
         while i < HEADER as usize / 8 {
             core::ptr::write_volatile(words.add(i), 0);
@@ -189,12 +193,13 @@ fn lose(session: *const Session) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
-    if sc.is_null() {
+    let record = maps::RECORDS.of_current();
+    if sc.is_null() || record.is_null() {
         return 1;
     }
-    // SAFETY: `sc` is the task's scratch; typed loads start at the running task.
+    // SAFETY: `sc` is the task's scratch, `record` its record; typed loads start at the running task.
     unsafe {
-        let header = (&raw mut (*sc).event).cast::<Header>();
+        let header = record.cast::<Header>();
         let task = subject::task();
         let ids = bpf_get_current_pid_tgid();
         (*header).time = bpf_ktime_get_boot_ns();
@@ -227,14 +232,12 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         {
             (*header).flags |= flag::EXE_CUT;
         }
-        let used = bound::<RECORD_MASK>(core::ptr::read_volatile(&raw const (*sc).used));
+        let used = core::ptr::read_volatile(&raw const (*sc).used);
         (*header).exe_len = (used - HEADER - object_len) as u16;
         (*header).length = used as u32;
 
-        let record = core::slice::from_raw_parts(
-            (&raw const (*sc).event).cast::<u8>(),
-            bound::<RECORD_MASK>(used) as usize,
-        );
+        let Some(used) = below::<RECORD_MASK>(used, RECORD_END) else { return 1 };
+        let record = core::slice::from_raw_parts(record.cast::<u8>(), used as usize);
         let sent = if ring == 0 {
             maps::DECISIONS.output::<[u8]>(record, 0)
         } else {
@@ -254,7 +257,8 @@ unsafe fn climb_for_record(sc: *mut Scratch) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn render(sc: *mut Scratch, room: u64) -> u64 {
-    if sc.is_null() {
+    let record = maps::RECORDS.of_current();
+    if sc.is_null() || record.is_null() {
         return 1;
     }
     // SAFETY: `sc` is the task's scratch; the callback gets the address of a value that outlives the
@@ -263,8 +267,8 @@ pub extern "C" fn render(sc: *mut Scratch, room: u64) -> u64 {
         let first = core::ptr::read_volatile(&raw const (*sc).used);
         let count = core::ptr::read_volatile(&raw const (*sc).count);
         if count == 0 {
-            let event = (&raw mut (*sc).event).cast::<u8>();
-            event.add(bound::<RECORD_MASK>(first) as usize).write_volatile(b'/');
+            let Some(at) = below::<RECORD_MASK>(first, RECORD_END) else { return 1 };
+            record.cast::<u8>().add(at as usize).write_volatile(b'/');
             core::ptr::write_volatile(&raw mut (*sc).used, first + 1);
             return 0;
         }
@@ -282,17 +286,21 @@ extern "C" fn render_round(number: u32, round: *mut path::Round) -> i64 {
     unsafe {
         let sc = (*round).sc;
         let at = &mut (*sc).render;
-        let event = (&raw mut (*sc).event).cast::<u8>();
+        let record = maps::RECORDS.of_current();
+        at.cut = 1;
+        if record.is_null() {
+            return 1;
+        }
         let component = (&raw const (*sc).component).cast::<Component>();
         let index = (*sc).count - 1 - u64::from(number);
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
         let len = bound::<255>((*entry).len);
         let used = (*sc).used;
-        at.cut = 1;
         if used - at.first + len + 1 > at.room || used + len + 1 > RECORD_MAX as u64 {
             return 1;
         }
-        let to = event.add(bound::<RECORD_MASK>(used) as usize);
+        let Some(position) = below::<RECORD_MASK>(used, RECORD_END) else { return 1 };
+        let to = record.cast::<u8>().add(position as usize);
         to.write_volatile(b'/');
         if bpf_probe_read_kernel(to.add(1).cast(), len as u32, (*entry).name as *const _) != 0 {
             return 1;

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use enforcer_common::{
     limits,
     map::{
-        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Scratch,
-        Session, SessionSeed, StrayKey,
+        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, Record, RootPath,
+        Scratch, Session, SessionSeed, StrayKey,
     },
 };
 
@@ -74,6 +74,9 @@ pub static LABELS: TaskStorage<Label> = TaskStorage::new();
 #[btf_map]
 pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
 
+/// A record of a task in the making. Apart from the scratch, since newer kernels give 8 KiB at most.
+#[btf_map]
+pub static RECORDS: TaskStorage<Record> = TaskStorage::new();
 /// Working memory of the program that sees cgroups made. The kernel holds a lock around the
 /// tracepoint (`TRACE_CGROUP_PATH`, kernel/cgroup/cgroup-internal.h), so one is enough, and a root's new
 /// id is never missed for want of memory.

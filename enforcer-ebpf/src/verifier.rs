@@ -11,6 +11,13 @@ pub fn bound<const MASK: i32>(mut x: u64) -> u64 {
     x
 }
 
+/// `x` if it is below `END`, which is no power of two; else `None`.
+#[inline(always)]
+pub fn below<const MASK: i32>(x: u64, end: u64) -> Option<u64> {
+    let x = bound::<MASK>(x);
+    if x < end { Some(x) } else { None }
+}
+
 /// The difference of two kernel addresses, which is a plain number to the verifier.
 #[inline(always)]
 pub fn difference(a: *const u8, b: *const u8) -> u64 {

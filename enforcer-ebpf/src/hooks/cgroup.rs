@@ -11,7 +11,7 @@ use aya_ebpf::{
 use enforcer_common::{
     event::kind,
     limits,
-    map::{NO_SESSION, SESSION_LAUNCHING, STATE_SETTLED, Scratch, Session},
+    map::{Component, NO_SESSION, SESSION_LAUNCHING, STATE_SETTLED, Scratch, Session},
 };
 
 /// `BPF_NOEXIST`.
@@ -180,14 +180,15 @@ pub extern "C" fn run_path(sc: *mut Scratch, slot: u32) -> u64 {
     if sc.is_null() {
         return u64::MAX;
     }
-    // SAFETY: `sc` is the task's scratch; the record buffer is longer than a cgroup path.
+    // SAFETY: `sc` is the scratch; the components' room is longer than a cgroup path.
     unsafe {
         let Some(policy) = maps::POLICIES.get_ptr(slot) else { return u64::MAX };
         let arena = path::arena();
         if arena.is_null() {
             return u64::MAX;
         }
-        let buffer = (&raw mut (*sc).event).cast::<u8>();
+        const _: () = assert!(size_of::<Component>() * limits::DEPTH >= limits::CGROUP_PATH);
+        let buffer = (&raw mut (*sc).component).cast::<u8>();
         let len =
             bpf_probe_read_kernel_str(buffer.cast(), limits::CGROUP_PATH as u32, (*sc).address as *const _);
         if len < 2 || len >= limits::CGROUP_PATH as i64 {

@@ -36,6 +36,7 @@ pub const MAPS: &[&str] = &[
     "LABELS",
     "SCRATCH",
     "CGROUP_SCRATCH",
+    "RECORDS",
 ];
 
 /// What this kernel is, as far as loading depends on it.

@@ -46,6 +46,17 @@ impl From<String> for Failed {
     }
 }
 
+/// Promises that the product does not keep yet, with the reason; `docs/bypasses.md` names each. A test
+/// in this list runs and must fail.
+const OPEN: &[(&str, &str)] = &[
+    ("changes::changing_times_needs_a_rule", "the hook knows no mount, so no name"),
+    ("changes::changing_attributes_and_flags_needs_a_rule", "the hooks know no mount, so no name"),
+    ("unix::a_descriptor_from_an_outsider_is_judged_like_an_open", "received descriptors are not judged"),
+    ("floor::what_root_reads_by_another_capability_is_no_attempt", "a denied capability is always recorded"),
+    ("tasks::a_session_has_descriptors_of_its_own_processes", "descriptors of processes cannot be told"),
+    ("tasks::no_key_of_others_is_read", "keys are not judged"),
+];
+
 /// What a test returns.
 pub type Outcome<T = ()> = Result<T, Failed>;
 
@@ -197,10 +208,23 @@ pub fn main(tables: &[&[Case]]) -> ExitCode {
         }));
         let outcome = outcome.unwrap_or_else(|_| Err(Failed::new("the test panicked")));
         let seconds = begun.elapsed().as_secs_f32();
+        let open = OPEN.iter().find(|(name, _)| *name == case.name).map(|(_, why)| *why);
         match outcome {
+            Ok(()) if open.is_some() => {
+                failed += 1;
+                println!("test {} ... FAILED", case.name);
+                println!(
+                    "  it passes now: take it from the list of what is open, here and in docs/bypasses.md"
+                );
+            }
             Ok(()) => {
                 passed += 1;
                 println!("test {} ... ok", case.name);
+            }
+            Err(why) if open.is_some() => {
+                skipped += 1;
+                println!("test {} ... ignored, open: {}", case.name, open.unwrap_or_default());
+                why.0.lines().for_each(|line| println!("  {line}"));
             }
             Err(why) => {
                 failed += 1;

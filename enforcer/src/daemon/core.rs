@@ -18,8 +18,9 @@ use crate::{
 };
 use enforcer_common::{
     address::Address,
-    event::{flag, operation},
+    event::{flag, operation, reason},
     map::TierMap,
+    verdict::Verdict,
 };
 use serde_json::Value;
 use std::{
@@ -368,9 +369,18 @@ fn policy_rules(loaded: &Loaded, event: &Event, base: u32) -> Vec<json::RuleNote
         let [a, b, c, _] = header.states;
         loaded.image.rules_at([a, b, c], base)
     };
-    let rules = ids.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
+    let ids: Vec<_> = ids.into_iter().collect();
+    let tiers = trust_tiers(loaded.policy.trust_in_force(None));
+    let want = header.access as u16;
+    // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
+    let deciding = match header.reason {
+        reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
+        reason::HELD => reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers),
+        _ => ids,
+    };
+    let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
     rules
-        .filter(|(_, rule)| u32::from(rule.operations()) & header.access != 0)
+        .filter(|(_, rule)| rule.operations() & want != 0)
         .map(|(id, rule)| json::RuleNote {
             text: format!("{} {id} at {}", describe(rule), rule.origin()),
             because: rule.because().map(str::to_owned),

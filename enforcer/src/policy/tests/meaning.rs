@@ -161,7 +161,7 @@ fn a_rename_gives_nothing_that_the_old_name_did_not() {
 #[test]
 fn a_link_gives_nothing_that_the_old_name_did_not() {
     let policy = policy(
-        "files:\n  - { allow: [read], paths: ['/ro/**'] }\n  - { allow: [read, create, link], paths: ['/w/**', '/v/**'] }\n",
+        "files:\n  - { allow: [read], paths: ['/ro/**'] }\n  - { allow: [read, write, create, link], paths: ['/w/**', '/v/**'] }\n",
     );
     let ask = |from: &[u8], to: &[u8]| {
         reference::link_verdict(&policy, from, to, &trust_tiers(Trust::Autonomous)).0

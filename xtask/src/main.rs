@@ -1,6 +1,7 @@
 //! Everything that a developer does with this checkout: `cargo xtask --help`.
 
 mod apt;
+mod bench;
 mod cache;
 mod compile;
 mod cpio;
@@ -44,7 +45,7 @@ enum Task {
     /// Watch a real agent work inside its scope and try to leave it
     Demo(demo::Options),
     /// Measure what enforcement costs
-    Bench,
+    Bench(bench::Options),
     /// Check the rules of this checkout that no compiler knows
     Tidy,
 }
@@ -67,10 +68,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Vm(vm) => vm::main(vm),
         Task::Test(options) => test::main(&options),
         Task::Demo(options) => demo::main(&options),
-        Task::Bench => {
-            progress::note("`bench` is not there yet");
-            Ok(2)
-        }
+        Task::Bench(options) => bench::main(&options),
         Task::Tidy => tidy::check().map(|()| 0),
     }
 }

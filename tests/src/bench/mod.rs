@@ -1,0 +1,45 @@
+//! Benchmarks inside a guest whose clock counts instructions.
+
+mod landlock;
+mod ops;
+pub mod phases;
+mod rules;
+
+/// Whatever went wrong, for people.
+pub type Done = Result<(), Box<dyn std::error::Error>>;
+
+/// Measures every operation in this process and prints the rounds of each.
+pub fn measure(configuration: &str) -> Done {
+    let mut bench = ops::Bench::prepare()?;
+    if configuration.starts_with("landlock") {
+        landlock::confine()?;
+    }
+    // What the start of a session makes others do is over by then.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    // Printed at the end: whoever reads would work in between.
+    let measured = bench.all()?;
+    for operation in measured {
+        println!(
+            "{}",
+            serde_json::json!({
+                "configuration": configuration, "operation": operation.name, "rounds": operation.rounds,
+            })
+        );
+    }
+    Ok(())
+}
+
+/// Opens what is refused, `count` times.
+pub fn refused(count: &str) -> Done {
+    for _ in 0..count.parse()? {
+        let _ = std::fs::File::open(ops::DENIED);
+    }
+    Ok(())
+}
+
+/// Opens a file for ever.
+pub fn repeat(path: &str) -> Done {
+    loop {
+        let _ = std::fs::File::open(path)?;
+    }
+}

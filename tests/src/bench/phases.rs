@@ -1,0 +1,106 @@
+//! The configurations, one after another in one boot: nothing, twice; Landlock; ours, outside and inside
+//! agents; nothing again. Every measurement is a process of its own.
+
+use super::{Done, ops, rules};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// What the kernel does after a boot, and after programs were loaded or unloaded, is over by then.
+const SETTLE: Duration = Duration::from_secs(12);
+const PINS: &str = "/sys/fs/bpf/enforcer";
+const POLICIES: &str = "/etc/enforcer/policies.d";
+
+/// Goes through them.
+pub fn run(options: &[&str]) -> Done {
+    let full = match options {
+        [] => false,
+        ["--full"] => true,
+        _ => return Err("phases takes --full only".into()),
+    };
+    let sizes: &[usize] = if full { &[10, 1_000, 10_000] } else { &[10, 1_000] };
+    prepare(sizes)?;
+    thread::sleep(SETTLE);
+    measure("nothing", None)?;
+    measure("nothing again", None)?;
+    measure("landlock, 10 rules", None)?;
+
+    command("systemctl", &["start", "enforcer.service"])?;
+    thread::sleep(SETTLE);
+    measure("outside", None)?;
+    for size in sizes {
+        measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
+    }
+    records()?;
+    command("systemctl", &["stop", "enforcer.service"])?;
+    // Enforcement outlives the daemon; without its pins it ends.
+    fs::remove_dir_all(PINS)?;
+    thread::sleep(SETTLE);
+    measure("nothing at the end", None)
+}
+
+/// What the daemon does for the record of one refusal: the difference between many and few of them.
+fn records() -> Done {
+    const MORE: u64 = 2_000;
+    let shown =
+        Command::new("systemctl").args(["show", "--property=MainPID", "--value", "enforcer"]).output()?;
+    let daemon = String::from_utf8(shown.stdout)?;
+    let took = |count: u64| -> Result<u64, Box<dyn std::error::Error>> {
+        let before = busy(daemon.trim())?;
+        command("enforcer", &["exec", "bench-10", "--", rules::SELF, "refused", &count.to_string()])?;
+        thread::sleep(Duration::from_secs(3));
+        Ok(busy(daemon.trim())? - before)
+    };
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let (few, many) = (took(10)?, took(10 + MORE)?);
+        rounds.push((many as f64 - few as f64) / MORE as f64);
+    }
+    println!(
+        "{}",
+        serde_json::json!({
+            "configuration": "inside, 10 rules", "operation": "denied, in the daemon", "rounds": rounds,
+        })
+    );
+    Ok(())
+}
+
+/// Nanoseconds, which are instructions, that all threads of a process have run.
+fn busy(process: &str) -> Result<u64, Box<dyn std::error::Error>> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let statistics = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += statistics.split(' ').next().unwrap_or("").parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Makes the files and writes the policies.
+pub fn prepare(sizes: &[usize]) -> Done {
+    fs::create_dir_all(rules::ROOT)?;
+    command("mount", &["-t", "tmpfs", "tmpfs", rules::ROOT])?;
+    ops::populate()?;
+    for size in sizes {
+        fs::write(format!("{POLICIES}/bench-{size}.yaml"), rules::policy(*size))?;
+    }
+    Ok(())
+}
+
+fn measure(configuration: &str, agent: Option<&str>) -> Done {
+    eprintln!("measuring: {configuration}");
+    match agent {
+        None => command(rules::SELF, &["measure", configuration]),
+        Some(agent) => command("enforcer", &["exec", agent, "--", rules::SELF, "measure", configuration]),
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) -> Done {
+    let status = Command::new(program).args(arguments).stdin(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(format!("{program} {}: {status}", arguments.join(" ")).into());
+    }
+    Ok(())
+}

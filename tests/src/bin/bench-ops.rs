@@ -1,0 +1,29 @@
+//! What `cargo xtask bench` runs in a guest: `bench-ops phases [--full]` goes through the configurations,
+//! `bench-ops measure NAME` measures one in a process of its own and prints a JSON object per operation.
+//! `bench-ops refused COUNT` only opens what it may not. `bench-ops prepare` and `bench-ops repeat FILE`, which
+//! opens it for ever, are for profiles: docs/performance.md.
+
+#[path = "../bench/mod.rs"]
+mod bench;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["phases", options @ ..] => bench::phases::run(options),
+        ["measure", configuration] => bench::measure(configuration),
+        ["refused", count] => bench::refused(count),
+        ["prepare"] => bench::phases::prepare(&[10]),
+        ["repeat", path] => bench::repeat(path),
+        _ => Err("bench-ops phases [--full] | bench-ops measure NAME".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-ops: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -156,6 +156,7 @@ pub mod operation {
         SYSLOG = 60, "syslog";
         SOCKET_OPTION = 61, "socket-option";
         IOCTL = 62, "ioctl";
+        RECEIVE = 63, "receive";
     }
 }
 

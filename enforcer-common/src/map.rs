@@ -110,8 +110,10 @@ pub struct Agent {
     pub lost_decisions: u64,
     /// Activity records that the ring could not take.
     pub lost_activity: u64,
+    /// Refusals that were a further check of a system call whose refusal is recorded already.
+    pub same_call: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// One run of an agent: a cgroup subtree.
@@ -391,6 +393,24 @@ pub struct Render {
     pub cut: u64,
 }
 
+/// Which system call a task's last refusal belonged to.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Call {
+    /// The user's registers at the entry of the call: arguments, number, instruction, stack.
+    pub registers: [u64; CALL_REGISTERS],
+    /// The same of the running call.
+    pub running: [u64; CALL_REGISTERS],
+    /// Checks that refused it so far.
+    pub checks: u64,
+    /// Nanoseconds of boot time of the recorded refusal.
+    pub at: u64,
+}
+
+/// Registers by which a call is told from another one: `dx` to `sp` of `struct pt_regs`
+/// (arch/x86/include/asm/ptrace.h).
+pub const CALL_REGISTERS: usize = 8;
+
 /// A task's working memory: programs can be preempted, so it must not belong to a CPU.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -439,6 +459,10 @@ pub struct Scratch {
     pub directory: u64,
     /// The labelled process that this task is moving to another cgroup, as an address.
     pub moving: u64,
+    /// The mount (`struct vfsmount *`) that the task asked to write to last.
+    pub writing: u64,
+    /// The call that was refused last.
+    pub call: Call,
     /// The components, the deepest first.
     pub component: [Component; DEPTH],
     /// One name, with room for what a bounded read may add.

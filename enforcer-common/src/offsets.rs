@@ -23,9 +23,11 @@ macro_rules! kernel_fields {
             FILE_PATH, "file", ["f_path"], 16;
             FILE_INODE, "file", ["f_inode"], 8;
             FILE_FLAGS, "file", ["f_flags"], 4;
+            FILE_PRIVATE, "file", ["private_data"], 8;
             PATH_MOUNT, "path", ["mnt"], 8;
             PATH_DENTRY, "path", ["dentry"], 8;
             VFSMOUNT_ROOT, "vfsmount", ["mnt_root"], 8;
+            VFSMOUNT_SB, "vfsmount", ["mnt_sb"], 8;
             MOUNT_VFSMOUNT, "mount", ["mnt"], 0;
             MOUNT_PARENT, "mount", ["mnt_parent"], 8;
             MOUNT_POINT, "mount", ["mnt_mountpoint"], 8;
@@ -48,6 +50,11 @@ macro_rules! kernel_fields {
             TASK_PARENT, "task_struct", ["real_parent"], 8;
             TASK_MM, "task_struct", ["mm"], 8;
             TASK_NSPROXY, "task_struct", ["nsproxy"], 8;
+            TASK_CRED, "task_struct", ["cred"], 8;
+            TASK_REAL_CRED, "task_struct", ["real_cred"], 8;
+            TASK_STATUS, "task_struct", ["thread_info.status"], 4;
+            KEY_DESCRIPTION, "key", ["description"], 8;
+            IATTR_VALID, "iattr", ["ia_valid"], 4;
             NSPROXY_MOUNT, "nsproxy", ["mnt_ns"], 8;
             MM_EXE, "mm_struct", ["exe_file"], 8;
             CGROUP_NODE, "cgroup", ["kn"], 8;

@@ -2,7 +2,7 @@
 //! its agent and the verdict stays what it was.
 
 use crate::{
-    maps, object,
+    call, maps, object,
     path::{self, outcome},
     subject::{self, Subject},
     verifier::{atomic_add, below, bound},
@@ -45,13 +45,15 @@ pub struct Denial {
     pub mount: u64,
     /// What the operation's name says.
     pub argument: u32,
+    /// The check that refuses, where one system call can meet several: see [`call`].
+    pub check: u64,
 }
 
 impl Denial {
     /// A denial of `operation` that concerns no file.
     #[inline(always)]
     pub fn of(operation: u16, reason: u16, argument: u32) -> Self {
-        Self { operation, reason, access: 0, states: [0; 3], dentry: 0, mount: 0, argument }
+        Self { operation, reason, access: 0, states: [0; 3], dentry: 0, mount: 0, argument, check: 0 }
     }
 }
 
@@ -71,6 +73,10 @@ pub fn refuse_with(subject: &Subject, denial: &Denial, fill: impl FnOnce(&mut He
     let record = maps::RECORDS.of_current_or_new();
     if sc.is_null() || record.is_null() {
         lose(subject.session);
+        return !only_recorded;
+    }
+    if call::is_recorded(sc, denial.check) != 0 {
+        count_same_call(subject.session);
         return !only_recorded;
     }
     // SAFETY: the scratch is not null and begins a record with room for the header.
@@ -184,6 +190,16 @@ fn lose(session: *const Session) {
             atomic_add(&raw mut (*agent).lost_decisions, 1);
         } else if let Some(gate) = maps::GATE.get_ptr_mut(0) {
             atomic_add(&raw mut (*gate).lost_decisions, 1);
+        }
+    }
+}
+
+#[inline(always)]
+fn count_same_call(session: *const Session) {
+    // SAFETY: a map value.
+    unsafe {
+        if let Some(agent) = subject::agent_of(session) {
+            atomic_add(&raw mut (*agent).same_call, 1);
         }
     }
 }

@@ -12,6 +12,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod call;
 mod emit;
 mod hooks;
 mod maps;

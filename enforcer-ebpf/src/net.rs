@@ -223,6 +223,22 @@ pub fn made_in_session(subject: &Subject, sock: *const u8) -> bool {
     !sc.is_null() && below_cgroup(sc, wanted) != 0
 }
 
+/// [`made_in_session`] of the socket behind an open file. Its private data is the `struct socket`
+/// (`sock_alloc_file()`, net/socket.c); the caller knows that the file is one.
+#[inline(always)]
+pub fn file_made_in_session(subject: &Subject, file: *const u8) -> bool {
+    if subject.session.is_null() {
+        return false;
+    }
+    let socket = object::pointer(file, &object::FILE_PRIVATE) as u64;
+    let Some(sock) = object::peek::<u64>(socket + object::SOCKET_SOCK.get() as u64) else { return false };
+    let Some(creator) = object::peek::<u64>(sock + object::SOCK_CGROUP.get() as u64) else { return false };
+    // SAFETY: a map value.
+    let wanted = unsafe { (*subject.session).cgroup };
+    let sc = path::begin(subject, 0, creator);
+    !sc.is_null() && below_cgroup(sc, wanted) != 0
+}
+
 /// Whether the cgroup at `sc.mount` is the one with the id `wanted` or lies below it.
 #[inline(never)]
 #[unsafe(no_mangle)]

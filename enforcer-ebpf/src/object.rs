@@ -98,15 +98,34 @@ pub const OPEN_EXEC: u32 = 0x20;
 pub const OPEN_ACCESS: u32 = 3;
 /// `O_TRUNC`.
 pub const OPEN_TRUNCATE: u32 = 0o1000;
+/// `O_PATH`: neither reads nor writes; what is opened through it is judged by itself.
+pub const OPEN_PATH: u32 = 0o10_000_000;
 /// `__O_TMPFILE`: the file is created without passing the create hook.
 pub const OPEN_TMPFILE: u32 = 0o20_000_000;
 /// `PROT_EXEC`.
 pub const PROT_EXEC: u64 = 4;
 
-/// Whether the inode of `file`, `directory` or another type (`S_IFMT`, include/uapi/linux/stat.h).
+/// `S_IFMT` (include/uapi/linux/stat.h).
+const TYPE: u16 = 0o170_000;
+
+/// Whether the inode is a directory.
 #[inline(always)]
 pub fn is_directory(inode: *const u8) -> bool {
-    number::<u16>(inode, &INODE_MODE) & 0o170_000 == 0o040_000
+    number::<u16>(inode, &INODE_MODE) & TYPE == 0o040_000
+}
+
+/// Whether the inode is a socket: one in sockfs, or the name of a unix socket.
+#[inline(always)]
+pub fn is_socket(inode: *const u8) -> bool {
+    number::<u16>(inode, &INODE_MODE) & TYPE == 0o140_000
+}
+
+/// Whether the running task acts with other credentials than its own: an overlay with its mounter's,
+/// `access(2)` with the real user's (`override_creds()`, kernel/cred.c). Only the kernel's own code does
+/// that, for the length of one step.
+#[inline(always)]
+pub fn borrows_credentials(task: *const u8) -> bool {
+    pointer(task, &TASK_CRED) != pointer(task, &TASK_REAL_CRED)
 }
 
 /// `s_magic` of the file system that `inode` belongs to.
@@ -125,7 +144,7 @@ pub fn file_id(inode: *const u8) -> enforcer_common::map::FileId {
 }
 
 /// Whether an object without a name in any mount namespace may be opened: what the agent itself made
-/// (pipes, memory files), and the layers below an overlay, whose own object was judged already
+/// (pipes, memory files, descriptors of processes), and the layers below an overlay, whose own object was judged already
 /// (include/uapi/linux/magic.h).
 #[inline(always)]
 pub fn nameless_may_open(magic: u64) -> bool {
@@ -136,9 +155,11 @@ pub fn nameless_may_open(magic: u64) -> bool {
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;
     const OVERLAY: u64 = 0x794c_7630;
+    // Descriptors of processes; what they can do to a process is judged when they do it.
+    const PIDFS: u64 = 0x5049_4446;
     const SQUASHFS: u64 = 0x7371_7368;
     const EROFS: u64 = 0xe0f5_e1e2;
-    matches!(magic, PIPEFS | TMPFS | RAMFS | EXT | XFS | BTRFS | OVERLAY | SQUASHFS | EROFS)
+    matches!(magic, PIPEFS | TMPFS | RAMFS | EXT | XFS | BTRFS | OVERLAY | PIDFS | SQUASHFS | EROFS)
 }
 
 /// Whether writing to a file of this system changes the kernel or another process rather than data.

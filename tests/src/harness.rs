@@ -48,18 +48,7 @@ impl From<String> for Failed {
 
 /// Promises that the product does not keep yet, with the reason; `docs/bypasses.md` names each. A test
 /// in this list runs and must fail.
-const OPEN: &[(&str, &str)] = &[
-    ("changes::changing_times_needs_a_rule", "the hook knows no mount, so no name"),
-    ("changes::changing_attributes_and_flags_needs_a_rule", "the hooks know no mount, so no name"),
-    ("unix::a_descriptor_from_an_outsider_is_judged_like_an_open", "received descriptors are not judged"),
-    ("floor::what_root_reads_by_another_capability_is_no_attempt", "a denied capability is always recorded"),
-    ("tasks::a_session_has_descriptors_of_its_own_processes", "descriptors of processes cannot be told"),
-    ("tasks::no_key_of_others_is_read", "keys are not judged"),
-    (
-        "units::a_container_is_governed_by_the_names_inside_it",
-        "its entry point is refused; the cause is not found",
-    ),
-];
+const OPEN: &[(&str, &str)] = &[];
 
 /// What a test returns.
 pub type Outcome<T = ()> = Result<T, Failed>;

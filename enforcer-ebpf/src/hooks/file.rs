@@ -3,6 +3,7 @@
 use super::{armed, is_knob, is_nameless, judge, judge_by, refusal, unknown};
 use crate::{
     emit::{Denial, refuse},
+    net,
     object::{self, pointer},
     path::{self as names, Place, States},
     subject::{self, Subject},
@@ -77,7 +78,9 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> boo
         return refuse(subject, &denial);
     }
     let found = names::states(subject, &place);
-    if is_nameless(&found) && !executes && object::nameless_may_open(object::magic(inode)) {
+    // To execute, too: an overlay opens its layer's file so, and whether the object itself may be
+    // executed or loaded is asked when it is (exec, map).
+    if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
         return false;
     }
     let operation = if executes { operation::EXEC } else { operation::OPEN };
@@ -290,9 +293,31 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
     errno(judge_by(&subject, &place, operation::TRUNCATE, TRUNCATE, found, |rights| rights.verdict(TRUNCATE)))
 }
 
+/// A descriptor that another process passed on: judged like an open of what it leads to.
+#[lsm(hook = "file_receive")]
+pub fn file_receive(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let file: *const u8 = ctx.arg(0);
+    let flags: u32 = object::number(file, &object::FILE_FLAGS);
+    if flags & object::OPEN_PATH != 0 {
+        return 0;
+    }
+    let inode = pointer(file, &object::FILE_INODE);
+    if object::is_socket(inode) && net::file_made_in_session(&subject, file) {
+        return 0;
+    }
+    let want = if object::is_directory(inode) { LIST } else { wanted(flags & object::OPEN_ACCESS) };
+    let place = uncached(file);
+    let found = names::states_uncached(&subject, place.dentry as u64, place.mount as u64);
+    if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
+        return 0;
+    }
+    errno(judge_by(&subject, &place, operation::RECEIVE, want, found, |rights| rights.verdict(want)))
+}
+
 /// Where an open file is, for hooks whose pointers the verifier does not trust.
 #[inline(always)]
-fn uncached(file: *const u8) -> Place {
+pub(super) fn uncached(file: *const u8) -> Place {
     let path = file.wrapping_add(object::FILE_PATH.get());
     Place {
         directory: core::ptr::null(),

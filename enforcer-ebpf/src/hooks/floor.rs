@@ -1,13 +1,17 @@
 //! The floor: what no session does unless its policy names it, in any mode.
 
-use super::armed;
+use super::{armed, file::uncached, judge};
 use crate::{
+    call,
     emit::{Denial, refuse},
-    object,
+    object, subject,
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
-use enforcer_common::event::{operation, reason};
+use enforcer_common::{
+    access::file::METADATA,
+    event::{operation, reason},
+};
 
 macro_rules! floor_hook {
     ($(#[$doc:meta])* $hook:ident, $operation:ident) => {
@@ -15,7 +19,9 @@ macro_rules! floor_hook {
         #[lsm]
         pub fn $hook(_ctx: LsmContext) -> i32 {
             let Some(subject) = armed() else { return 0 };
-            errno(refuse(&subject, &Denial::of(operation::$operation, reason::FLOOR, 0)))
+            let mut denial = Denial::of(operation::$operation, reason::FLOOR, 0);
+            denial.check = call::HOOK;
+            errno(refuse(&subject, &denial))
         }
     };
 }
@@ -52,6 +58,23 @@ floor_hook!(
     /// The kernel's log, which can show addresses and what others do.
     syslog, SYSLOG);
 
+/// Controls that change a file's attributes: `chattr`, its version, its project, encryption and verity
+/// (include/uapi/linux/fs.h, fscrypt.h, fsverity.h). The size is part of the number: 32-bit programs
+/// have others.
+#[inline(always)]
+fn changes_attributes(command: u32) -> bool {
+    const SETFLAGS: u32 = 0x4008_6602;
+    const SETFLAGS_32: u32 = 0x4004_6602;
+    const SETVERSION: u32 = 0x4008_7602;
+    const SETVERSION_32: u32 = 0x4004_7602;
+    const FSSETXATTR: u32 = 0x401c_5820;
+    const SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
+    const ENABLE_VERITY: u32 = 0x4080_6685;
+    matches!(command, SETFLAGS | SETFLAGS_32 | SETVERSION | SETVERSION_32 | FSSETXATTR)
+        || command == SET_ENCRYPTION_POLICY
+        || command == ENABLE_VERITY
+}
+
 /// Controls of descriptors that no other hook sees: owners of signals, and btrfs making snapshots and
 /// subvolumes, which give a whole tree another name (include/uapi/linux/sockios.h, btrfs.h).
 #[inline(always)]
@@ -71,10 +94,14 @@ macro_rules! control_hook {
         #[lsm]
         pub fn $hook(ctx: LsmContext) -> i32 {
             let command: u32 = ctx.arg(1);
-            if !is_forbidden_control(command) {
+            let attributes = changes_attributes(command);
+            if !attributes && !is_forbidden_control(command) {
                 return 0;
             }
             let Some(subject) = armed() else { return 0 };
+            if attributes {
+                return errno(judge(&subject, &uncached(ctx.arg(0)), operation::SETATTR, METADATA));
+            }
             errno(refuse(&subject, &Denial::of(operation::IOCTL, reason::FLOOR, command)))
         }
     };
@@ -98,6 +125,9 @@ const HARMLESS: u64 = bit(0) // CHOWN
     | bit(8) // SETPCAP
     | bit(10); // NET_BIND_SERVICE: socket_bind decides
 
+/// `CAP_DAC_READ_SEARCH`.
+const DAC_READ_SEARCH: i32 = 2;
+
 const fn bit(capability: u32) -> u64 {
     1 << capability
 }
@@ -110,13 +140,22 @@ pub fn capable(ctx: LsmContext) -> i32 {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };
+    // Whether the others' credentials have it is for the kernel to say.
+    if object::borrows_credentials(subject::task()) {
+        return 0;
+    }
     // CAP_OPT_NOAUDIT: the kernel only wants to know, as it does on every fork; a refusal is part of
     // ordinary life and no attempt (include/linux/security.h).
     const NOAUDIT: u32 = 1 << 1;
-    if options & NOAUDIT != 0 {
+    // Without it, root's reading and searching goes on by another capability; by itself it opens files
+    // by their handles.
+    let in_passing = capability == DAC_READ_SEARCH && !call::opens_by_handle();
+    if options & NOAUDIT != 0 || in_passing {
         return errno(true);
     }
-    errno(refuse(&subject, &Denial::of(operation::CAPABILITY, reason::FLOOR, capability as u32)))
+    let mut denial = Denial::of(operation::CAPABILITY, reason::FLOOR, capability as u32);
+    denial.check = bit(capability as u32 & 63);
+    errno(refuse(&subject, &denial))
 }
 
 /// Rings: their workers act without passing the agent's hooks in a way that a hold could stop.

@@ -1,9 +1,11 @@
 //! The hooks, by what they guard. Each is: whose task, which object, which verdict, record, errno.
 
+pub mod attributes;
 pub mod cgroup;
 pub mod exec;
 pub mod file;
 pub mod floor;
+pub mod key;
 pub mod net;
 pub mod task;
 
@@ -110,6 +112,7 @@ fn conclude(
         dentry: place.dentry as u64,
         mount: place.mount as u64,
         argument: 0,
+        check: 0,
     };
     refuse(subject, &denial)
 }

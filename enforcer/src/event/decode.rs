@@ -171,11 +171,8 @@ impl Event {
 
     /// The names of what was asked for. A bit without a name is named by its number.
     pub fn access(&self) -> Vec<String> {
-        let names: &[(u16, &str)] = if self.header.operation >= operation::CONNECT {
-            &access::net::NAMES
-        } else {
-            &access::file::NAMES
-        };
+        let names: &[(u16, &str)] =
+            if self.is_network() { &access::net::NAMES } else { &access::file::NAMES };
         let bits = (0..32u32).filter(|bit| self.header.access & (1 << bit) != 0);
         bits.map(|bit| match names.iter().find(|(known, _)| u32::from(*known) == 1 << bit) {
             Some((_, name)) => (*name).to_owned(),

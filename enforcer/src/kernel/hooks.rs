@@ -23,6 +23,8 @@ pub enum When {
     PlainPaths,
     /// Those that have the hook; older ones judge the same operation elsewhere.
     IfPresent,
+    /// Those whose hook takes as many parameters as the program says; another program is for the others.
+    IfSoMany,
 }
 
 /// A program.
@@ -89,6 +91,29 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("path_rename", 5),
     lsm("path_truncate", 1),
     HookProgram { when: When::IfPresent, ..lsm("file_truncate", 1) },
+    lsm("file_receive", 1),
+    HookProgram {
+        program: "mnt_want_write",
+        hook: "mnt_want_write",
+        kind: Kind::Entry,
+        when: When::Always,
+        parameters: 1,
+    },
+    HookProgram {
+        program: "mnt_want_write_file",
+        hook: "mnt_want_write_file",
+        kind: Kind::Entry,
+        when: When::Always,
+        parameters: 1,
+    },
+    HookProgram { when: When::IfSoMany, ..lsm("inode_setattr", 2) },
+    HookProgram { program: "inode_setattr_mapped", when: When::IfSoMany, ..lsm("inode_setattr", 3) },
+    lsm("inode_setxattr", 6),
+    lsm("inode_removexattr", 3),
+    HookProgram { when: When::IfPresent, ..lsm("inode_set_acl", 4) },
+    HookProgram { when: When::IfPresent, ..lsm("inode_remove_acl", 3) },
+    HookProgram { when: When::IfPresent, ..lsm("inode_file_setattr", 2) },
+    lsm("key_permission", 3),
     lsm("path_chmod", 2),
     lsm("path_chown", 3),
     lsm("mmap_file", 4),

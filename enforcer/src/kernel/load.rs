@@ -62,8 +62,20 @@ impl Host {
             p.when == When::Always
                 || p.when == wanted
                 || p.when == When::IfPresent && btf.function(&format!("bpf_lsm_{}", p.hook)).is_some()
+                || p.when == When::IfSoMany
+                    && btf.function(&format!("bpf_lsm_{}", p.hook)) == Some(p.parameters)
         };
         let programs: Vec<_> = PROGRAMS.iter().filter(needed).collect();
+        let missing = |p: &&HookProgram| {
+            p.when == When::IfSoMany && !programs.iter().any(|chosen| chosen.hook == p.hook)
+        };
+        if let Some(program) = PROGRAMS.iter().find(missing) {
+            let found = btf.function(&format!("bpf_lsm_{}", program.hook));
+            return Err(kernel(
+                format!("hook {} takes {found:?} parameters; no program is for that", program.hook),
+                unsupported,
+            ));
+        }
         for program in &programs {
             check_hook(&btf, program)?;
         }

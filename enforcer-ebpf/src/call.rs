@@ -1,0 +1,87 @@
+//! Which system call is running? One refused call leaves one record, though the kernel may ask several
+//! hooks about it: for one capability, for another that would do as well, for the operation itself.
+//!
+//! System calls have no number of their own in the kernel. Two checks belong to one call if the user's
+//! registers at its entry are the same, the second follows soon, and it is not a check that was made
+//! already: that one begins a new call. What is left out is counted for the agent
+//! ([`enforcer_common::map::Agent::same_call`]) and was refused all the same.
+
+use crate::{object, subject};
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_task_pt_regs},
+};
+use enforcer_common::map::{CALL_REGISTERS, Scratch};
+
+/// The check of a hook that is for one operation. Lower bits are capabilities.
+pub const HOOK: u64 = 1 << 62;
+/// A check that one call can meet many times.
+pub const REPEATED: u64 = 1 << 61;
+
+/// Longest time between two checks of one call, nanoseconds.
+const SOON: u64 = 10_000_000;
+
+/// Byte offsets in `struct pt_regs` (arch/x86/include/asm/ptrace.h), which is ABI: `dx`, the first of
+/// the registers that are compared, and `orig_ax`, the number of the call.
+const DX: usize = 96;
+const ORIG_AX: usize = 120;
+
+#[inline(always)]
+fn registers() -> u64 {
+    // SAFETY: the helper takes the running task and returns where its registers lie.
+    unsafe { bpf_task_pt_regs(subject::task() as *mut task_struct) as u64 }
+}
+
+/// Whether the running call is one that a refusal was recorded of already, so that a refusal by `check`
+/// needs no record of its own; else makes it that one. A `check` of zero always has a record.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_recorded(sc: *mut Scratch, check: u64) -> u64 {
+    if sc.is_null() {
+        return 0;
+    }
+    // SAFETY: `sc` is the task's scratch.
+    unsafe {
+        let now = bpf_ktime_get_boot_ns();
+        let call = &raw mut (*sc).call;
+        let running = (&raw mut (*call).running).cast::<u64>();
+        let recorded = (&raw mut (*call).registers).cast::<u64>();
+        let from = (registers() + DX as u64) as *const _;
+        let mut same = bpf_probe_read_kernel(running.cast(), 8 * CALL_REGISTERS as u32, from) == 0
+            && now - (*call).at < SOON;
+        let mut i = 0;
+        while i < CALL_REGISTERS {
+            let word = core::ptr::read_volatile(running.add(i));
+            same &= word == core::ptr::read_volatile(recorded.add(i));
+            core::ptr::write_volatile(recorded.add(i), word);
+            i += 1;
+        }
+        if same && check != 0 && (*call).checks & check == 0 {
+            (*call).checks |= check & !REPEATED;
+            return 1;
+        }
+        (*call).checks = check & !REPEATED;
+        (*call).at = now;
+        0
+    }
+}
+
+/// Whether the running system call opens or links a file by something else than its name:
+/// `open_by_handle_at`, `linkat` with `AT_EMPTY_PATH` (arch/x86/entry/syscalls).
+#[inline(always)]
+pub fn opens_by_handle() -> bool {
+    const OPEN_BY_HANDLE: u32 = 304;
+    const OPEN_BY_HANDLE_32: u32 = 342;
+    const LINK: u32 = 265;
+    const LINK_32: u32 = 303;
+    // `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the number is of the 32-bit table.
+    const COMPAT: u32 = 2;
+    // `__X32_SYSCALL_BIT`.
+    const X32: u32 = 0x4000_0000;
+    let Some(number) = object::peek::<u32>(registers() + ORIG_AX as u64) else { return true };
+    let compat = object::number::<u32>(subject::task(), &object::TASK_STATUS) & COMPAT != 0;
+    match (compat, number & !X32) {
+        (false, OPEN_BY_HANDLE | LINK) | (true, OPEN_BY_HANDLE_32 | LINK_32) => true,
+        _ => false,
+    }
+}

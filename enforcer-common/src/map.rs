@@ -463,6 +463,8 @@ pub struct Scratch {
     pub writing: u64,
     /// The call that was refused last.
     pub call: Call,
+    /// What the way up reads of one dentry or mount.
+    pub words: [u64; 3],
     /// The components, the deepest first.
     pub component: [Component; DEPTH],
     /// One name, with room for what a bounded read may add.

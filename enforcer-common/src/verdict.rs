@@ -54,6 +54,33 @@ impl Masks {
     }
 }
 
+/// Two sets of masks and a tier map as words, for the one question that most calls of a hook are about.
+#[derive(Clone, Copy)]
+pub struct Words {
+    /// `allow` of the three tiers, then `hold` of the first.
+    pub low: u64,
+    /// `hold` of the other two tiers, then `deny`.
+    pub high: u64,
+}
+
+impl Words {
+    /// Whether `want` is allowed for certain: every operation by a tier that runs, and none held, denied, or
+    /// allowed by a tier that does not run as well. `tiers` is [`TierMap::allow`] as a word. False only means
+    /// that [`Masks::fold`] has to be asked.
+    #[inline(always)]
+    pub fn clearly_allows(&self, tiers: u64, want: u16) -> bool {
+        const ALLOW: u64 = 0xffff_ffff_ffff;
+        let tiers = tiers & ALLOW;
+        let runs = self.low & tiers;
+        let stops = (self.low & !tiers) | self.high;
+        let runs = runs | runs >> 16 | runs >> 32;
+        let stops = stops | stops >> 16;
+        let stops = stops | stops >> 32;
+        let want = u64::from(want);
+        want & !runs == 0 && want & stops == 0
+    }
+}
+
 /// Operations by what becomes of them; the three may overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Folded {

@@ -94,9 +94,6 @@ pub fn side() -> Side {
     let Some(gate) = maps::GATE.get_ptr(0) else { return Side::Outside };
     // SAFETY: map values.
     unsafe {
-        if (*gate).generation != object::GENERATION.get() as u32 {
-            return Side::Outside;
-        }
         let mut i = 0;
         while i < limits::ROOTS {
             let root = &raw const (*gate).root[i];
@@ -106,12 +103,19 @@ pub fn side() -> Side {
             }
             let id = bpf_get_current_ancestor_cgroup_id(level as i32);
             if id != 0 && id == (*root).id {
-                return Side::Inside((*root).flags);
+                return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
             }
             i += 1;
         }
-        if (*gate).strays != 0 { Side::Perhaps } else { Side::Outside }
+        if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
     }
+}
+
+/// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
+#[inline(always)]
+unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
+    // SAFETY: a map value.
+    unsafe { (*gate).generation == object::GENERATION.get() as u32 }
 }
 
 /// The running task as a subject, or `None` for an outsider.

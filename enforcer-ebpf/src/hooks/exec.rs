@@ -34,6 +34,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         dentry: pointer(path, &object::PATH_DENTRY),
         mount: pointer(path, &object::PATH_MOUNT),
     };
-    let found = path::states_uncached(&subject, place.dentry as u64, place.mount as u64);
+    let found =
+        path::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(path::Answer::Ends);
     errno(judge_by(&subject, &place, operation::EXEC, EXEC, found, |rights| rights.verdict(EXEC)))
 }

@@ -77,7 +77,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> boo
         denial.mount = place.mount as u64;
         return refuse(subject, &denial);
     }
-    let found = names::states(subject, &place);
+    let found = names::ask(subject, &place, if executes { 0 } else { want });
     // To execute, too: an overlay opens its layer's file so, and whether the object itself may be
     // executed or loaded is asked when it is (exec, map).
     if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
@@ -285,7 +285,8 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
 pub fn file_truncate(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let place = uncached(ctx.arg(0));
-    let found = names::states_uncached(&subject, place.dentry as u64, place.mount as u64);
+    let found =
+        names::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);
     // What has no name was made by the agent itself.
     if is_nameless(&found) {
         return 0;
@@ -308,7 +309,8 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     }
     let want = if object::is_directory(inode) { LIST } else { wanted(flags & object::OPEN_ACCESS) };
     let place = uncached(file);
-    let found = names::states_uncached(&subject, place.dentry as u64, place.mount as u64);
+    let found =
+        names::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);
     if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
         return 0;
     }
@@ -360,6 +362,7 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
 #[inline(always)]
 fn map_file(subject: &Subject, file: *const u8) -> bool {
     let place = uncached(file);
-    let found = names::states_uncached(subject, place.dentry as u64, place.mount as u64);
+    let found =
+        names::states_uncached(subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);
     judge_by(subject, &place, operation::MAP, LOAD, found, |rights| rights.map_verdict())
 }

@@ -12,7 +12,7 @@ pub mod task;
 use crate::{
     emit::{Denial, refuse},
     object,
-    path::{self, Place, States, outcome},
+    path::{self, Answer, Place, States, outcome},
     subject::{self, Subject},
 };
 use enforcer_common::{
@@ -62,7 +62,7 @@ fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> bool {
     let (states, why) = if is_knob(place) {
         ([0; 3], Some(reason::FLOOR))
     } else {
-        ruling(subject, path::states(subject, place), |rights| rights.verdict(want))
+        ruling(subject, path::ask(subject, place, want), |rights| rights.verdict(want))
     };
     conclude(subject, place, operation, want, states, why)
 }
@@ -74,7 +74,7 @@ fn judge_by(
     place: &Place,
     operation: u16,
     want: u16,
-    found: Result<States, u64>,
+    found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> bool {
     let (states, why) = ruling(subject, found, verdict);
@@ -85,11 +85,12 @@ fn judge_by(
 #[inline(always)]
 fn ruling(
     subject: &Subject,
-    found: Result<States, u64>,
+    found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> (States, Option<u16>) {
     match found {
-        Ok(states) => (states, refusal(subject, verdict(&path::rights(subject, &states)))),
+        Ok(Answer::Allowed) => ([0; 3], None),
+        Ok(Answer::Ends(states)) => (states, refusal(subject, verdict(&path::rights(subject, &states)))),
         Err(_) => ([0; 3], Some(unknown(subject))),
     }
 }
@@ -119,6 +120,6 @@ fn conclude(
 
 /// Whether a walk ended at something that has no name because only the kernel mounts it.
 #[inline(always)]
-fn is_nameless(found: &Result<States, u64>) -> bool {
+fn is_nameless(found: &Result<Answer, u64>) -> bool {
     matches!(found, Err(outcome::NAMELESS))
 }

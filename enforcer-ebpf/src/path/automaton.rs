@@ -1,9 +1,10 @@
 //! The policy's automata, as they lie in the arena: a state is the byte offset of its row.
 
-use crate::{maps, verifier::bound};
+use crate::{maps, object, verifier::bound};
 use enforcer_common::{
     limits,
     map::{Masks, Policy, ROW_HEADER, STATE_SETTLED, Scratch},
+    verdict::Words,
 };
 
 const ARENA_MASK: i32 = (limits::ARENA as i32 - 1) & !3;
@@ -35,6 +36,16 @@ pub unsafe fn masks(arena: *const u8, state: u32) -> Masks {
     }
 }
 
+/// The masks that stand at `state`, as words.
+#[inline(always)]
+pub unsafe fn words(arena: *const u8, state: u32) -> Words {
+    // SAFETY: as in `step`.
+    unsafe {
+        let at = arena.add(bound::<ARENA_MASK>(u64::from(state)) as usize).cast::<u64>();
+        Words { low: core::ptr::read_volatile(at), high: core::ptr::read_volatile(at.add(1)) }
+    }
+}
+
 /// Runs one automaton over `len` bytes at the kernel address `sc.address`. A function of its own, so
 /// that the verifier goes through its loop once and not once per component.
 ///
@@ -52,17 +63,50 @@ pub extern "C" fn run_name(sc: *mut Scratch, slot: u32, group: u64, state: u64, 
         if arena.is_null() {
             return u64::MAX;
         }
+        run(sc, arena, class_table(policy, group), state, (*sc).address, len)
+    }
+}
+
+/// The body of [`run_name`].
+#[inline(always)]
+pub unsafe fn run(
+    sc: *mut Scratch,
+    arena: *const u8,
+    class: *const u16,
+    state: u64,
+    address: u64,
+    len: u64,
+) -> u64 {
+    // SAFETY: as in `run_name`.
+    unsafe {
+        if len > 255 {
+            return u64::MAX;
+        }
+        let mut state = state;
+        let mut i = 0u64;
+        if object::casts() {
+            // A name is followed by its zero and lies at a multiple of eight, so whole words can be read.
+            let mut word = 0u64;
+            while i < 255 {
+                if i >= len || state & u64::from(STATE_SETTLED) != 0 {
+                    break;
+                }
+                if i & 7 == 0 {
+                    word = object::word(address + i);
+                }
+                state = step(arena, class, state, word as u8);
+                word >>= 8;
+                i += 1;
+            }
+            return state;
+        }
         let len = bound::<255>(len);
         let name = (&raw mut (*sc).name).cast::<u8>();
-        let address = (*sc).address;
         if aya_ebpf::helpers::generated::bpf_probe_read_kernel(name.cast(), len as u32, address as *const _)
             != 0
         {
             return u64::MAX;
         }
-        let class = class_table(policy, group);
-        let mut state = state;
-        let mut i = 0u64;
         while i < 255 {
             if i >= len || state & u64::from(STATE_SETTLED) != 0 {
                 break;

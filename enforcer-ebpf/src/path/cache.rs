@@ -1,8 +1,9 @@
 //! The automata's states at a directory, remembered in its inode.
 
 use super::{
-    Place, States,
+    Answer, Place,
     automaton::{arena, class_table, run_name, step},
+    clearly_allowed,
 };
 use crate::{
     maps,
@@ -31,7 +32,7 @@ fn place_id(subject: &Subject, place: &Place, inode: *const u8) -> u64 {
 }
 
 #[inline(always)]
-pub fn remembered(subject: &Subject, place: &Place, inode: *const u8) -> Option<States> {
+pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16) -> Option<Answer> {
     if subject.policy.is_null() {
         return None;
     }
@@ -66,7 +67,13 @@ pub fn remembered(subject: &Subject, place: &Place, inode: *const u8) -> Option<
         }
         // One look at the counters, at the end: equal to those under which the states were made,
         // hence nothing moved from before that until now.
-        if object::sequence() == sequence { Some(states) } else { None }
+        if object::sequence() != sequence {
+            return None;
+        }
+        if clearly_allowed(subject, arena, &states, want) {
+            return Some(Answer::Allowed);
+        }
+        Some(Answer::Ends(states))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     object::{self, pointer},
     subject::Subject,
 };
-use automaton::slash;
+use automaton::{slash, words};
 use cache::{remember, remembered};
 use enforcer_common::{
     limits,
@@ -49,6 +49,22 @@ pub fn rights(subject: &Subject, states: &States) -> Folded {
     all.fold(&subject.tiers())
 }
 
+/// Whether the masks alone say that `want` is allowed: most questions end here. False says nothing.
+#[inline(always)]
+pub fn clearly_allowed(subject: &Subject, arena: *const u8, states: &States, want: u16) -> bool {
+    if want == 0 || arena.is_null() || subject.policy.is_null() || subject.session.is_null() {
+        return false;
+    }
+    // SAFETY: map values.
+    unsafe {
+        if (*subject.policy).groups != 1 {
+            return false;
+        }
+        let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
+        words(arena, states[0]).clearly_allows(tiers, want)
+    }
+}
+
 /// An object to be judged: what a `struct path` and a dentry say.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -76,12 +92,8 @@ impl Place {
     pub fn at(path: *const u8) -> Self {
         let dentry = pointer(path, &object::PATH_DENTRY);
         let mount = pointer(path, &object::PATH_MOUNT);
-        // A mount's root has its name in another mount: nothing to remember it by.
-        let directory = if dentry == pointer(mount, &object::VFSMOUNT_ROOT) {
-            core::ptr::null()
-        } else {
-            pointer(dentry, &object::DENTRY_PARENT)
-        };
+        let parent = pointer(dentry, &object::DENTRY_PARENT);
+        let directory = if dentry == parent { core::ptr::null() } else { parent };
         Self { directory, dentry, mount }
     }
 }
@@ -102,18 +114,37 @@ pub fn begin(subject: &Subject, dentry: u64, mount: u64) -> *mut Scratch {
     sc
 }
 
+/// What is known of an object.
+pub enum Answer {
+    /// What was asked for is allowed.
+    Allowed,
+    /// Its name ends in these states.
+    Ends(States),
+}
+
 /// The states in which the object's name ends, from the directory's cache if possible.
 #[inline(always)]
 pub fn states(subject: &Subject, place: &Place) -> Result<States, u64> {
+    match ask(subject, place, 0) {
+        Ok(Answer::Ends(states)) => Ok(states),
+        Ok(Answer::Allowed) => Err(outcome::UNKNOWN),
+        Err(why) => Err(why),
+    }
+}
+
+/// Whether `want` is allowed, as far as the directory's cache says, else the states. A `want` of 0 asks for the
+/// states.
+#[inline(always)]
+pub fn ask(subject: &Subject, place: &Place, want: u16) -> Result<Answer, u64> {
     let inode = if place.directory.is_null() {
         core::ptr::null()
     } else {
         pointer(place.directory, &object::DENTRY_INODE)
     };
     if !inode.is_null()
-        && let Some(states) = remembered(subject, place, inode)
+        && let Some(answer) = remembered(subject, place, inode, want)
     {
-        return Ok(states);
+        return Ok(answer);
     }
     let sc = begin(subject, place.dentry as u64, place.mount as u64);
     if sc.is_null() {
@@ -132,7 +163,11 @@ pub fn states(subject: &Subject, place: &Place) -> Result<States, u64> {
         if !inode.is_null() && sequence != 0 && same {
             remember(subject, place, inode, sequence, sc);
         }
-        Ok([(*sc).object[0], (*sc).object[1], (*sc).object[2]])
+        let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
+        if clearly_allowed(subject, arena(), &states, want) {
+            return Ok(Answer::Allowed);
+        }
+        Ok(Answer::Ends(states))
     }
 }
 

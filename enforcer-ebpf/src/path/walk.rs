@@ -1,6 +1,6 @@
 //! The way up from an object to the namespace's root, and the automata's way down again.
 
-use super::automaton::{arena, run_name, slash};
+use super::automaton::{arena, class_table, run, step};
 use crate::{
     maps,
     object::{self, peek},
@@ -72,7 +72,11 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let sc = (*round).sc;
         let at = &mut (*sc).climb;
         if at.dentry == at.root {
-            let Some(up) = peek::<[u64; 2]>(at.mount + object::MOUNT_PARENT.get() as u64) else { return 1 };
+            let words = (&raw mut (*sc).words).cast::<[u64; 2]>();
+            if !object::peek_into(words, at.mount + object::MOUNT_PARENT.get() as u64) {
+                return 1;
+            }
+            let up = &*words;
             if up[0] == at.mount {
                 at.outcome = top(at.mount, (*sc).namespace);
                 return 1;
@@ -85,7 +89,11 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
             return 0;
         }
         // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
-        let Some(d) = peek::<[u64; 3]>(at.dentry + object::DENTRY_PARENT.get() as u64) else { return 1 };
+        let words = &raw mut (*sc).words;
+        if !object::peek_into(words, at.dentry + object::DENTRY_PARENT.get() as u64) {
+            return 1;
+        }
+        let d = &*words;
         if d[0] == at.dentry {
             // Its own parent and not the mount's root: a pseudo file, a disconnected dentry, or a
             // directory that was moved out of a bind mount.
@@ -102,7 +110,9 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
         (*entry).name = d[2];
         (*entry).len = d[1] >> 32;
-        if n == 0 {
+        // Not for a mount's root, whose name lies in another mount: it must not be remembered at the parent that it
+        // has in its own file system.
+        if n == 0 && at.dentry == (*sc).dentry {
             (*sc).directory = d[0];
         }
         (*sc).count = n + 1;
@@ -147,7 +157,11 @@ pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
             }
             let first = u64::from((*policy).start[turn]);
             (*sc).descent = Descent { group: turn as u64, before: first, state: first };
-            let mut round = Round { sc };
+            let arena = arena();
+            if arena.is_null() {
+                return outcome::UNKNOWN;
+            }
+            let mut round = Down { sc, arena, class: class_table(policy, turn as u64) };
             let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
             bpf_loop(rounds, descend_round as *mut c_void, (&raw mut round).cast(), 0);
             let state = core::ptr::read_volatile(&raw const (*sc).descent.state);
@@ -162,26 +176,27 @@ pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
     }
 }
 
+/// What the way down gets: as [`Round`], and what would otherwise be looked up for every component.
+#[repr(C)]
+struct Down {
+    sc: *mut Scratch,
+    arena: *const u8,
+    class: *const u16,
+}
+
 /// One component, the topmost first. 1 ends the loop.
-extern "C" fn descend_round(number: u32, round: *mut Round) -> i64 {
+extern "C" fn descend_round(number: u32, round: *mut Down) -> i64 {
     // SAFETY: as in `descend`.
     unsafe {
-        let sc = (*round).sc;
+        let Down { sc, arena, class } = *round;
         let at = &mut (*sc).descent;
         if number > 0 {
-            let arena = arena();
-            let policy = maps::POLICIES.get_ptr((*sc).policy as u32);
-            let (Some(policy), false) = (policy, arena.is_null()) else {
-                at.state = u64::MAX;
-                return 1;
-            };
-            at.before = slash(arena, policy, at.group, at.state);
+            at.before = step(arena, class, at.state, b'/');
         }
         let component = (&raw const (*sc).component).cast::<Component>();
         let index = (*sc).count - 1 - u64::from(number);
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
-        (*sc).address = (*entry).name;
-        at.state = run_name(sc, (*sc).policy as u32, at.group, at.before, (*entry).len);
+        at.state = run(sc, arena, class, at.before, (*entry).name, (*entry).len);
         i64::from(at.state == u64::MAX)
     }
 }

@@ -134,6 +134,19 @@ impl<'a> Btf<'a> {
         Some(info & 0xffff)
     }
 
+    /// The id of the function of that name.
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.functions.get(name.as_bytes()).copied()
+    }
+
+    /// The id of the structure of that name, if there is exactly one.
+    pub fn structure_id(&self, name: &str) -> Option<u32> {
+        match self.structs.get(name.as_bytes())?.as_slice() {
+            [id] => Some(*id),
+            _ => None,
+        }
+    }
+
     fn resolve(&self, id: u32, path: &str) -> Result<Option<Member>, BtfError> {
         let (first, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
         let Some((member, kind)) = self.search(id, first.as_bytes(), 0)? else { return Ok(None) };

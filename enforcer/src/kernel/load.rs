@@ -2,6 +2,7 @@
 
 use super::{
     btf::Btf,
+    cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
     offsets::Globals,
     trust_tag::tag_trusted,
@@ -43,6 +44,8 @@ pub const MAPS: &[&str] = &[
 pub struct Host {
     /// Values of the programs' globals.
     pub globals: Globals,
+    /// How the programs can read kernel memory without a call, if they can.
+    pub cast: Option<Cast>,
     /// The programs that this kernel needs.
     pub programs: Vec<&'static HookProgram>,
 }
@@ -79,7 +82,7 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, programs })
+        Ok(Self { globals, cast: Cast::find(&btf), programs })
     }
 }
 
@@ -120,11 +123,17 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
     if host.globals.tagged_paths {
         object = tag_trusted(object, TAGGED_FUNCTIONS).map_err(|e| internal(e.to_string()))?;
     }
+    // Never half: a placeholder that stayed would be a call of nothing.
+    let words = match host.cast {
+        Some(cast) if cast::fill_in(&mut object, cast.function) > 0 => u64::from(cast.words),
+        _ => 0,
+    };
     let generation = u64::from(generation);
     let mut loader = EbpfLoader::new();
     for (name, value) in &host.globals.values {
         loader.override_global(name, value, false);
     }
+    loader.override_global("CAST", &words, true);
     loader.override_global("GENERATION", &generation, true);
     // Task storage: aya has no type for it, and needs none.
     loader.allow_unsupported_maps();

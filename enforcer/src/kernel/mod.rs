@@ -3,6 +3,7 @@
 
 mod arena;
 mod btf;
+mod cast;
 mod hooks;
 mod load;
 mod mapped;

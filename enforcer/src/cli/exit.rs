@@ -18,11 +18,17 @@ macro_rules! codes {
 
 codes! {
     /// Done as asked.
-    Ok = 0, "done as asked; for `status`: enforcing";
+    Ok = 0, "done as asked; for `status`: enforcing; for `policy diff`: the same authority";
     /// `status`: something is missing that is not essential.
     Degraded = 1, "`status`: enforcing, but degraded";
     /// `status`: agents are not confined.
     NotEnforcing = 2, "`status`: NOT ENFORCING";
+    /// `policy diff`: less authority.
+    LessAuthority = 10, "`policy diff`: the second policy only takes away";
+    /// `policy diff`: more authority.
+    MoreAuthority = 11, "`policy diff`: the second policy only grants";
+    /// `policy diff`: both.
+    OtherAuthority = 12, "`policy diff`: the second policy grants and takes away";
     /// The command line is wrong.
     Usage = 64, "wrong command line, or an agent that does not exist";
     /// A policy is broken.

@@ -14,6 +14,7 @@ use crate::{
     daemon,
     event::text::escape,
     launch::helper,
+    policy::Trust,
     settings::{DEFAULT_PATH, Settings},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -118,6 +119,19 @@ enum PolicyCommand {
         /// An absolute path, or ADDRESS:PORT/PROTOCOL.
         object: String,
     },
+    /// Say what authority a policy grants or takes away, compared with another. Exits with 0 (the same),
+    /// 10 (less), 11 (more) or 12 (both).
+    Diff {
+        /// A policy file, or the name of an agent in the policy directory.
+        #[arg(value_name = "FILE|AGENT")]
+        before: OsString,
+        /// The policy to compare with it.
+        #[arg(value_name = "FILE|AGENT")]
+        after: OsString,
+        /// Compare at this level of trust only: probation, supervised, trusted or autonomous.
+        #[arg(long, value_name = "LEVEL", value_parser = policy::trust_level)]
+        trust: Option<Trust>,
+    },
     /// Print the JSON Schema of policies.
     Schema,
 }
@@ -167,6 +181,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Policy(PolicyCommand::Check { files }) => policy::check(files, cli.output),
         Command::Policy(PolicyCommand::Explain { policy: named, operation, object }) => {
             policy::explain(&settings(cli)?, named, operation, object, cli.output)
+        }
+        Command::Policy(PolicyCommand::Diff { before, after, trust }) => {
+            policy::diff(&settings(cli)?, before, after, *trust, cli.output)
         }
         Command::Policy(PolicyCommand::Schema) => policy::schema(),
         Command::Version => print(&match cli.output {

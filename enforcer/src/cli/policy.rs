@@ -3,7 +3,7 @@
 use super::{Failure, Output, exit::Exit, json_text, print};
 use crate::{
     daemon::policies::is_policy,
-    policy::{self, PolicyErrors, ValidPolicy},
+    policy::{self, PolicyErrors, Relation, Trust, ValidPolicy},
     settings::Settings,
 };
 use serde_json::{Value, json};
@@ -127,6 +127,37 @@ pub(super) fn explain(
         Output::Human => explanation.to_string(),
         Output::Json => json_text(&explanation),
     })
+}
+
+/// Says how the authority of two policies differs.
+pub(super) fn diff(
+    settings: &Settings,
+    before: &OsStr,
+    after: &OsStr,
+    trust: Option<Trust>,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let (before, after) = (find(settings, before)?, find(settings, after)?);
+    let diff = policy::diff(&before, &after, trust)
+        .map_err(|e| Failure::new(Exit::BadPolicy, e.to_string(), e.remedy()))?;
+    print(&match output {
+        Output::Human => super::printable(&diff.to_string()),
+        Output::Json => json_text(&diff),
+    })?;
+    Ok(match diff.relation {
+        Relation::Same => Exit::Ok,
+        Relation::Less => Exit::LessAuthority,
+        Relation::More => Exit::MoreAuthority,
+        Relation::Both => Exit::OtherAuthority,
+    }
+    .into())
+}
+
+/// A level of trust by its name.
+pub(super) fn trust_level(name: &str) -> Result<Trust, String> {
+    let levels = [Trust::Probation, Trust::Supervised, Trust::Trusted, Trust::Autonomous];
+    let found = levels.into_iter().find(|level| level.name() == name);
+    found.ok_or_else(|| format!("write {}", levels.map(Trust::name).join(", ")))
 }
 
 /// The policy in a file, or of an agent.

@@ -60,6 +60,14 @@ impl Image {
         Self { automata: automata.into(), ports: Arc::new(ports) }
     }
 
+    pub(super) fn automata(&self) -> &[Automaton] {
+        &self.automata
+    }
+
+    pub(super) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
     /// Bytes that it takes in the arena.
     #[expect(clippy::len_without_is_empty, reason = "an image always has its dead state")]
     pub fn len(&self) -> usize {

@@ -10,6 +10,7 @@ mod canonical;
 mod check;
 mod compile;
 mod decode;
+mod diff;
 mod draft;
 mod endpoint;
 mod explain;
@@ -27,6 +28,7 @@ mod yaml;
 
 pub use bytes::ByteSet;
 pub use compile::{BlamedRule, CompileError, IMAGE_BYTES, compile};
+pub use diff::{Decider, Diff, DiffError, Difference, Direction, Example, Relation, Setting, Step, diff};
 pub use draft::schema;
 pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};
 pub use explain::{ExplainError, ExplainedRule, Explanation, explain};

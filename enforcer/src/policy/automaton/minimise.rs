@@ -17,6 +17,11 @@ pub(super) fn minimise(raw: &Raw, masks: &dyn Fn(&[u32]) -> Masks) -> Automaton 
     build(raw, &list_masks, &blocks)
 }
 
+/// Blocks of states that nothing can tell apart, whose lists have these masks.
+pub(super) fn partition(raw: &Raw, list_masks: &[Masks]) -> Vec<u32> {
+    refine(raw, list_masks, &Transitions::of(raw))
+}
+
 /// Every transition between live states.
 struct Transitions {
     tail: Vec<u32>,

@@ -4,10 +4,12 @@
 //! further `/` is where its children start; the root starts at the start state.
 
 mod hash;
+mod joint;
 mod minimise;
 mod nfa;
 mod subset;
 
+pub(super) use joint::{alphabet, futures};
 pub(super) use nfa::Nfa;
 pub(super) use subset::TooLarge;
 
@@ -92,6 +94,11 @@ impl Automaton {
     /// Labels of the patterns that match in `state`.
     pub(super) fn labels(&self, state: u32) -> &[u32] {
         self.list.get(state as usize).map_or(&[], |list| &self.lists[*list as usize])
+    }
+
+    /// A number for the labels of `state`: equal ones are equal labels.
+    pub(super) fn label_list(&self, state: u32) -> u32 {
+        self.list[state as usize]
     }
 
     pub(super) fn masks(&self, state: u32) -> Masks {

@@ -1,3 +1,4 @@
+mod diff;
 mod language;
 mod meaning;
 mod profiles;

@@ -90,7 +90,7 @@ fn glob() -> impl Strategy<Value = String> {
     })
 }
 
-fn rules() -> impl Strategy<Value = String> {
+pub(super) fn rules() -> impl Strategy<Value = String> {
     let verdict = prop::sample::select(vec![
         "allow: [read]",
         "allow: [write, create]",
@@ -111,13 +111,13 @@ fn rules() -> impl Strategy<Value = String> {
     })
 }
 
-fn path() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn path() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop::sample::select(b"aaabbb.c*\xff".to_vec());
     let name = prop::collection::vec(byte, 1..5);
     prop::collection::vec(name, 0..6).prop_map(|names| names.join(&b'/'))
 }
 
-fn endpoint() -> impl Strategy<Value = String> {
+pub(super) fn endpoint() -> impl Strategy<Value = String> {
     let block = prop::sample::select(vec![
         "*",
         "0.0.0.0/0",
@@ -137,7 +137,7 @@ fn endpoint() -> impl Strategy<Value = String> {
     (block, ports, protocol).prop_map(|(block, ports, protocol)| format!("{block}:{ports}/{protocol}"))
 }
 
-fn address() -> impl Strategy<Value = Address> {
+pub(super) fn address() -> impl Strategy<Value = Address> {
     prop::sample::select(vec![
         "10.1.2.3",
         "10.1.9.9",

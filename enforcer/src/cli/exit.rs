@@ -29,6 +29,8 @@ codes! {
     MoreAuthority = 11, "`policy diff`: the second policy only grants";
     /// `policy diff`: both.
     OtherAuthority = 12, "`policy diff`: the second policy grants and takes away";
+    /// `policy fmt --check`: a file would change.
+    OtherLayout = 13, "`policy fmt --check`: a file is not in the canonical layout";
     /// The command line is wrong.
     Usage = 64, "wrong command line, or an agent that does not exist";
     /// A policy is broken.

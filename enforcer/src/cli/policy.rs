@@ -141,7 +141,7 @@ pub(super) fn diff(
     let diff = policy::diff(&before, &after, trust)
         .map_err(|e| Failure::new(Exit::BadPolicy, e.to_string(), e.remedy()))?;
     print(&match output {
-        Output::Human => super::printable(&diff.to_string()),
+        Output::Human => super::printable(&diff.to_string()) + "\n",
         Output::Json => json_text(&diff),
     })?;
     Ok(match diff.relation {

@@ -14,6 +14,7 @@ mod diff;
 mod draft;
 mod endpoint;
 mod explain;
+mod format;
 mod glob;
 mod image;
 mod matcher;
@@ -32,6 +33,7 @@ pub use diff::{Decider, Diff, DiffError, Difference, Direction, Example, Relatio
 pub use draft::schema;
 pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};
 pub use explain::{ExplainError, ExplainedRule, Explanation, explain};
+pub use format::{FormatError, format};
 pub use glob::{Atom, Component, Glob, GlobError, Pattern};
 pub use image::{ALIGN, Image, NetEntry, Placed};
 pub use matcher::{AgentMatch, MatchError, matcher};

@@ -12,6 +12,8 @@ pub(super) const TEXT: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) at: Position,
+    /// Bytes of a scalar in the text, quotes included.
+    pub(super) bytes: u32,
     pub(super) value: Value,
 }
 
@@ -32,6 +34,8 @@ pub(super) enum Value {
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) at: Position,
+    /// Bytes in the text, quotes included.
+    pub(super) bytes: u32,
     pub(super) name: String,
 }
 
@@ -74,7 +78,7 @@ fn options() -> Options {
 
 fn node(spanned: Spanned<Value>) -> Node {
     let at = if spanned.referenced == Location::UNKNOWN { spanned.defined } else { spanned.referenced };
-    Node { at: position(&at), value: spanned.value }
+    Node { at: position(&at), bytes: bytes(&at), value: spanned.value }
 }
 
 fn position(location: &Location) -> Position {
@@ -84,6 +88,10 @@ fn position(location: &Location) -> Position {
         column: small(location.column()),
         offset: location.span().byte_offset().map_or(u32::MAX, small),
     }
+}
+
+fn bytes(location: &Location) -> u32 {
+    location.span().byte_len().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0)
 }
 
 /// What the parser complains about, in our words where there is something to add.
@@ -169,9 +177,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let at = position(&key.referenced);
+            let (at, bytes) = (position(&key.referenced), bytes(&key.referenced));
             let value = map.next_value::<Spanned<Value>>()?;
-            entries.push((Key { at, name: key.value }, node(value)));
+            entries.push((Key { at, bytes, name: key.value }, node(value)));
         }
         Ok(Value::Map(entries))
     }

@@ -62,7 +62,8 @@ pub struct Difference {
     pub operations: Vec<&'static str>,
     /// A shortest path, or an address, for which this is so.
     pub example: Example,
-    /// Patterns of the rules behind it that match the example, or the address blocks.
+    /// Where it is so: patterns that match the example, of the denials that fell or were made, or else of
+    /// the rules that allow; for addresses, the blocks.
     pub objects: Vec<String>,
     /// The verdicts, by level of trust.
     pub steps: Vec<Step>,
@@ -221,7 +222,8 @@ impl Groups<'_> {
         }
     }
 
-    /// The patterns that match the example: of the rules that grant, or else of those that take away.
+    /// The patterns that match the example: of the rules that refuse, since that is where something
+    /// changed, or else of those that allow.
     fn patterns(&self, direction: Direction, deciders: &[Vec<RuleId>; 2], example: &Example) -> Vec<String> {
         let Example::Path(path) = example else { return Vec::new() };
         let [of_a, of_b] = [(self.a, &deciders[0]), (self.b, &deciders[1])].map(|(policy, rules)| {
@@ -231,11 +233,11 @@ impl Groups<'_> {
             texts.dedup();
             texts
         });
-        let (first, second) = match direction {
-            Direction::Grants => (of_b, of_a),
-            Direction::TakesAway => (of_a, of_b),
+        let (refuse, allow) = match direction {
+            Direction::Grants => (of_a, of_b),
+            Direction::TakesAway => (of_b, of_a),
         };
-        if first.is_empty() { second } else { first }
+        if refuse.is_empty() { allow } else { refuse }
     }
 
     fn finish(self) -> Vec<Difference> {
@@ -276,7 +278,9 @@ fn deciders(policy: &ValidPolicy, rules: &[RuleId]) -> Vec<Decider> {
     let shown = |id: &RuleId| {
         let rule = policy.rule(*id)?;
         let tier = rule.tier().map(|tier| format!(" (tier {})", format!("{tier:?}").to_lowercase()));
-        let names = rule.operation_names().join(", ");
+        let all = rule.origin().section == Section::Files
+            && rule.operations().count_ones() as usize == file::NAMES.len();
+        let names = if all { "everything".to_owned() } else { rule.operation_names().join(", ") };
         Some(Decider {
             id: *id,
             origin: rule.origin().to_string(),

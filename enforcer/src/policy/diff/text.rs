@@ -3,8 +3,10 @@
 use super::{Decider, Diff, Difference, Direction, Relation, Setting, Step};
 use crate::policy::{
     endpoint::{Prefix, TCP},
+    rule::Section,
     validate::word,
 };
+use enforcer_common::access::file;
 use std::fmt;
 
 /// Most differences of one direction that are shown; programs get all.
@@ -63,14 +65,20 @@ impl fmt::Display for Diff {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direction, section: _, operations, example, objects, steps, from, to } = self;
+        let Self { direction, section, operations, example, objects, steps, from, to } = self;
         let sign = match direction {
             Direction::Grants => '+',
             Direction::TakesAway => '-',
         };
         let shown: Vec<&str> = objects.iter().take(OBJECTS).map(String::as_str).collect();
         let more = if objects.len() > OBJECTS { " …" } else { "" };
-        writeln!(f, "  {sign} {}  {}{more}", operations.join(", "), shown.join(" "))?;
+        let operations = match section {
+            Section::Files | Section::Exec if operations.len() == file::NAMES.len() => {
+                "everything".to_owned()
+            }
+            Section::Files | Section::Exec | Section::Network => operations.join(", "),
+        };
+        writeln!(f, "  {sign} {operations}  {}{more}", shown.join(" "))?;
         writeln!(f, "      for example {example}")?;
         writeln!(f, "      {}", verdicts(steps))?;
         writeln!(f, "      from: {}", rules(from))?;

@@ -1,4 +1,5 @@
 mod diff;
+mod format;
 mod language;
 mod meaning;
 mod profiles;

@@ -25,8 +25,18 @@ pub mod file {
     /// Read a directory.
     pub const LIST: u16 = 1 << 10;
 
+    /// Connect or send to the unix socket of that name. A name in the abstract namespace stands as a path
+    /// that begins with [`ABSTRACT`].
+    pub const CONNECT: u16 = 1 << 11;
+
+    /// What stands, instead of the kernel's zero byte, before an abstract name: automata know no zero.
+    pub const ABSTRACT: u8 = 1;
+
+    /// Every operation on a file itself.
+    pub const ALL: u16 = CONNECT - 1;
+
     /// Every operation with the name that policies and events use for it.
-    pub const NAMES: [(u16, &str); 11] = [
+    pub const NAMES: [(u16, &str); 12] = [
         (READ, "read"),
         (WRITE, "write"),
         (CREATE, "create"),
@@ -38,6 +48,7 @@ pub mod file {
         (EXEC, "exec"),
         (LOAD, "load"),
         (LIST, "list"),
+        (CONNECT, "connect"),
     ];
     const _: () = crate::access::assert_names(&NAMES);
 }

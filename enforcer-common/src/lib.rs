@@ -7,6 +7,7 @@
 pub mod access;
 pub mod address;
 pub mod event;
+pub mod floor;
 pub mod limits;
 pub mod map;
 pub mod offsets;

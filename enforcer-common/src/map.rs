@@ -227,8 +227,8 @@ pub struct Policy {
     pub id: u32,
     /// [`MODE_ENFORCE`] or [`MODE_AUDIT`].
     pub mode: u32,
-    /// Zero.
-    pub flags: u32,
+    /// What of the floor the policy changes: bits of [`crate::floor`].
+    pub floor: u32,
     /// State of each automaton after the leading slash: a byte offset in the arena.
     pub start: [u32; GROUPS],
     /// Zero.
@@ -241,8 +241,10 @@ pub struct Policy {
     pub arena_base: u32,
     /// How many bytes they take there.
     pub arena_len: u32,
+    /// Capabilities that the policy grants, a bit each.
+    pub capabilities: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
     /// Per automaton: byte → column of its row, as a byte offset (class × 4).
     pub class: [[u16; 256]; GROUPS],
 }

@@ -65,6 +65,10 @@ macro_rules! kernel_fields {
             SOCK_PROTOCOL, "sock", ["sk_protocol"], 2;
             SOCK_PORT, "sock", ["__sk_common.skc_num"], 2;
             SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
+            UNIX_PATH, "unix_sock", ["path"], 16;
+            UNIX_ADDRESS, "unix_sock", ["addr"], 8;
+            UNIX_LEN, "unix_address", ["len"], 4;
+            UNIX_NAME, "unix_address", ["name"], 0;
             MSG_CONTROL, "msghdr", ["msg_control"], 8;
             MSG_CONTROLLEN, "msghdr", ["msg_controllen"], 8;
             CGROUP_ROOT, "cgroup", ["root"], 8;

@@ -141,7 +141,7 @@ impl Folded {
     pub fn may_become(&self, new: &Folded) -> bool {
         let gained = new.free() & !self.free();
         let run = file::EXEC | file::LOAD;
-        gained & (file::READ | file::WRITE | file::TRUNCATE | file::METADATA) == 0
+        gained & (file::READ | file::WRITE | file::TRUNCATE | file::METADATA | file::CONNECT) == 0
             && (gained & run == 0 || self.free() & file::READ != 0)
     }
 }

@@ -20,6 +20,7 @@ mod net;
 mod object;
 mod path;
 mod subject;
+mod unix;
 mod verifier;
 
 #[cfg(not(test))]

@@ -65,6 +65,20 @@ impl Subject {
         !self.policy.is_null() && unsafe { (*self.policy).mode } == MODE_AUDIT
     }
 
+    /// Whether the policy changes this of the floor: a bit of [`enforcer_common::floor`].
+    #[inline(always)]
+    pub fn has(&self, item: u32) -> bool {
+        // SAFETY: a policy's pointer is a map value.
+        !self.policy.is_null() && unsafe { (*self.policy).floor } & item != 0
+    }
+
+    /// Whether the policy grants a capability.
+    #[inline(always)]
+    pub fn may_use(&self, capability: u32) -> bool {
+        // SAFETY: as above.
+        !self.policy.is_null() && unsafe { (*self.policy).capabilities } >> (capability & 63) & 1 != 0
+    }
+
     /// What each tier becomes.
     #[inline(always)]
     pub fn tiers(&self) -> TierMap {

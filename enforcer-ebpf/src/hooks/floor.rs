@@ -11,14 +11,21 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
     access::file::METADATA,
     event::{operation, reason},
+    floor,
 };
 
 macro_rules! floor_hook {
     ($(#[$doc:meta])* $hook:ident, $operation:ident) => {
+        floor_hook!($(#[$doc])* $hook, $operation, 0);
+    };
+    ($(#[$doc:meta])* $hook:ident, $operation:ident, $item:expr) => {
         $(#[$doc])*
         #[lsm]
         pub fn $hook(_ctx: LsmContext) -> i32 {
             let Some(subject) = armed() else { return 0 };
+            if $item != 0 && subject.has($item) {
+                return 0;
+            }
             let mut denial = Denial::of(operation::$operation, reason::FLOOR, 0);
             denial.check = call::HOOK;
             errno(refuse(&subject, &denial))
@@ -52,11 +59,11 @@ floor_hook!(
     perf_event_open, PERF);
 floor_hook!(
     /// The clock.
-    settime, CLOCK);
+    settime, CLOCK, floor::CLOCK);
 
 floor_hook!(
     /// The kernel's log, which can show addresses and what others do.
-    syslog, SYSLOG);
+    syslog, SYSLOG, floor::KERNEL_LOG);
 
 /// Controls that change a file's attributes: `chattr`, its version, its project, encryption and verity
 /// (include/uapi/linux/fs.h, fscrypt.h, fsverity.h). The size is part of the number: 32-bit programs
@@ -127,6 +134,10 @@ const HARMLESS: u64 = bit(0) // CHOWN
 
 /// `CAP_DAC_READ_SEARCH`.
 const DAC_READ_SEARCH: i32 = 2;
+/// `CAP_SYS_TIME`.
+const SYS_TIME: i32 = 25;
+/// `CAP_SYSLOG`.
+const SYSLOG: i32 = 34;
 
 const fn bit(capability: u32) -> u64 {
     1 << capability
@@ -140,8 +151,17 @@ pub fn capable(ctx: LsmContext) -> i32 {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };
-    // Whether the others' credentials have it is for the kernel to say.
-    if object::borrows_credentials(subject::task()) {
+    // Whether the others' credentials have it is for the kernel to say. Rings let their users act with
+    // credentials that they had before.
+    if object::borrows_credentials(subject::task()) && !subject.has(floor::IO_URING) {
+        return 0;
+    }
+    let granted = match capability {
+        SYS_TIME => subject.has(floor::CLOCK),
+        SYSLOG => subject.has(floor::KERNEL_LOG),
+        _ => subject.may_use(capability as u32),
+    };
+    if granted {
         return 0;
     }
     // CAP_OPT_NOAUDIT: the kernel only wants to know, as it does on every fork; a refusal is part of
@@ -162,6 +182,9 @@ pub fn capable(ctx: LsmContext) -> i32 {
 #[lsm(hook = "inode_init_security_anon")]
 pub fn inode_init_security_anon(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
+    if subject.has(floor::IO_URING) {
+        return 0;
+    }
     let name = object::pointer(ctx.arg(1), &object::QSTR_NAME) as u64;
     // A name that cannot be read could be that name.
     match object::peek::<[u8; 10]>(name) {

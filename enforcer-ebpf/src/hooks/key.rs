@@ -9,7 +9,10 @@ use crate::{
     verifier::errno,
 };
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_func_arg, macros::lsm, programs::LsmContext};
-use enforcer_common::event::{operation, reason};
+use enforcer_common::{
+    event::{operation, reason},
+    floor,
+};
 
 /// Using a key or a keyring. Refusing the user's keyrings closes what lies in them, too: searches do
 /// not descend into what may not be searched (`search_nested_keyrings()`, security/keys/keyring.c).
@@ -22,7 +25,7 @@ pub fn key_permission(ctx: LsmContext) -> i32 {
     let read = unsafe { bpf_get_func_arg(ctx.as_ptr(), 0, &raw mut reference) };
     // The lowest bit of a reference says that the caller possesses the key (include/linux/key.h).
     let key = reference & !1;
-    if read == 0 && !is_shared(key) {
+    if read == 0 && !is_shared(key) || subject.has(floor::USER_KEYRINGS) {
         return 0;
     }
     let mut denial = Denial::of(operation::KEY, reason::FLOOR, 0);

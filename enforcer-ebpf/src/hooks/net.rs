@@ -6,15 +6,21 @@ use crate::{
     maps,
     net::{self, Judged, Socket, Unspecified},
     object::{self, pointer},
+    path,
     subject::Subject,
+    unix,
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
-    access::net::{BIND, CONNECT},
+    access::{
+        file,
+        net::{BIND, CONNECT},
+    },
     address::Address,
     event::{operation, reason},
     map::Scratch,
+    verdict::Verdict,
 };
 
 /// An allowlist of family, type and protocol: everything else can carry packets past the rules.
@@ -169,14 +175,30 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
     errno(unix_peer(&subject, pointer(other, &object::SOCKET_SOCK), operation::UNIX_SEND))
 }
 
-/// Peers are the session's own sockets, whatever name they have.
+/// Peers are the session's own sockets, whatever name they have, and others that rules name.
 #[inline(always)]
 fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
     if !peer.is_null() && net::made_in_session(subject, peer) {
         return false;
     }
-    let why = if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR };
-    refuse_with(subject, &Denial::of(operation, why, 0), |header| header.family = net::UNIX)
+    let mut denial =
+        Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR }, 0);
+    denial.access = file::CONNECT;
+    let name = unix::name(subject, peer);
+    if let Some(states) = name.states {
+        let rights = path::rights(subject, &states);
+        match rights.verdict(file::CONNECT) {
+            Verdict::Allow => return false,
+            Verdict::Hold => denial.reason = reason::HELD,
+            // Without a rule it is the floor that refuses, in audit mode too.
+            Verdict::Deny if rights.deny & file::CONNECT != 0 => denial.reason = reason::RULE,
+            Verdict::Deny => {}
+        }
+        denial.states = states;
+    }
+    denial.dentry = name.dentry;
+    denial.mount = name.mount;
+    refuse_with(subject, &denial, |header| header.family = net::UNIX)
 }
 
 #[inline(always)]

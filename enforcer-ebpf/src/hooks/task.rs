@@ -7,7 +7,10 @@ use crate::{
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
-use enforcer_common::event::{operation, reason};
+use enforcer_common::{
+    event::{operation, reason},
+    floor::NO_TRACE,
+};
 
 /// `CLONE_INTO_CGROUP` (include/uapi/linux/sched.h): the child would be born elsewhere.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -54,23 +57,30 @@ pub fn task_kill(ctx: LsmContext) -> i32 {
 /// Reading or changing another task: ptrace and everything that asks like it.
 #[lsm(hook = "ptrace_access_check")]
 pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    // `PTRACE_MODE_ATTACH` (include/linux/ptrace.h): more than reading.
+    const ATTACH: u32 = 2;
     let Some(subject) = armed() else { return 0 };
-    let target: *const u8 = ctx.arg(0);
-    if subject::is_companion(&subject, target) {
+    let (target, mode): (*const u8, u32) = (ctx.arg(0), ctx.arg(1));
+    let companion = subject::is_companion(&subject, target);
+    let denied = mode & ATTACH != 0 && subject.has(NO_TRACE);
+    if companion && !denied {
         return 0;
     }
     let pid: u32 = object::number(target, &object::TASK_TGID);
-    errno(refuse(&subject, &Denial::of(operation::PTRACE, floor(&subject), pid)))
+    let why = if companion { reason::RULE } else { floor(&subject) };
+    errno(refuse(&subject, &Denial::of(operation::PTRACE, why, pid)))
 }
 
 /// Asking to be traced by the parent, which may be outside.
 #[lsm(hook = "ptrace_traceme")]
 pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
-    if subject::is_companion(&subject, ctx.arg(0)) {
+    let companion = subject::is_companion(&subject, ctx.arg(0));
+    if companion && !subject.has(NO_TRACE) {
         return 0;
     }
-    errno(refuse(&subject, &Denial::of(operation::PTRACE, floor(&subject), 0)))
+    let why = if companion { reason::RULE } else { floor(&subject) };
+    errno(refuse(&subject, &Denial::of(operation::PTRACE, why, 0)))
 }
 
 macro_rules! target_hook {

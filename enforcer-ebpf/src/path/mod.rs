@@ -10,7 +10,7 @@ mod automaton;
 mod cache;
 mod walk;
 
-pub use automaton::{arena, masks, step};
+pub use automaton::{arena, class_table, masks, run_name, step};
 pub use walk::{Round, climb, outcome};
 
 use crate::{

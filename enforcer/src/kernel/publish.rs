@@ -156,14 +156,15 @@ fn write(
         groups: placed.groups,
         id,
         mode,
-        flags: 0,
+        floor: placed.grants.floor,
         start: placed.start,
         reserved0: 0,
         digest,
         image: image.digest(),
         arena_base: base,
         arena_len: placed.bytes.len() as u32,
-        reserved: [0; 7],
+        capabilities: placed.grants.capabilities,
+        reserved: [0; 6],
         class: placed.class,
     };
     let mut all = || -> Result<[u8; 32], EnforcementError> {

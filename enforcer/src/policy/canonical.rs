@@ -29,6 +29,7 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         requires,
         includes,
         rules,
+        grants,
         tests,
         warnings: _,
         digest: _,
@@ -53,6 +54,8 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         "mode": mode,
         "requires": requires.iter().map(|feature| feature.name()).collect::<Vec<_>>(),
         "include": includes,
+        "floor": grants.floor,
+        "capabilities": grants.capabilities,
         "rules": rules.iter().map(rule).collect::<Vec<_>>(),
         "tests": tests.iter().map(test).collect::<Vec<_>>(),
     });

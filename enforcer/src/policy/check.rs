@@ -4,6 +4,7 @@ use super::{
     decode::{At, Tolerant},
     draft::{
         ExecRuleDraft, Expectation, FileOperation, FileRuleDraft, NetOperation, NetworkRuleDraft, TestDraft,
+        UnixRuleDraft,
     },
     endpoint::Endpoint,
     glob::Glob,
@@ -138,6 +139,27 @@ impl<'a> Checker<'a> {
                 Objects::Endpoints(endpoints),
                 &common,
             );
+        }
+    }
+
+    pub(super) fn unix(&mut self, rules: &Option<Vec<Tolerant<At<UnixRuleDraft>>>>) {
+        for (index, At { at, value: rule }) in present(rules) {
+            let UnixRuleDraft { allow, hold, deny, tier, because, on_hold, hold_timeout } = rule;
+            let common = Common { allow, hold, deny, tier: *tier, because, on_hold, hold_timeout };
+            let Some((effect, texts)) = self.effect(*at, &common) else { continue };
+            let globs = texts.value.iter().filter_map(|text| self.socket(text)).collect();
+            self.rule(*at, Section::Unix, index, effect, file::CONNECT, Objects::Paths(globs), &common);
+        }
+    }
+
+    fn socket(&mut self, text: &At<String>) -> Option<Glob> {
+        match Glob::parse_socket(&text.value) {
+            Ok(glob) => Some(glob),
+            Err(error) => {
+                let at = self.inside(text, error.offset);
+                self.problem(at, error.message, error.remedy);
+                None
+            }
         }
     }
 
@@ -313,6 +335,15 @@ impl<'a> Checker<'a> {
                     None
                 }
             },
+            (None, Some((net::CONNECT, to)), true) if to.value.starts_with("unix:") => {
+                match socket_path(&to.value["unix:".len()..]) {
+                    Ok(path) => Some(Question::File { want: file::CONNECT, path }),
+                    Err((message, remedy)) => {
+                        self.problem(to.at, message, remedy);
+                        None
+                    }
+                }
+            }
             (None, Some((want, to)), true) => {
                 let endpoint = self.endpoint(to, want == net::BIND)?;
                 let Some((address, port, protocol)) = endpoint.single() else {
@@ -359,7 +390,16 @@ fn file_operation(operation: FileOperation) -> u16 {
         FileOperation::Exec => file::EXEC,
         FileOperation::Load => file::LOAD,
         FileOperation::List => file::LIST,
-        FileOperation::All => file::NAMES.iter().fold(0, |all, (bit, _)| all | bit),
+        FileOperation::All => file::ALL,
+    }
+}
+
+/// The path under which rules know a unix socket: its own, or [`file::ABSTRACT`] and its abstract name.
+pub(super) fn socket_path(text: &str) -> Result<Vec<u8>, (String, String)> {
+    match text.strip_prefix('@') {
+        Some("") => Err(("the abstract name is empty".into(), "write it behind `@`".into())),
+        Some(name) => Ok([&[file::ABSTRACT], name.as_bytes()].concat()),
+        None => absolute(text),
     }
 }
 

@@ -122,7 +122,7 @@ pub(super) fn build(policy: &ValidPolicy, one_automaton: usize) -> Result<Image,
     let ports = Ports::build(rules).map_err(|TooManyRanges { prefix, rules }| {
         CompileError::TooManyPorts { prefix: prefix.to_string(), rules }
     })?;
-    let image = Image::new(automata, ports);
+    let image = Image::new(automata, ports, policy.grants());
     match image.len() {
         bytes if bytes > IMAGE_BYTES => Err(CompileError::TooLarge { bytes }),
         _ => Ok(image),

@@ -12,8 +12,6 @@ use serde::de::{
 use std::{borrow::Cow, cell::RefCell, fmt, marker::PhantomData};
 
 /// Keys that belong to the language and that this version cannot enforce.
-const NOT_YET: [&str; 4] = ["unix", "process", "capabilities", "system"];
-
 /// Decodes `node`, appending every fault to `problems`.
 pub(super) fn decode<T: DeserializeOwned>(node: &Node, problems: &mut Vec<Problem>) -> Option<T> {
     let sink = RefCell::new(std::mem::take(problems));
@@ -118,7 +116,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
@@ -128,7 +126,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         let unknown: Vec<&Key> =
             entries.iter().map(|(key, _)| key).filter(|key| !fields.contains(&key.name.as_str())).collect();
         for key in &unknown {
-            let (message, remedy) = unknown_key(name, &key.name, fields);
+            let (message, remedy) = unknown_key(&key.name, fields);
             self.sink.borrow_mut().push(Problem::new(key.at, message, remedy));
         }
         let known: Vec<(Key, Node)>;
@@ -164,13 +162,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 }
 
 /// What to say of a key that is not in `fields`.
-fn unknown_key(document: &str, key: &str, fields: &[&str]) -> (String, String) {
-    if NOT_YET.contains(&key) && (document == "Draft" || document == "ProfileDraft") {
-        return (
-            format!("this version cannot enforce `{key}` rules yet"),
-            format!("remove `{key}`; what it would grant stays refused"),
-        );
-    }
+fn unknown_key(key: &str, fields: &[&str]) -> (String, String) {
     let near = fields.iter().map(|field| (distance(key, field), field)).min();
     let remedy = match near {
         Some((distance, field)) if distance <= 2 && distance < field.len() => {

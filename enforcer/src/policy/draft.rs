@@ -41,6 +41,14 @@ pub(super) struct Draft {
     pub(super) exec: Option<Vec<Tolerant<At<ExecRuleDraft>>>>,
     /// Rules about IPv4 and IPv6 addresses.
     pub(super) network: Option<Vec<Tolerant<At<NetworkRuleDraft>>>>,
+    /// Rules about unix sockets that were not made in the session.
+    pub(super) unix: Option<Vec<Tolerant<At<UnixRuleDraft>>>>,
+    /// What the session's processes may do to each other.
+    pub(super) process: Option<Tolerant<ProcessDraft>>,
+    /// Capabilities that are not refused, for an agent that has them.
+    pub(super) capabilities: Option<Vec<At<String>>>,
+    /// What is granted of the floor, which refuses it to every session otherwise.
+    pub(super) system: Option<Vec<At<String>>>,
     /// What the policy must answer; it does not load otherwise.
     pub(super) tests: Option<Vec<Tolerant<At<TestDraft>>>>,
 }
@@ -65,6 +73,8 @@ pub(super) struct ProfileDraft {
     pub(super) exec: Option<Vec<Tolerant<At<ExecRuleDraft>>>>,
     /// Rules about IPv4 and IPv6 addresses.
     pub(super) network: Option<Vec<Tolerant<At<NetworkRuleDraft>>>>,
+    /// Rules about unix sockets that were not made in the session.
+    pub(super) unix: Option<Vec<Tolerant<At<UnixRuleDraft>>>>,
     /// What the profile must answer by itself.
     pub(super) tests: Option<Vec<Tolerant<At<TestDraft>>>>,
 }
@@ -235,6 +245,51 @@ pub(super) struct ExecRuleDraft {
     pub(super) hold_timeout: Option<At<String>>,
 }
 
+/// A rule about unix sockets of others.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "UnixRule", extend("oneOf" = [
+    { "required": ["allow"] }, { "required": ["hold"] }, { "required": ["deny"] }
+]))]
+pub(super) struct UnixRuleDraft {
+    /// Sockets that may be connected and sent to: globs over absolute paths, or over abstract names
+    /// behind `@`.
+    pub(super) allow: Option<At<Vec<At<String>>>>,
+    /// Sockets that a person decides about.
+    pub(super) hold: Option<At<Vec<At<String>>>>,
+    /// Sockets that are refused, whatever other rules say.
+    pub(super) deny: Option<At<Vec<At<String>>>>,
+    /// What is at stake.
+    pub(super) tier: Option<Tier>,
+    /// The reason.
+    pub(super) because: Option<String>,
+    /// What a held operation does meanwhile.
+    pub(super) on_hold: Option<At<OnHold>>,
+    /// How long a hold may stay undecided.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*[smh]$"))]
+    pub(super) hold_timeout: Option<At<String>>,
+}
+
+/// What the session's processes may do to each other.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Process")]
+pub(super) struct ProcessDraft {
+    /// Tracing one another, and writing to one another's memory. Allowed unless denied; processes
+    /// outside the session are never traced.
+    pub(super) trace: Option<Permission>,
+}
+
+/// Whether something is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Permission {
+    /// It is.
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
 /// An operation on the network.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -301,7 +356,7 @@ pub(super) struct TestDraft {
     pub(super) exec: Option<At<String>>,
     pub(super) load: Option<At<String>>,
     pub(super) list: Option<At<String>>,
-    /// An address, as `10.0.0.1:443/tcp`.
+    /// An address, as `10.0.0.1:443/tcp`, or a unix socket, as `unix:/run/x.sock` or `unix:@name`.
     pub(super) connect: Option<At<String>>,
     /// An address, as `127.0.0.1:8000/tcp`.
     pub(super) bind: Option<At<String>>,

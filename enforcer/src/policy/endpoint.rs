@@ -73,8 +73,8 @@ impl Endpoint {
         if text.starts_with("unix:") {
             return error(
                 0,
-                "this version cannot enforce unix socket rules yet",
-                "remove the entry; unix sockets outside the session stay refused",
+                "a unix socket is no address",
+                "write it as a rule under `unix`, without `unix:`",
             );
         }
         let form =

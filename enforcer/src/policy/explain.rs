@@ -1,6 +1,7 @@
 //! Why a policy answers as it does.
 
 use super::{
+    check::socket_path,
     endpoint::{Endpoint, TCP, UDP},
     reference,
     rule::{Effect, Rule, RuleId, Tier, Trust, operation_names, trust_tiers},
@@ -80,7 +81,8 @@ pub fn explain(
 ) -> Result<Explanation, ExplainError> {
     let trust = trust.unwrap_or(policy.trust()).min(policy.trust());
     let tiers = trust_tiers(trust);
-    if let Some(want) = access::named(&net::NAMES, operation) {
+    let socket = object.strip_prefix("unix:").filter(|_| operation == "connect");
+    if let (Some(want), None) = (access::named(&net::NAMES, operation), socket) {
         let endpoint = Endpoint::parse(object, want == net::BIND).ok().and_then(|endpoint| endpoint.single());
         let (address, port, protocol) = endpoint.ok_or_else(|| ExplainError::Address(object.to_owned()))?;
         debug_assert!(matches!(protocol, TCP | UDP));
@@ -92,7 +94,11 @@ pub fn explain(
         let names: Vec<&str> = file::NAMES.iter().chain(&net::NAMES).map(|(_, name)| *name).collect();
         return Err(ExplainError::Operation(operation.to_owned(), names.join(", ")));
     };
-    let path = path_bytes(object).map_err(|reason| ExplainError::Path { path: object.to_owned(), reason })?;
+    let path = match socket {
+        Some(socket) => socket_path(socket).map_err(|(reason, _)| reason),
+        None => path_bytes(object),
+    };
+    let path = path.map_err(|reason| ExplainError::Path { path: object.to_owned(), reason })?;
     let matching = reference::rules_at_path(policy, &path);
     let (verdict, deciders) = match want {
         file::LOAD => reference::map_verdict(policy, &path, &tiers),

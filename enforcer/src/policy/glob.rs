@@ -8,7 +8,10 @@ mod expand;
 mod lex;
 
 use super::bytes::ByteSet;
-use enforcer_common::limits::{DEPTH, NAME};
+use enforcer_common::{
+    access::file::ABSTRACT,
+    limits::{DEPTH, NAME},
+};
 use std::fmt;
 
 /// Most patterns that the braces of one glob may stand for.
@@ -86,6 +89,31 @@ impl Glob {
             }
         }
         Ok(Self { text: text.into(), patterns })
+    }
+
+    /// Reads a glob over the names of unix sockets: over paths, or behind `@` over abstract names, which
+    /// stand as paths that begin with [`ABSTRACT`].
+    pub fn parse_socket(text: &str) -> Result<Self, GlobError> {
+        let Some(name) = text.strip_prefix('@') else { return Self::parse(text) };
+        if name.is_empty() {
+            return Err(GlobError::new(0, "the abstract name is empty", "write it behind `@`"));
+        }
+        let rooted = name.starts_with('/');
+        let path = if rooted { name.to_owned() } else { format!("/{name}") };
+        let moved = |error: GlobError| GlobError { offset: error.offset + usize::from(rooted), ..error };
+        let mut glob = Self::parse(&path).map_err(moved)?;
+        for pattern in &mut glob.patterns {
+            // That byte is a component of its own if the name goes on with a slash.
+            match pattern.components.first_mut() {
+                Some(Component::Name(atoms)) if !rooted => atoms.insert(0, Atom::Byte(ABSTRACT)),
+                Some(Component::AnyDepth) if !rooted => {
+                    pattern.components.insert(0, Component::Name(vec![Atom::Byte(ABSTRACT), Atom::Star]));
+                }
+                _ => pattern.components.insert(0, Component::Name(vec![Atom::Byte(ABSTRACT)])),
+            }
+        }
+        glob.text = text.into();
+        Ok(glob)
     }
 
     /// The text that it was read from.

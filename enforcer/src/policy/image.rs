@@ -6,6 +6,7 @@ use super::{
     rule::{RuleId, normal},
 };
 use enforcer_common::{
+    floor::Grants,
     limits::GROUPS,
     map::{Masks, NetKey, NetValue, PortRange, STATE_SETTLED},
 };
@@ -20,6 +21,7 @@ use zerocopy::IntoBytes;
 pub struct Image {
     automata: Arc<[Automaton]>,
     ports: Arc<Ports>,
+    grants: Grants,
 }
 
 /// An image at its place in the arena.
@@ -35,6 +37,8 @@ pub struct Placed {
     pub class: [[u16; 256]; GROUPS],
     /// Entries of the longest-prefix table; the policy's id in the keys is 0.
     pub net: Vec<NetEntry>,
+    /// What changes of the floor.
+    pub grants: Grants,
 }
 
 /// An entry of the longest-prefix table.
@@ -56,8 +60,8 @@ pub struct NetEntry {
 pub const ALIGN: u32 = 16;
 
 impl Image {
-    pub(super) fn new(automata: Vec<Automaton>, ports: Ports) -> Self {
-        Self { automata: automata.into(), ports: Arc::new(ports) }
+    pub(super) fn new(automata: Vec<Automaton>, ports: Ports, grants: Grants) -> Self {
+        Self { automata: automata.into(), ports: Arc::new(ports), grants }
     }
 
     pub(super) fn automata(&self) -> &[Automaton] {
@@ -111,6 +115,7 @@ impl Image {
             start: [0; GROUPS],
             class: [[0; 256]; GROUPS],
             net: Vec::with_capacity(self.ports.prefixes.len()),
+            grants: self.grants,
         };
         for (group, (automaton, at)) in self.automata.iter().zip(starts).enumerate() {
             placed.bytes.resize(at, 0);
@@ -145,11 +150,13 @@ impl Image {
 
     /// SHA-256 over the image as placed at 0.
     pub fn digest(&self) -> [u8; 32] {
-        let Placed { bytes, groups, start, class, net } = self.place(0);
+        let Placed { bytes, groups, start, class, net, grants } = self.place(0);
         let mut hash = Sha256::new();
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(&bytes);
         hash.update(groups.to_le_bytes());
+        hash.update(grants.floor.to_le_bytes());
+        hash.update(grants.capabilities.to_le_bytes());
         hash.update(start.as_bytes());
         hash.update(class.as_bytes());
         for NetEntry { prefix_bits, family, protocol, address, value } in net {

@@ -7,7 +7,7 @@ use super::{
     ports::Ports,
     reference,
 };
-use enforcer_common::map::Masks;
+use enforcer_common::{floor::Grants, map::Masks};
 
 const BOUNDS: Bounds = Bounds { nodes: usize::MAX, raw_states: 250_000, raw_cells: 12 << 20 };
 
@@ -69,7 +69,7 @@ pub fn matcher(agents: &[AgentMatch<'_>]) -> Result<Image, MatchError> {
         let example = String::from_utf8_lossy(&path).into_owned();
         return Err(MatchError::Overlap { first, second, example });
     }
-    Ok(Image::new(vec![automaton], Ports::default()))
+    Ok(Image::new(vec![automaton], Ports::default(), Grants::default()))
 }
 
 fn agent_masks(index: u32) -> Masks {

@@ -14,6 +14,7 @@ mod diff;
 mod draft;
 mod endpoint;
 mod explain;
+mod floor;
 mod format;
 mod glob;
 mod image;

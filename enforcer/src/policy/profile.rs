@@ -64,11 +64,12 @@ pub fn parse_profile(source_name: &str, text: &str) -> Result<Profile, PolicyErr
     let mut problems = Vec::new();
     let draft = decode::decode::<ProfileDraft>(&node, &mut problems);
     let Some(draft) = draft else { return Err(fail(problems)) };
-    let ProfileDraft { api_version: _, kind: _, metadata, files, exec, network, tests } = draft;
+    let ProfileDraft { api_version: _, kind: _, metadata, files, exec, network, unix, tests } = draft;
     let mut checker = Checker::new(source_name, text, problems);
     checker.files(&files);
     checker.exec(&exec);
     checker.network(&network);
+    checker.unix(&unix);
     // A profile's tests are run by the program's own: here only their shape matters.
     checker.tests(&tests);
     match metadata.0 {

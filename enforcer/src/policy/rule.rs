@@ -125,6 +125,8 @@ pub enum Section {
     Exec,
     /// `network`
     Network,
+    /// `unix`
+    Unix,
 }
 
 impl Section {
@@ -134,6 +136,7 @@ impl Section {
             Self::Files => "files",
             Self::Exec => "exec",
             Self::Network => "network",
+            Self::Unix => "unix",
         }
     }
 }
@@ -267,7 +270,7 @@ impl Rule {
 /// The names of the operations in a mask of `section`.
 pub fn operation_names(section: Section, operations: u16) -> Vec<&'static str> {
     let names: &[(u16, &str)] = match section {
-        Section::Files | Section::Exec => &file::NAMES,
+        Section::Files | Section::Exec | Section::Unix => &file::NAMES,
         Section::Network => &net::NAMES,
     };
     names.iter().filter(|(bit, _)| operations & bit != 0).map(|(_, name)| *name).collect()

@@ -5,7 +5,7 @@ use super::{
     image::Image,
     rule::{Mode, Rule, RuleId, Trust},
 };
-use enforcer_common::{address::Address, verdict::Verdict};
+use enforcer_common::{address::Address, floor::Grants, verdict::Verdict};
 use serde::Serialize;
 use std::fmt;
 
@@ -24,6 +24,7 @@ pub struct ValidPolicy {
     pub(super) requires: Vec<Feature>,
     pub(super) includes: Vec<String>,
     pub(super) rules: Vec<Rule>,
+    pub(super) grants: Grants,
     pub(super) tests: Vec<Test>,
     pub(super) warnings: Vec<Warning>,
     pub(super) digest: [u8; 32],
@@ -100,11 +101,28 @@ pub enum Feature {
     Network,
     /// Launch control.
     Launch,
+    /// Rules about unix sockets.
+    Unix,
+    /// What processes of a session may not do to each other.
+    Process,
+    /// Capabilities that are granted.
+    Capabilities,
+    /// Items of the floor that are granted.
+    System,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 4] = [Self::FilePaths, Self::Exec, Self::Network, Self::Launch];
+    pub const ALL: [Self; 8] = [
+        Self::FilePaths,
+        Self::Exec,
+        Self::Network,
+        Self::Launch,
+        Self::Unix,
+        Self::Process,
+        Self::Capabilities,
+        Self::System,
+    ];
 
     /// The word in policies.
     pub fn name(self) -> &'static str {
@@ -113,6 +131,10 @@ impl Feature {
             Self::Exec => "exec",
             Self::Network => "network",
             Self::Launch => "launch",
+            Self::Unix => "unix",
+            Self::Process => "process",
+            Self::Capabilities => "capabilities",
+            Self::System => "system",
         }
     }
 }
@@ -243,6 +265,11 @@ impl ValidPolicy {
     /// Every rule, those of the profiles included.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// What it changes of the floor.
+    pub fn grants(&self) -> Grants {
+        self.grants
     }
 
     /// A rule by its number.

@@ -54,6 +54,10 @@ impl Checker<'_> {
             files,
             exec,
             network,
+            unix,
+            process,
+            capabilities,
+            system,
             tests,
         } = draft;
         let metadata = metadata.0.and_then(|metadata| self.metadata(metadata));
@@ -62,6 +66,8 @@ impl Checker<'_> {
         self.files(&files);
         self.exec(&exec);
         self.network(&network);
+        self.unix(&unix);
+        let grants = self.grants(process.and_then(|p| p.0), capabilities, system);
         let includes = self.includes(include.unwrap_or_default());
         let requires = self.requires(requires.unwrap_or_default());
         let tests = self.tests(&tests);
@@ -87,6 +93,7 @@ impl Checker<'_> {
             requires,
             includes,
             rules: std::mem::take(&mut self.rules),
+            grants,
             tests,
             warnings: std::mem::take(&mut self.warnings),
             digest: [0; 32],

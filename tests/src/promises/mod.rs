@@ -12,6 +12,7 @@ mod execution;
 mod files;
 mod floor;
 mod globs;
+mod grants;
 mod knobs;
 mod mounts;
 mod network;
@@ -34,6 +35,7 @@ pub const ALL: &[&[Case]] = &[
     unix::CASES,
     mounts::CASES,
     floor::CASES,
+    grants::CASES,
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,

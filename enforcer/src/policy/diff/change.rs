@@ -78,7 +78,7 @@ impl Levels {
         }
         let names: &[(u16, &str)] = match section {
             Section::Network => &net::NAMES,
-            Section::Files | Section::Exec => &file::NAMES,
+            Section::Files | Section::Exec | Section::Unix => &file::NAMES,
         };
         let folded: Vec<(Trust, Folded, Folded)> =
             self.0.iter().map(|(level, x, y)| (*level, a.fold(x), b.fold(y))).collect();

@@ -16,7 +16,12 @@ use super::{
     valid::{User, ValidPolicy},
 };
 use change::{Change, Levels};
-use enforcer_common::{access::file, address::Address, verdict::Verdict};
+use enforcer_common::{
+    access::file,
+    address::Address,
+    floor::{Grants, ITEMS},
+    verdict::Verdict,
+};
 use serde::{Serialize, Serializer};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -270,7 +275,7 @@ fn wanted(section: Section, operations: u16, verdict: Verdict) -> u16 {
         Section::Files | Section::Exec if operations & file::LOAD != 0 && verdict == Verdict::Allow => {
             operations | file::EXEC
         }
-        Section::Files | Section::Exec | Section::Network => operations,
+        Section::Files | Section::Exec | Section::Network | Section::Unix => operations,
     }
 }
 
@@ -278,8 +283,7 @@ fn deciders(policy: &ValidPolicy, rules: &[RuleId]) -> Vec<Decider> {
     let shown = |id: &RuleId| {
         let rule = policy.rule(*id)?;
         let tier = rule.tier().map(|tier| format!(" (tier {})", format!("{tier:?}").to_lowercase()));
-        let all = rule.origin().section == Section::Files
-            && rule.operations().count_ones() as usize == file::NAMES.len();
+        let all = rule.origin().section == Section::Files && rule.operations() == file::ALL;
         let names = if all { "everything".to_owned() } else { rule.operation_names().join(", ") };
         Some(Decider {
             id: *id,
@@ -316,7 +320,34 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
         (_, Mode::Enforce) => vec![Direction::TakesAway],
     };
     let either = vec![Direction::Grants, Direction::TakesAway];
+    let (floor_a, floor_b) = (a.grants(), b.grants());
+    let floor = |bits_a: u64, bits_b: u64| {
+        let grants = (bits_b & !bits_a != 0).then_some(Direction::Grants);
+        let takes = (bits_a & !bits_b != 0).then_some(Direction::TakesAway);
+        grants.into_iter().chain(takes).collect::<Vec<_>>()
+    };
+    let items = ITEMS.iter().fold(0, |all, (bit, _)| all | bit);
+    // The bits of `process` take away: the first policy's are what the second grants.
+    let process = |grants: Grants| u64::from(grants.floor & !items);
     let compared = [
+        (
+            "process",
+            text::process(floor_a),
+            text::process(floor_b),
+            floor(process(floor_b), process(floor_a)),
+        ),
+        (
+            "capabilities",
+            text::capabilities(floor_a),
+            text::capabilities(floor_b),
+            floor(floor_a.capabilities, floor_b.capabilities),
+        ),
+        (
+            "system",
+            text::system(floor_a),
+            text::system(floor_b),
+            floor((floor_a.floor & items).into(), (floor_b.floor & items).into()),
+        ),
         ("mode", mode(a), mode(b), weighs),
         ("launch.run_as", runs_as(a), runs_as(b), either),
         ("launch.by", launchers(a), launchers(b), Vec::new()),
@@ -341,6 +372,10 @@ impl Example {
 impl fmt::Display for Example {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // An abstract name, as rules know it.
+            Self::Path(path) if path.starts_with(&[b'/', file::ABSTRACT]) => {
+                write!(f, "@{}", crate::event::text::escape(&path[2..]))
+            }
             Self::Path(path) => f.write_str(&crate::event::text::escape(path)),
             Self::Address { address, port, protocol } => {
                 let bits = if address.family == 4 { 32 } else { 128 };

@@ -6,7 +6,10 @@ use crate::policy::{
     rule::Section,
     validate::word,
 };
-use enforcer_common::access::file;
+use enforcer_common::{
+    access::file,
+    floor::{CAPABILITIES, Grants, ITEMS, NO_TRACE},
+};
 use std::fmt;
 
 /// Most differences of one direction that are shown; programs get all.
@@ -73,10 +76,10 @@ impl fmt::Display for Difference {
         let shown: Vec<&str> = objects.iter().take(OBJECTS).map(String::as_str).collect();
         let more = if objects.len() > OBJECTS { " …" } else { "" };
         let operations = match section {
-            Section::Files | Section::Exec if operations.len() == file::NAMES.len() => {
+            Section::Files | Section::Exec if operations.len() == file::ALL.count_ones() as usize => {
                 "everything".to_owned()
             }
-            Section::Files | Section::Exec | Section::Network => operations.join(", "),
+            Section::Files | Section::Exec | Section::Network | Section::Unix => operations.join(", "),
         };
         writeln!(f, "  {sign} {operations}  {}{more}", shown.join(" "))?;
         writeln!(f, "      for example {example}")?;
@@ -84,6 +87,26 @@ impl fmt::Display for Difference {
         writeln!(f, "      from: {}", rules(from))?;
         writeln!(f, "      to:   {}", rules(to))
     }
+}
+
+/// What is granted of the floor, in the words of policies.
+pub(super) fn system(grants: Grants) -> String {
+    named(u64::from(grants.floor), ITEMS.iter().map(|(bit, name)| (u64::from(*bit), *name)))
+}
+
+/// The capabilities that are granted.
+pub(super) fn capabilities(grants: Grants) -> String {
+    named(grants.capabilities, CAPABILITIES.iter().map(|(number, name)| (1 << number, *name)))
+}
+
+/// What processes may not do to each other.
+pub(super) fn process(grants: Grants) -> String {
+    named(u64::from(grants.floor), [(u64::from(NO_TRACE), "trace: deny")].into_iter())
+}
+
+fn named<'a>(bits: u64, names: impl Iterator<Item = (u64, &'a str)>) -> String {
+    let found: Vec<&str> = names.filter(|(bit, _)| bits & bit != 0).map(|(_, name)| name).collect();
+    if found.is_empty() { "nothing".to_owned() } else { found.join(", ") }
 }
 
 /// The verdicts, once where every level has the same.

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 42] = [
+pub(in crate::policy) const ORDER: [&str; 47] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -18,6 +18,11 @@ pub(in crate::policy) const ORDER: [&str; 42] = [
     "files",
     "exec",
     "network",
+    "unix",
+    "process",
+    "capabilities",
+    "system",
+    "trace",
     "tests",
     "id",
     "version",

@@ -1,4 +1,5 @@
 mod diff;
+mod floor;
 mod format;
 mod language;
 mod meaning;

@@ -310,7 +310,7 @@ impl Enforcement for Kernel {
             .keys()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| failed("reading ROOT_PATHS", e))?;
-        let known: Vec<String> = stale.iter().map(|path| root_text(path)).collect();
+        let known: Vec<String> = stale.iter().map(root_text).collect();
         if !known.is_empty() && !roots.iter().all(|r| known.contains(&r.path)) || known.len() > roots.len() {
             // While entries change, tasks may lie below none of them: labels count everywhere.
             self.tables.gate.word(offset_of!(Gate, strays)).fetch_add(1, Ordering::SeqCst);

@@ -3,7 +3,10 @@
 use super::{
     canary::{Canary, Silence},
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
+    names::Names,
+    numbers::{InKernel, Numbers},
     policies::{Known, LastGood, Loaded},
+    published::Store,
     registry::Slots,
 };
 use crate::{
@@ -13,21 +16,15 @@ use crate::{
         decode::{Event, Kind},
         json,
     },
-    policy::{self, reference, trust_tiers},
+    policy::trust_tiers,
     settings::Settings,
 };
-use enforcer_common::{
-    address::Address,
-    event::{flag, operation, reason},
-    map::TierMap,
-    verdict::Verdict,
-};
+use enforcer_common::map::TierMap;
 use serde_json::Value;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
-    net::IpAddr,
     path::PathBuf,
     rc::Rc,
     time::{SystemTime, UNIX_EPOCH},
@@ -38,6 +35,9 @@ pub type Shared = Rc<RefCell<Core>>;
 
 /// No tier runs and none waits: everything is refused.
 pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
+
+/// Records that are taken in one turn: a flood must not keep the daemon from its other work.
+const AT_ONCE: usize = 8192;
 
 /// What is in force for an agent.
 #[derive(Clone)]
@@ -65,10 +65,7 @@ pub struct Core {
     pub(super) audit_error: Option<String>,
     pub(super) slots: Slots,
     pub(super) agents: BTreeMap<String, AgentState>,
-    /// Policies by the kernel's number: those in force and the one that each has replaced, for records
-    /// that were on their way.
-    pub(super) numbered: HashMap<u32, Rc<Loaded>>,
-    pub(super) bases: HashMap<u32, u32>,
+    pub(super) numbers: Numbers,
     pub(super) files: Vec<FileStatus>,
     pub(super) known: Known,
     /// Agents and cgroup globs of the matcher in force.
@@ -106,7 +103,17 @@ impl Core {
         // The kernel knows executors by file, not by a link to whoever asks.
         executors.push(std::fs::canonicalize(&program).unwrap_or_else(|_| program.clone()));
         enforcement.set_executors(&executors)?;
-        let slots = Slots::adopt(enforcement.agents()?.into_iter().map(|(slot, name, _)| (slot, name)));
+        let agents = enforcement.agents()?;
+        let kernel = InKernel {
+            tables: enforcement.tables().to_owned(),
+            held: enforcement.policies()?.into_iter().collect(),
+            in_force: agents.iter().map(|(_, _, word)| (word >> 32) as u32).filter(|id| *id != 0).collect(),
+        };
+        let (numbers, problem) = Numbers::adopt(Store::new(&settings.paths.state), kernel, boot_time());
+        if let Some(problem) = problem {
+            tracing::warn!("{problem}");
+        }
+        let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
         let last_good = LastGood::new(&settings.paths.state);
@@ -119,8 +126,7 @@ impl Core {
             audit_error: None,
             slots,
             agents: BTreeMap::new(),
-            numbered: HashMap::new(),
-            bases: HashMap::new(),
+            numbers,
             files: Vec::new(),
             known: Known::new(),
             matched: None,
@@ -187,11 +193,11 @@ impl Core {
 
     /// Records what waits in the rings.
     pub fn drain(&mut self) {
-        let offset = boot_offset();
+        let (began, offset) = (boot_time(), boot_offset());
         let (mut sweep, mut refill, mut malformed) = (false, false, 0);
-        let names = Names { slots: &self.slots, numbered: &self.numbered, bases: &self.bases };
+        let names = Names { slots: &self.slots, numbers: &self.numbers };
         let audit = &mut self.audit;
-        let drained = self.enforcement.drain(&mut |bytes| match Event::try_from(bytes) {
+        let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
                 sweep |= event.kind == Kind::SessionRemoved;
                 refill |= event.kind == Kind::SessionBound;
@@ -204,6 +210,9 @@ impl Core {
         });
         if let Err(error) = &drained {
             tracing::error!(%error, "cannot read the rings");
+        }
+        if drained.as_ref().is_ok_and(|count| *count < AT_ONCE) {
+            self.numbers.forget(began);
         }
         self.lost.malformed += malformed;
         self.sweep_due |= sweep;
@@ -314,86 +323,6 @@ impl Core {
     pub(super) fn slots_in_use(&self) -> Result<BTreeSet<AgentSlot>, EnforcementError> {
         Ok(self.enforcement.sessions()?.iter().map(|entry| AgentSlot(entry.session.agent)).collect())
     }
-}
-
-/// What the numbers in records mean.
-struct Names<'a> {
-    slots: &'a Slots,
-    numbered: &'a HashMap<u32, Rc<Loaded>>,
-    bases: &'a HashMap<u32, u32>,
-}
-
-impl json::Context for Names<'_> {
-    fn agent(&self, slot: u32) -> Option<String> {
-        self.slots.name(AgentSlot(slot)).map(str::to_owned)
-    }
-
-    fn policy(&self, id: u32) -> Option<json::PolicyNote> {
-        self.numbered.get(&id).map(|loaded| json::PolicyNote {
-            id: loaded.policy.id().to_owned(),
-            version: loaded.policy.version(),
-            digest: loaded.policy.digest(),
-        })
-    }
-
-    fn rules(&self, event: &Event) -> Vec<json::RuleNote> {
-        let id = event.header.policy;
-        let (Some(loaded), Some(base)) = (self.numbered.get(&id), self.bases.get(&id)) else {
-            return Vec::new();
-        };
-        policy_rules(loaded, event, *base)
-    }
-}
-
-/// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
-/// those that the automata's states stand for, which may be some more.
-fn policy_rules(loaded: &Loaded, event: &Event, base: u32) -> Vec<json::RuleNote> {
-    let header = &event.header;
-    let ids = if let Some(endpoint) = event.endpoint() {
-        // 0.0.0.0 and `::` mean something else to whoever binds than to whoever connects.
-        let local = matches!(header.operation, operation::BIND | operation::LISTEN);
-        let address = match endpoint.address {
-            Some(IpAddr::V4(v4)) if local => Some(Address::v4_local(v4.octets())),
-            Some(IpAddr::V4(v4)) => Some(Address::v4(v4.octets())),
-            Some(IpAddr::V6(v6)) if local => Some(Address::v6_local(v6.octets())),
-            Some(IpAddr::V6(v6)) => Address::v6(v6.octets()),
-            None => None,
-        };
-        let protocol = u8::try_from(endpoint.protocol).unwrap_or_default();
-        address.map_or_else(Vec::new, |address| {
-            reference::rules_at_address(&loaded.policy, address, endpoint.port, protocol)
-        })
-    } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
-        reference::rules_at_path(&loaded.policy, path)
-    } else {
-        let [a, b, c, _] = header.states;
-        loaded.image.rules_at([a, b, c], base)
-    };
-    let ids: Vec<_> = ids.into_iter().collect();
-    let tiers = trust_tiers(loaded.policy.trust_in_force(None));
-    let want = header.access as u16;
-    // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
-    let deciding = match header.reason {
-        reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
-        reason::HELD => reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers),
-        _ => ids,
-    };
-    let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
-    rules
-        .filter(|(_, rule)| rule.operations() & want != 0)
-        .map(|(id, rule)| json::RuleNote {
-            text: format!("{} {id} at {}", describe(rule), rule.origin()),
-            because: rule.because().map(str::to_owned),
-        })
-        .collect()
-}
-
-fn describe(rule: &policy::Rule) -> String {
-    let objects: Vec<String> = match rule.objects() {
-        policy::Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
-        policy::Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
-    };
-    format!("{} {} {}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
 }
 
 /// Nanoseconds since 1970.

@@ -151,13 +151,15 @@ impl From<StartError> for Failure {
 
 /// The kernel side. Every method either does all of what it says or changes nothing.
 pub trait Enforcement {
-    /// Loads a compiled policy under a new id, reads it back and makes it the agent's with one write.
+    /// Loads a compiled policy under a new id, reads it back, tells `before` about it and makes it the
+    /// agent's with one write.
     fn publish(
         &mut self,
         agent: AgentSlot,
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
+        before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError>;
 
     /// Replaces the table that maps cgroup paths to agents.
@@ -168,6 +170,13 @@ pub trait Enforcement {
 
     /// The agents that the kernel knows: slot, name, policy in force (id and slot, or 0).
     fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError>;
+
+    /// The policies that the kernel holds: id and digest of the canonical policy.
+    fn policies(&self) -> Result<Vec<(u32, [u8; 32])>, EnforcementError>;
+
+    /// What tells these tables from any others: after a reboot, or when the pins were removed, ids start
+    /// again.
+    fn tables(&self) -> &str;
 
     /// Makes the cgroup a session of the agent, launching. Fails where it is one of another agent.
     fn bind_session(
@@ -196,8 +205,9 @@ pub trait Enforcement {
     /// Per agent: decisions and activity records that the rings could not take, since the maps exist.
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError>;
 
-    /// Hands every waiting record to `f`, in order per ring, and says how many there were.
-    fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError>;
+    /// Hands waiting records to `f`, in order per ring, and says how many there were. Fewer than `most`: no
+    /// ring has any more.
+    fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError>;
 
     /// The rings' descriptors: readable when there is something to drain.
     fn ring_fds(&self) -> Vec<RawFd>;

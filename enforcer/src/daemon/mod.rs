@@ -4,8 +4,11 @@ pub mod canary;
 pub mod core;
 pub mod enforcement;
 pub mod judge;
+mod names;
+mod numbers;
 pub mod policies;
 pub mod probe;
+mod published;
 pub mod registry;
 mod reload;
 mod report;
@@ -19,6 +22,8 @@ mod sweep;
 mod fake;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod throughput;
 
 use crate::{
     audit::JsonLines,

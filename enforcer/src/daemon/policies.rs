@@ -95,6 +95,16 @@ fn check(path: &Path, text: String, roots: &[String]) -> Result<Loaded, String> 
             ));
         }
     }
+    with_tables(&name, policy, text)
+}
+
+/// Compiles the text of a policy that was in force; `name` is what its rules are named with.
+pub fn compile(name: &str, text: String) -> Result<Loaded, String> {
+    let policy = policy::parse(name, &text).map_err(|errors| errors.render(false))?;
+    with_tables(name, policy, text)
+}
+
+fn with_tables(name: &str, policy: ValidPolicy, text: String) -> Result<Loaded, String> {
     let image = policy::compile(&policy).map_err(|e| format!("{name}: {e}"))?;
     Ok(Loaded { policy, image, text })
 }

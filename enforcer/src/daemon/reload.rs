@@ -1,15 +1,15 @@
 //! Reading the policies and bringing the kernel in line with them.
 
 use super::{
-    core::{AgentState, Core},
-    enforcement::{AgentSlot, EnforcementError},
+    core::{AgentState, Core, boot_time},
+    enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
     policies::{Loaded, PolicyFile, read_all},
     registry::{InForce, Reading, plan},
 };
 use crate::{control::message::FileStatus, event::text::hex, policy};
 use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     rc::Rc,
 };
@@ -118,12 +118,24 @@ impl Core {
             what: "the table of agents".to_owned(),
             limit: u64::from(enforcer_common::limits::AGENTS),
         })?;
-        let published = self.enforcement.publish(slot, agent, &loaded.policy, &loaded.image)?;
+        let (enforcement, numbers) = (&mut self.enforcement, &mut self.numbers);
+        let mut noted = None;
+        // Whatever the kernel may name is known before, also to the next daemon.
+        let mut note = |published: &PublishedPolicy| {
+            numbers.note(file, loaded, published);
+            noted = Some(published.id);
+        };
+        let published = enforcement.publish(slot, agent, &loaded.policy, &loaded.image, &mut note);
+        let published = match (published, noted) {
+            (Err(error), Some(number)) => {
+                self.numbers.withdraw(number);
+                return Err(error);
+            }
+            (published, _) => published?,
+        };
+        self.numbers.in_force(agent, Some(published.id), boot_time());
         let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
-        let replaced = self.agents.insert(agent.to_owned(), state).map(|old| old.published.id);
-        self.numbered.insert(published.id, Rc::clone(loaded));
-        self.bases.insert(published.id, published.base);
-        self.forget_numbers(replaced);
+        self.agents.insert(agent.to_owned(), state);
         if let Err(error) = self.last_good.keep(file, &loaded.text) {
             tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
         }
@@ -137,16 +149,6 @@ impl Core {
             }),
         );
         Ok(())
-    }
-
-    /// Keeps the numbers of policies in force and of the one that was just replaced.
-    fn forget_numbers(&mut self, replaced: Option<u32>) {
-        let keep: HashSet<u32> = self.agents.values().map(|a| a.published.id).chain(replaced).collect();
-        // Late records name a number that was in force a moment ago; a few more do no harm.
-        if self.numbered.len() > 2 * keep.len() + 16 {
-            self.numbered.retain(|id, _| keep.contains(id));
-            self.bases.retain(|id, _| keep.contains(id));
-        }
     }
 
     fn publish_matcher(&mut self) {
@@ -185,6 +187,7 @@ impl Core {
             return Ok(false);
         }
         self.enforcement.retire(slot)?;
+        self.numbers.in_force(agent, None, boot_time());
         self.record("policy-retired", json!({"agent": agent}));
         Ok(true)
     }

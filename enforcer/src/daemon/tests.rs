@@ -229,6 +229,38 @@ fn a_denial_becomes_a_record_with_its_rule() {
 }
 
 #[test]
+fn records_of_a_time_without_a_daemon_name_their_policy_and_its_rules() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    let refused = |number| record(b"/workspace/.env", b"/usr/bin/cat", |h| (h.agent, h.policy) = (0, number));
+    world.told().records.push(refused(1));
+    // The file changes too while there is no daemon.
+    world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
+    world.restart();
+    world.core.reload();
+    world.told().records.push(refused(2));
+    world.told().records.push(refused(3));
+    world.core.drain();
+    let log = world.log.0.borrow();
+    let events: Vec<&Value> = log.iter().filter(|r| r["kind"] == "decision").collect();
+    let versions: Vec<&Value> = events.iter().map(|event| &event["policy"]["version"]).collect();
+    assert_eq!(versions, [&Value::from(1), &Value::from(2), &Value::Null]);
+    assert!(events[0]["rule"][0]["text"].as_str().expect("text").starts_with("deny read **/.env"));
+    assert_eq!(events[2]["rule"], "unknown", "nothing is guessed");
+}
+
+#[test]
+fn a_policy_that_was_not_published_leaves_no_number() {
+    let mut world = World::new();
+    world.told().full = true;
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    let noted = || fs::read_dir(world.dir.path().join("state/published")).map_or(0, Iterator::count);
+    assert_eq!(noted(), 0);
+}
+
+#[test]
 fn losses_are_recorded_once_each() {
     let mut world = World::new();
     world.told().lost.insert(AgentSlot(0), (3, 1));

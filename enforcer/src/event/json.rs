@@ -2,7 +2,7 @@
 
 use super::{
     decode::{Event, Kind, Malformed},
-    text::{escape, hex, plain, rfc3339, session_id},
+    text::{escape, plain, rfc3339, session_id},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use enforcer_common::{
@@ -30,8 +30,8 @@ pub struct PolicyNote {
     pub id: String,
     /// The version that it says it has.
     pub version: u64,
-    /// SHA-256 of the canonical policy.
-    pub digest: [u8; 32],
+    /// SHA-256 of the canonical policy, hexadecimal.
+    pub digest: String,
 }
 
 /// What the numbers in a record mean: only the daemon knows.
@@ -40,8 +40,8 @@ pub trait Context {
     fn agent(&self, slot: u32) -> Option<String>;
     /// The policy with this id.
     fn policy(&self, id: u32) -> Option<PolicyNote>;
-    /// The rules that decided.
-    fn rules(&self, event: &Event) -> Vec<RuleNote>;
+    /// The rules that decided; none where nothing allows it. `None`: they cannot be told.
+    fn rules(&self, event: &Event) -> Option<Vec<RuleNote>>;
 }
 
 /// An event as JSON. `boot_offset` is what must be added to nanoseconds of boot time to get nanoseconds
@@ -72,7 +72,7 @@ pub fn event(event: &Event, boot_offset: i128, context: &dyn Context) -> Value {
         put("reason", json!(event.reason()));
     }
     if event.kind == Kind::Decision && matches!(header.reason, reason::RULE | reason::HELD) {
-        put("rule", rules(&context.rules(event)));
+        put("rule", rules(context.rules(event).as_deref()));
     }
     put("policy", policy(header.policy, context));
     put("object", object(event));
@@ -120,16 +120,18 @@ fn verdict(event: &Event) -> Value {
     })
 }
 
-fn rules(rules: &[RuleNote]) -> Value {
-    if rules.is_empty() {
-        return json!("no rule");
-    }
+fn rules(rules: Option<&[RuleNote]>) -> Value {
+    let rules = match rules {
+        None => return json!("unknown"),
+        Some([]) => return json!("no rule"),
+        Some(rules) => rules,
+    };
     rules.iter().map(|r| json!({"text": escape(r.text.as_bytes()), "because": r.because})).collect()
 }
 
 fn policy(id: u32, context: &dyn Context) -> Value {
     match context.policy(id) {
-        Some(note) => json!({"id": note.id, "version": note.version, "digest": hex(&note.digest)}),
+        Some(note) => json!({"id": note.id, "version": note.version, "digest": note.digest}),
         None if id == 0 => Value::Null,
         None => json!({"number": id}),
     }
@@ -292,13 +294,20 @@ mod tests {
             (slot == 3).then(|| "billing-bot".to_owned())
         }
         fn policy(&self, id: u32) -> Option<PolicyNote> {
-            (id == 9).then(|| PolicyNote { id: "billing-bot".to_owned(), version: 7, digest: [0xab; 32] })
+            (id == 9).then(|| PolicyNote {
+                id: "billing-bot".to_owned(),
+                version: 7,
+                digest: "ab".repeat(32),
+            })
         }
-        fn rules(&self, event: &Event) -> Vec<RuleNote> {
-            if event.header.states[0] == 0 {
-                return Vec::new();
+        fn rules(&self, event: &Event) -> Option<Vec<RuleNote>> {
+            let note =
+                || RuleNote { text: "deny read **/.env".to_owned(), because: Some("secrets".to_owned()) };
+            match event.header.states[0] {
+                0 => Some(Vec::new()),
+                1 => None,
+                _ => Some(vec![note()]),
             }
-            vec![RuleNote { text: "deny read **/.env".to_owned(), because: Some("secrets".to_owned()) }]
         }
     }
 
@@ -330,6 +339,7 @@ mod tests {
     #[test]
     fn a_denial_without_a_rule_says_so() {
         assert_eq!(shown(&record(b"/x", b"", |_| ()))["rule"], "no rule");
+        assert_eq!(shown(&record(b"/x", b"", |h| h.states[0] = 1))["rule"], "unknown");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     policy::{Image, Mode, ValidPolicy},
     settings::Settings,
 };
+use aya::maps::{MapData, RingBuf};
 use enforcer_common::{
     ABI_VERSION,
     event::NO_AGENT,
@@ -56,6 +57,7 @@ pub struct Kernel {
     links: PathBuf,
     generation: u32,
     cgroups: PathBuf,
+    identity: String,
     loaded: Vec<Loaded>,
 }
 
@@ -108,6 +110,7 @@ impl Kernel {
             links,
             generation,
             cgroups: cgroups.to_owned(),
+            identity: tables::identity(&maps)?,
             loaded,
         })
     }
@@ -239,6 +242,7 @@ impl Enforcement for Kernel {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
+        before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
         let mode = match policy.mode() {
@@ -246,6 +250,7 @@ impl Enforcement for Kernel {
             Mode::Audit => MODE_AUDIT,
         };
         let published = self.policies.stage(&mut self.tables, image, policy.digest(), mode)?;
+        before(&published);
         self.name_agent(agent, name)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
         let old = self.agent_policy(agent)?.swap(word, Ordering::SeqCst);
@@ -276,6 +281,14 @@ impl Enforcement for Kernel {
                 (AgentSlot(slot), String::from_utf8_lossy(name).into_owned(), agent.policy)
             })
             .collect())
+    }
+
+    fn policies(&self) -> Result<Vec<(u32, [u8; 32])>, EnforcementError> {
+        self.policies.held(&self.tables)
+    }
+
+    fn tables(&self) -> &str {
+        &self.identity
     }
 
     fn bind_session(
@@ -388,19 +401,20 @@ impl Enforcement for Kernel {
         Ok(agents.chain([nobody]).collect())
     }
 
-    fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
-        // Not for ever: a flood must not keep the daemon from its other work.
-        const AT_ONCE: usize = 8192;
+    fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
         let mut count = 0;
-        for ring in [&mut self.tables.activity, &mut self.tables.decisions] {
-            let end = count + AT_ONCE;
+        let mut take = |ring: &mut RingBuf<MapData>, end: usize| {
             while count < end
                 && let Some(record) = ring.next()
             {
                 f(&record);
                 count += 1;
             }
-        }
+        };
+        // A flood on one ring leaves half of each turn to the other.
+        take(&mut self.tables.activity, most / 2);
+        take(&mut self.tables.decisions, most);
+        take(&mut self.tables.activity, most);
         Ok(count)
     }
 

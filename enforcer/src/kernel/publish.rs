@@ -61,6 +61,11 @@ impl Policies {
         Ok(found)
     }
 
+    /// Ids and digests of the policies that are loaded.
+    pub fn held(&self, tables: &Tables) -> Result<Vec<(u32, [u8; 32])>, EnforcementError> {
+        self.used.iter().map(|slot| tables.policy(*slot).map(|policy| (policy.id, policy.digest))).collect()
+    }
+
     /// Bytes of the arena and entries of the policies map in use.
     pub fn usage(&self) -> (u64, u64) {
         (u64::from(self.arena.used()), self.used.len() as u64)

@@ -6,7 +6,7 @@ use super::{
     mapped::Mapped,
 };
 use crate::daemon::enforcement::{EnforcementError, StartError};
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, Queue, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, Queue, RingBuf};
 use enforcer_common::{
     limits,
     map::{
@@ -119,6 +119,17 @@ impl Tables {
     pub fn session(&self, slot: u32) -> Session {
         view(&self.sessions.read(session_at(slot), size_of::<Session>()))
     }
+}
+
+/// What tells the maps pinned in `directory` from any others: the boot, and the id of one of them, which
+/// the kernel does not give out twice (`bpf_map_alloc_id()`, kernel/bpf/syscall.c).
+pub fn identity(directory: &Path) -> Result<String, StartError> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(|e| internal(format!("cannot read the boot's id: {e}")))?;
+    let path = directory.join("META");
+    let map = MapInfo::from_pin(&path)
+        .map_err(|e| refused(format!("cannot look at the pinned map {}: {e}", path.display())))?;
+    Ok(format!("{}:{}", boot.trim(), map.id()))
 }
 
 /// Where a session's entry begins.

@@ -28,6 +28,8 @@ pub struct Told {
     pub records: Vec<Vec<u8>>,
     /// Lost decisions and activity by agent.
     pub lost: BTreeMap<AgentSlot, (u64, u64)>,
+    /// Digests of policies by id.
+    pub digests: BTreeMap<u32, [u8; 32]>,
     /// The last id of a policy.
     pub last_policy: u32,
     /// The last generation of a session.
@@ -45,8 +47,9 @@ impl Enforcement for Fake {
         &mut self,
         agent: AgentSlot,
         name: &str,
-        _: &ValidPolicy,
+        policy: &ValidPolicy,
         image: &Image,
+        before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         let mut told = self.0.borrow_mut();
         if told.full {
@@ -54,8 +57,11 @@ impl Enforcement for Fake {
         }
         told.last_policy += 1;
         let id = told.last_policy;
+        let published = PublishedPolicy { id, slot: id, base: 0, image_digest: image.digest() };
+        before(&published);
+        told.digests.insert(id, policy.digest());
         told.agents.insert(agent, (name.to_owned(), u64::from(id) << 32));
-        Ok(PublishedPolicy { id, slot: id, base: 0, image_digest: image.digest() })
+        Ok(published)
     }
 
     fn publish_matcher(&mut self, _: &Image) -> Result<(), EnforcementError> {
@@ -73,6 +79,14 @@ impl Enforcement for Fake {
     fn agents(&self) -> Result<Vec<(AgentSlot, String, u64)>, EnforcementError> {
         let told = self.0.borrow();
         Ok(told.agents.iter().map(|(slot, (name, policy))| (*slot, name.clone(), *policy)).collect())
+    }
+
+    fn policies(&self) -> Result<Vec<(u32, [u8; 32])>, EnforcementError> {
+        Ok(self.0.borrow().digests.iter().map(|(id, digest)| (*id, *digest)).collect())
+    }
+
+    fn tables(&self) -> &str {
+        "memory"
     }
 
     fn bind_session(
@@ -136,8 +150,12 @@ impl Enforcement for Fake {
         Ok(self.0.borrow().lost.iter().map(|(slot, (d, a))| (*slot, *d, *a)).collect())
     }
 
-    fn drain(&mut self, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
-        let records = std::mem::take(&mut self.0.borrow_mut().records);
+    fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
+        let records: Vec<Vec<u8>> = {
+            let waiting = &mut self.0.borrow_mut().records;
+            let count = waiting.len().min(most);
+            waiting.drain(..count).collect()
+        };
         records.iter().for_each(|record| f(record));
         Ok(records.len())
     }

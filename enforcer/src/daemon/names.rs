@@ -1,0 +1,89 @@
+//! What the numbers in ring records mean: agents, policies, and the rules that decided.
+
+use super::{enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots};
+use crate::{
+    event::{decode::Event, json},
+    policy::{Objects, Rule, RuleId, reference, trust_tiers},
+};
+use enforcer_common::{
+    address::Address,
+    event::{flag, operation, reason},
+    verdict::Verdict,
+};
+use std::net::IpAddr;
+
+/// What the numbers in records mean.
+pub(super) struct Names<'a> {
+    /// The agents by place.
+    pub slots: &'a Slots,
+    /// The policies by number.
+    pub numbers: &'a Numbers,
+}
+
+impl json::Context for Names<'_> {
+    fn agent(&self, slot: u32) -> Option<String> {
+        self.slots.name(AgentSlot(slot)).map(str::to_owned)
+    }
+
+    fn policy(&self, id: u32) -> Option<json::PolicyNote> {
+        self.numbers.policy(id)
+    }
+
+    fn rules(&self, event: &Event) -> Option<Vec<json::RuleNote>> {
+        if event.header.policy == 0 {
+            // No policy, no rules.
+            return Some(Vec::new());
+        }
+        let (loaded, base) = self.numbers.loaded(event.header.policy)?;
+        policy_rules(loaded, event, base)
+    }
+}
+
+/// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
+/// those that the automata's states stand for, which may be some more. `None`: it cannot be told.
+fn policy_rules(loaded: &Loaded, event: &Event, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
+    let header = &event.header;
+    let ids = if let Some(endpoint) = event.endpoint() {
+        // 0.0.0.0 and `::` mean something else to whoever binds than to whoever connects.
+        let local = matches!(header.operation, operation::BIND | operation::LISTEN);
+        let address = match endpoint.address {
+            Some(IpAddr::V4(v4)) if local => Some(Address::v4_local(v4.octets())),
+            Some(IpAddr::V4(v4)) => Some(Address::v4(v4.octets())),
+            Some(IpAddr::V6(v6)) if local => Some(Address::v6_local(v6.octets())),
+            Some(IpAddr::V6(v6)) => Address::v6(v6.octets()),
+            None => None,
+        };
+        let protocol = u8::try_from(endpoint.protocol).unwrap_or_default();
+        address.map_or_else(Vec::new, |address| {
+            reference::rules_at_address(&loaded.policy, address, endpoint.port, protocol)
+        })
+    } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
+        reference::rules_at_path(&loaded.policy, path)
+    } else {
+        let [a, b, c, _] = header.states;
+        loaded.image.rules_at([a, b, c], base?)
+    };
+    let ids: Vec<_> = ids.into_iter().collect();
+    let tiers = trust_tiers(loaded.policy.trust_in_force(None));
+    let want = header.access as u16;
+    // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
+    let deciding = match header.reason {
+        reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
+        reason::HELD => reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers),
+        _ => ids,
+    };
+    let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
+    let note = |(id, rule): (RuleId, &Rule)| json::RuleNote {
+        text: format!("{} {id} at {}", describe(rule), rule.origin()),
+        because: rule.because().map(str::to_owned),
+    };
+    Some(rules.filter(|(_, rule)| rule.operations() & want != 0).map(note).collect())
+}
+
+fn describe(rule: &Rule) -> String {
+    let objects: Vec<String> = match rule.objects() {
+        Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
+        Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
+    };
+    format!("{} {} {}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
+}

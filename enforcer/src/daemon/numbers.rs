@@ -1,0 +1,324 @@
+//! What the policy numbers in records stand for, those of earlier daemons included.
+//!
+//! A number is noted before the kernel can name it, and forgotten when no record with it can come any more:
+//! its policy was replaced, every program that could still use it has ended, and the rings were empty after
+//! that.
+
+use super::{
+    enforcement::PublishedPolicy,
+    policies::{self, Loaded},
+    published::{Published, Store},
+};
+use crate::event::{json::PolicyNote, text::hex};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    rc::Rc,
+};
+
+/// No program of the kernel runs for so long, in nanoseconds (see `kernel::publish`).
+const LONGEST_PROGRAM: i128 = 60_000_000_000;
+
+/// Numbers and what they stand for.
+pub struct Numbers {
+    store: Store,
+    tables: String,
+    entries: BTreeMap<u32, Entry>,
+}
+
+struct Entry {
+    what: Published,
+    /// The policy itself, compiled again when a record first asks for its rules. `None`: this build reads
+    /// its text as another policy.
+    loaded: OnceCell<Option<Rc<Loaded>>>,
+    /// Boot time at which it was seen not to be in force.
+    replaced: Option<i128>,
+}
+
+/// What the kernel says about its policies at the start.
+pub struct InKernel {
+    /// What tells the kernel's tables from any others.
+    pub tables: String,
+    /// The numbers of the policies that it holds, and their digests.
+    pub held: BTreeMap<u32, [u8; 32]>,
+    /// Those that are some agent's.
+    pub in_force: BTreeSet<u32>,
+}
+
+impl Numbers {
+    /// Takes over what earlier daemons noted, as far as it is about these tables and the kernel does not
+    /// contradict; and what is wrong with it, in one sentence. `now` is boot time.
+    pub fn adopt(store: Store, kernel: InKernel, now: i128) -> (Self, Option<String>) {
+        let mut contents = store.load();
+        let mut entries = BTreeMap::new();
+        for what in contents.entries {
+            let number = what.number;
+            if what.tables != kernel.tables {
+                // Before a reboot, or before somebody removed the pins: nothing of that time can come.
+                store.forget(number);
+                continue;
+            }
+            if kernel.held.get(&number).is_some_and(|digest| hex(digest) != what.digest) {
+                contents.broken.push(format!("number {number} is another policy in the kernel"));
+                store.forget(number);
+                continue;
+            }
+            let replaced = (!kernel.in_force.contains(&number)).then_some(now);
+            entries.insert(number, Entry { what, loaded: OnceCell::new(), replaced });
+        }
+        let unknown: Vec<String> =
+            kernel.in_force.iter().filter(|n| !entries.contains_key(n)).map(ToString::to_string).collect();
+        if !unknown.is_empty() {
+            contents.broken.push(format!("nothing is noted about number {}", unknown.join(", ")));
+        }
+        let problem = (!contents.broken.is_empty()).then(|| {
+            format!(
+                "records that the kernel made under policies of an earlier daemon may lack the policy's name \
+                 and rules: {} ({})",
+                contents.broken.join("; "),
+                store.directory().display()
+            )
+        });
+        (Self { store, tables: kernel.tables, entries }, problem)
+    }
+
+    /// Notes a number that the kernel is about to use. What cannot be kept on disk is known to this daemon
+    /// at least.
+    pub fn note(&mut self, file: &Path, loaded: &Rc<Loaded>, published: &PublishedPolicy) {
+        let policy = &loaded.policy;
+        let what = Published {
+            number: published.id,
+            tables: self.tables.clone(),
+            agent: policy.id().to_owned(),
+            version: policy.version(),
+            digest: hex(&policy.digest()),
+            image: hex(&published.image_digest),
+            base: published.base,
+            file: file.display().to_string(),
+            text: loaded.text.clone(),
+        };
+        if let Err(error) = self.store.keep(&what) {
+            tracing::warn!(
+                %error,
+                "cannot note in {} what policy number {} is: if the daemon ends, later records lack its name",
+                self.store.directory().display(), what.number
+            );
+        }
+        // The same policy under an earlier number need not be compiled again.
+        for entry in self.entries.values() {
+            if (&entry.what.digest, &entry.what.file, &entry.what.text)
+                == (&what.digest, &what.file, &what.text)
+            {
+                let _ = entry.loaded.set(Some(Rc::clone(loaded)));
+            }
+        }
+        let loaded = OnceCell::from(Some(Rc::clone(loaded)));
+        self.entries.insert(what.number, Entry { what, loaded, replaced: None });
+    }
+
+    /// Takes back what was noted for a number that the kernel did not come to use.
+    pub fn withdraw(&mut self, number: u32) {
+        self.entries.remove(&number);
+        self.store.forget(number);
+    }
+
+    /// The agent's policy is this one now; whatever it had before was replaced. `now` is boot time.
+    pub fn in_force(&mut self, agent: &str, number: Option<u32>, now: i128) {
+        for (_, entry) in
+            self.entries.iter_mut().filter(|(n, e)| e.what.agent == agent && Some(**n) != number)
+        {
+            entry.replaced.get_or_insert(now);
+        }
+    }
+
+    /// Forgets what no record can name any more. The rings have just been found empty; `now` is boot time.
+    pub fn forget(&mut self, now: i128) {
+        let over = |entry: &Entry| entry.replaced.is_some_and(|since| since + LONGEST_PROGRAM <= now);
+        let store = &self.store;
+        self.entries.retain(|number, entry| {
+            let keep = !over(entry);
+            if !keep {
+                store.forget(*number);
+            }
+            keep
+        });
+    }
+
+    /// The policy behind a number, as records name it.
+    pub fn policy(&self, number: u32) -> Option<PolicyNote> {
+        self.entries.get(&number).map(|Entry { what, .. }| PolicyNote {
+            id: what.agent.clone(),
+            version: what.version,
+            digest: what.digest.clone(),
+        })
+    }
+
+    /// The policy itself and, where its compiled tables are those that the kernel had, their place.
+    pub fn loaded(&self, number: u32) -> Option<(&Loaded, Option<u32>)> {
+        let entry = self.entries.get(&number)?;
+        let loaded = entry.loaded.get_or_init(|| compile(&entry.what)).as_deref()?;
+        let base = (hex(&loaded.image.digest()) == entry.what.image).then_some(entry.what.base);
+        Some((loaded, base))
+    }
+}
+
+/// The policy of an earlier daemon. Its profiles may be others in this build, which its digest tells.
+fn compile(what: &Published) -> Option<Rc<Loaded>> {
+    match policies::compile(&what.file, what.text.clone()) {
+        Ok(loaded) if hex(&loaded.policy.digest()) == what.digest => Some(Rc::new(loaded)),
+        _ => {
+            tracing::warn!(
+                "this build reads version {} of the policy of {} as another one: records under its number {} lack \
+                 their rules",
+                what.version,
+                what.agent,
+                what.number
+            );
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    fn text(version: u32) -> String {
+        format!(
+            "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
+             metadata: {{ id: bot, version: {version}, owner: a@example.com, purpose: Test }}\n\
+             files:\n  - {{ allow: [read], paths: [\"/workspace/**\"] }}\n"
+        )
+    }
+
+    fn loaded(version: u32) -> Rc<Loaded> {
+        Rc::new(policies::compile("bot.yaml", text(version)).expect("valid"))
+    }
+
+    fn published(id: u32, loaded: &Loaded) -> PublishedPolicy {
+        PublishedPolicy { id, slot: id, base: 32, image_digest: loaded.image.digest() }
+    }
+
+    fn kernel(tables: &str, held: &[(u32, &Loaded)], in_force: &[u32]) -> InKernel {
+        InKernel {
+            tables: tables.to_owned(),
+            held: held.iter().map(|(number, loaded)| (*number, loaded.policy.digest())).collect(),
+            in_force: in_force.iter().copied().collect(),
+        }
+    }
+
+    fn start(dir: &Path, kernel: InKernel) -> (Numbers, Option<String>) {
+        Numbers::adopt(Store::new(dir), kernel, 0)
+    }
+
+    fn noted(dir: &Path, number: u32, version: u32) -> Rc<Loaded> {
+        let policy = loaded(version);
+        let (mut numbers, problem) = start(dir, kernel("t", &[], &[]));
+        assert_eq!(problem, None);
+        numbers.note(Path::new("bot.yaml"), &policy, &published(number, &policy));
+        policy
+    }
+
+    fn versions(numbers: &Numbers, of: &[u32]) -> Vec<Option<u64>> {
+        of.iter().map(|number| numbers.policy(*number).map(|note| note.version)).collect()
+    }
+
+    #[test]
+    fn the_next_daemon_knows_the_number_and_its_rules() {
+        let dir = tempfile::tempdir().expect("dir");
+        let policy = noted(dir.path(), 4, 7);
+        let (numbers, problem) = start(dir.path(), kernel("t", &[(4, &policy)], &[4]));
+        assert_eq!(problem, None);
+        let note = numbers.policy(4).expect("known");
+        assert_eq!((note.id.as_str(), note.version, note.digest), ("bot", 7, hex(&policy.policy.digest())));
+        let (again, base) = numbers.loaded(4).expect("compiled");
+        assert_eq!((again.policy.digest(), base), (policy.policy.digest(), Some(32)));
+    }
+
+    #[test]
+    fn numbers_of_other_tables_mean_nothing() {
+        let dir = tempfile::tempdir().expect("dir");
+        noted(dir.path(), 4, 7);
+        let (numbers, problem) = start(dir.path(), kernel("other", &[], &[]));
+        assert_eq!((versions(&numbers, &[4]), problem), (vec![None], None));
+        assert!(Store::new(dir.path()).load().entries.is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_contradicts_is_not_used_and_said() {
+        let dir = tempfile::tempdir().expect("dir");
+        noted(dir.path(), 4, 7);
+        let (numbers, problem) = start(dir.path(), kernel("t", &[(4, &loaded(8))], &[4]));
+        assert_eq!(versions(&numbers, &[4]), [None]);
+        assert!(problem.expect("said").contains("number 4 is another policy"));
+    }
+
+    #[test]
+    fn a_missing_or_damaged_note_is_said_once_for_all() {
+        let dir = tempfile::tempdir().expect("dir");
+        noted(dir.path(), 4, 7);
+        std::fs::write(dir.path().join("published/4.json"), "x").expect("write");
+        let (numbers, problem) = start(dir.path(), kernel("t", &[], &[4, 5]));
+        let problem = problem.expect("said");
+        assert!(problem.contains("4.json: damaged") && problem.contains("number 4, 5"), "{problem}");
+        assert!(numbers.policy(4).is_none() && numbers.loaded(4).is_none());
+    }
+
+    #[test]
+    fn a_replaced_number_is_forgotten_when_no_program_can_use_it_any_more() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (old, new) = (noted(dir.path(), 1, 1), loaded(2));
+        let (mut numbers, _) = start(dir.path(), kernel("t", &[(1, &old)], &[1]));
+        numbers.forget(1000 * SECOND);
+        assert_eq!(versions(&numbers, &[1]), [Some(1)], "it is in force");
+        numbers.note(Path::new("bot.yaml"), &new, &published(2, &new));
+        numbers.in_force("bot", Some(2), 1000 * SECOND);
+        numbers.in_force("someone else", None, 1000 * SECOND);
+        numbers.in_force("bot", Some(2), 1030 * SECOND);
+        numbers.forget(1059 * SECOND);
+        assert_eq!(versions(&numbers, &[1, 2]), [Some(1), Some(2)]);
+        numbers.forget(1060 * SECOND);
+        assert_eq!(versions(&numbers, &[1, 2]), [None, Some(2)]);
+        assert_eq!(Store::new(dir.path()).load().entries.len(), 1);
+    }
+
+    #[test]
+    fn a_number_that_was_never_in_force_or_is_not_any_more_does_not_stay() {
+        let dir = tempfile::tempdir().expect("dir");
+        let policy = noted(dir.path(), 1, 1);
+        let (mut numbers, _) = start(dir.path(), kernel("t", &[], &[]));
+        numbers.forget(61 * SECOND);
+        assert_eq!(versions(&numbers, &[1]), [None]);
+        numbers.note(Path::new("bot.yaml"), &policy, &published(3, &policy));
+        numbers.withdraw(3);
+        assert_eq!(versions(&numbers, &[3]), [None]);
+        assert!(Store::new(dir.path()).load().entries.is_empty());
+    }
+
+    #[test]
+    fn a_text_that_this_build_reads_otherwise_keeps_its_name_and_has_no_rules() {
+        let dir = tempfile::tempdir().expect("dir");
+        let policy = loaded(1);
+        let (mut numbers, _) = start(dir.path(), kernel("t", &[], &[]));
+        numbers.note(Path::new("bot.yaml"), &policy, &published(1, &policy));
+        let mut entry = Store::new(dir.path()).load().entries.remove(0);
+        entry.text = text(9);
+        Store::new(dir.path()).keep(&entry).expect("keep");
+        let (numbers, _) = start(dir.path(), kernel("t", &[(1, &policy)], &[1]));
+        assert_eq!(versions(&numbers, &[1]), [Some(1)]);
+        assert!(numbers.loaded(1).is_none());
+    }
+
+    #[test]
+    fn states_of_tables_that_compile_differently_now_are_not_read() {
+        let dir = tempfile::tempdir().expect("dir");
+        let policy = loaded(1);
+        let (mut numbers, _) = start(dir.path(), kernel("t", &[], &[]));
+        let foreign = PublishedPolicy { image_digest: [1; 32], ..published(1, &policy) };
+        numbers.note(Path::new("bot.yaml"), &policy, &foreign);
+        assert_eq!(numbers.loaded(1).map(|(_, base)| base), Some(None));
+    }
+}

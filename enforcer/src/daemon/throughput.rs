@@ -1,0 +1,100 @@
+//! What a record costs the daemon, from the ring's bytes to the file: measured, not asserted.
+//!
+//! `cargo test --release --package enforcer --lib throughput -- --ignored --nocapture`, and for instructions
+//! `valgrind --tool=callgrind` on the test program with the same words and `RECORDS=20000`.
+
+use super::{
+    canary::Canary,
+    core::Core,
+    fake::{Fake, Told},
+};
+use crate::{audit::JsonLines, event::decode::tests::record, settings::Settings};
+use std::{cell::RefCell, fmt::Write as _, fs, path::Path, rc::Rc, time::Instant};
+
+/// A policy with this many rules about directories.
+fn policy(rules: usize) -> String {
+    let mut text = "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
+        metadata: { id: a, version: 1, owner: a@example.com, purpose: Test }\nfiles:\n"
+        .to_owned();
+    for rule in 0..rules {
+        let _ = writeln!(text, "  - {{ allow: [read, write], paths: [\"/srv/data/group-{rule}/**\"] }}");
+    }
+    text
+}
+
+fn core(dir: &Path, fake: &Fake, rules: usize) -> Core {
+    for name in ["policies.d", "state", "cgroups/agents.slice"] {
+        fs::create_dir_all(dir.join(name)).expect("dir");
+    }
+    fs::write(dir.join("policies.d/a.yaml"), policy(rules)).expect("write");
+    let mut settings = Settings::default();
+    settings.paths.policies = dir.join("policies.d");
+    settings.paths.state = dir.join("state");
+    settings.paths.cgroups = dir.join("cgroups");
+    let program = Path::new("/proc/self/exe");
+    let canary = Canary::prepare(&settings, program).expect("canary");
+    let log = JsonLines::open(&dir.join("events.jsonl")).expect("log");
+    let mut core =
+        Core::new(Rc::new(settings), program.to_owned(), canary, Box::new(fake.clone()), Box::new(log))
+            .expect("core");
+    core.reload();
+    core
+}
+
+/// Denials of one process: of one file, or each of another.
+fn denials(count: usize, same: bool) -> Vec<Vec<u8>> {
+    let denial = |n: usize| {
+        let path = format!("/home/someone/secrets/file-{}", if same { 0 } else { n });
+        record(path.as_bytes(), b"/usr/bin/python3.11", |h| {
+            (h.agent, h.policy, h.session) = (0, 1, [7, 7]);
+            (h.tgid, h.pid, h.parent, h.uid) = (4711, 4711, 1, 1000);
+            (h.device, h.inode, h.cgroup) = (8 << 20 | 1, 1 + n as u64 * u64::from(!same), 4712);
+            h.time = 1_000_000_000 + n as u64 * 10_000;
+        })
+    };
+    (0..count).map(denial).collect()
+}
+
+fn measure(rules: usize, batch: usize, same: bool) {
+    let total: usize = std::env::var("RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
+    let dir = tempfile::tempdir().expect("dir");
+    let fake = Fake(Rc::new(RefCell::new(Told::default())));
+    let mut core = core(dir.path(), &fake, rules);
+    let all = denials(total, same);
+    let begun = Instant::now();
+    for some in all.chunks(batch) {
+        fake.0.borrow_mut().records = some.to_vec();
+        core.drain();
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let lines = fs::read_to_string(dir.path().join("events.jsonl")).expect("log").lines().count();
+    let what = if same { "identical" } else { "different" };
+    println!(
+        "{rules} rules, {what} denials, {batch} at a time: {:.0} records/s, {lines} lines of {total}",
+        total as f64 / took
+    );
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn different_denials_in_batches() {
+    measure(10, 256, false);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn different_denials_one_by_one() {
+    measure(10, 1, false);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn identical_denials_in_batches() {
+    measure(10, 256, true);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn different_denials_under_a_thousand_rules() {
+    measure(1000, 256, false);
+}

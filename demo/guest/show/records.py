@@ -45,7 +45,8 @@ class Record:
 
     def is_refusal(self):
         """Whether an agent was refused something; the daemon's own canary, refused for a proof, is none."""
-        return self["kind"] == "decision" and self["verdict"] == "deny" and self["agent"] is not None
+        agents = self["agent"] not in (None, "enforcer-canary")
+        return self["kind"] == "decision" and self["verdict"] == "deny" and agents
 
     def object(self):
         thing = self["object"] or {}

@@ -73,8 +73,10 @@ enum Command {
     Canary {
         /// `cgroup.procs` of the canary's cgroup.
         procs: PathBuf,
-        /// The file to try.
-        file: PathBuf,
+        /// The file that must be refused inside.
+        refused: PathBuf,
+        /// The file that must be allowed inside: the cgroup is a session.
+        allowed: Option<PathBuf>,
     },
 }
 
@@ -160,7 +162,9 @@ pub fn main() -> ExitCode {
     match cli.command {
         // These two run before anything else of the program exists in the process.
         Command::LaunchHelper => helper::run(),
-        Command::Canary { procs, file } => daemon::canary::sing(&procs, &file),
+        Command::Canary { procs, refused, allowed } => {
+            daemon::canary::sing(&procs, &refused, allowed.as_deref())
+        }
         _ => run(&cli).unwrap_or_else(|failure| {
             complain(&failure);
             failure.exit.into()

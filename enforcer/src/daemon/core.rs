@@ -1,13 +1,15 @@
 //! The daemon's state and everything that changes it. Nothing here waits.
 
 use super::{
-    canary::{Canary, Silence},
+    canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
     names::Names,
     numbers::{InKernel, Numbers},
     policies::{Known, LastGood, Loaded},
+    proof::CanaryAgent,
     published::Store,
     registry::Slots,
+    watch::Watched,
 };
 use crate::{
     audit::Sink,
@@ -39,6 +41,15 @@ pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], reserved: 0
 /// Records that are taken in one turn: a flood must not keep the daemon from its other work.
 const AT_ONCE: usize = 8192;
 
+/// What one turn took from the rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// How many records.
+    pub records: usize,
+    /// The rings may have more.
+    pub more: bool,
+}
+
 /// What is in force for an agent.
 #[derive(Clone)]
 pub struct AgentState {
@@ -60,6 +71,7 @@ pub struct Core {
     pub program: PathBuf,
     /// The canary.
     pub canary: Canary,
+    pub(super) canary_agent: Option<CanaryAgent>,
     pub(super) enforcement: Box<dyn Enforcement>,
     pub(super) audit: Box<dyn Sink>,
     pub(super) audit_error: Option<String>,
@@ -74,6 +86,8 @@ pub struct Core {
     pub(super) last_good: LastGood,
     /// Cgroups of launches that are going on: no process may be in them yet.
     pub(super) launching: HashSet<PathBuf>,
+    /// Sessions whose refusals somebody waits for.
+    pub(crate) watched: Watched,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
@@ -121,6 +135,7 @@ impl Core {
             settings,
             program,
             canary,
+            canary_agent: None,
             enforcement,
             audit,
             audit_error: None,
@@ -133,6 +148,7 @@ impl Core {
             matcher_error: None,
             last_good,
             launching: HashSet::new(),
+            watched: Watched::default(),
             sweep_due: true,
             lost: Lost::default(),
             lost_seen,
@@ -191,16 +207,17 @@ impl Core {
         self.lost.unwritten = self.audit.lost();
     }
 
-    /// Records what waits in the rings.
-    pub fn drain(&mut self) {
+    /// Records what waits in the rings, as much as one turn may take.
+    pub fn drain(&mut self) -> Drained {
         let (began, offset) = (boot_time(), boot_offset());
         let (mut sweep, mut refill, mut malformed) = (false, false, 0);
         let names = Names { slots: &self.slots, numbers: &self.numbers };
-        let audit = &mut self.audit;
+        let (audit, watched) = (&mut self.audit, &mut self.watched);
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
                 sweep |= event.kind == Kind::SessionRemoved;
                 refill |= event.kind == Kind::SessionBound;
+                watched.note(&event);
                 audit.append(&json::event(&event, offset, &names));
             }
             Err(error) => {
@@ -222,6 +239,8 @@ impl Core {
         if refill || sweep {
             self.refill();
         }
+        let records = drained.unwrap_or(0);
+        Drained { records, more: records >= AT_ONCE }
     }
 
     /// Keeps the kernel's pool of free sessions full.
@@ -256,30 +275,6 @@ impl Core {
             self.audit.append(&json::lost(name.as_deref(), new.0, new.1, now()));
         }
         self.flush();
-    }
-
-    /// Notes whether a canary was refused.
-    pub fn note_canary(&mut self, proof: Result<(), Silence>) {
-        match proof {
-            Ok(()) => (self.no_proof, self.proven_at) = (None, Some(now())),
-            Err(silence) => {
-                tracing::error!(%silence, "the canary");
-                self.record("canary", serde_json::json!({"problem": silence.to_string()}));
-                self.no_proof = Some(silence.to_string());
-            }
-        }
-    }
-
-    /// The canary's cgroup must be nobody's: a session that a policy's globs have led to is ended.
-    pub fn free_canary(&mut self) -> Result<(), EnforcementError> {
-        let Ok(id) = self.canary.cgroup() else { return Ok(()) };
-        for entry in self.enforcement.sessions()? {
-            if entry.session.cgroup == id {
-                tracing::warn!("a policy's match takes in the canary's cgroup; it stays nobody's");
-                self.enforcement.end_session(entry.slot, entry.session.generation)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes a cgroup a session of an agent.

@@ -8,6 +8,7 @@ mod names;
 mod numbers;
 pub mod policies;
 pub mod probe;
+mod proof;
 mod published;
 pub mod registry;
 mod reload;
@@ -15,6 +16,7 @@ mod report;
 mod serve;
 mod signals;
 mod sweep;
+pub mod watch;
 
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the file serves the integration tests too")]

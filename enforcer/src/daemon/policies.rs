@@ -1,6 +1,9 @@
 //! The policy directory: files in, checked policies out.
 
-use super::registry::{Claim, Reading};
+use super::{
+    canary,
+    registry::{Claim, Reading},
+};
 use crate::{
     policy::{self, Image, ValidPolicy},
     settings::is_below,
@@ -86,6 +89,9 @@ pub fn load(path: &Path, roots: &[String]) -> Result<Loaded, String> {
 fn check(path: &Path, text: String, roots: &[String]) -> Result<Loaded, String> {
     let name = path.display().to_string();
     let policy = policy::parse(&name, &text).map_err(|errors| errors.render(false))?;
+    if policy.id() == canary::AGENT {
+        return Err(format!("{name}: the id {} is the daemon's own; choose another", canary::AGENT));
+    }
     for glob in policy.cgroups() {
         let glob = glob.text();
         if !roots.iter().any(|root| glob != *root && is_below(glob, root)) {
@@ -224,6 +230,14 @@ mod tests {
                 "{glob}"
             );
         }
+    }
+
+    #[test]
+    fn the_daemons_own_agent_cannot_be_claimed() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, text(canary::AGENT, "/agents.slice/a")).expect("write");
+        assert!(load(&path, &roots()).expect_err("refused").contains("the daemon's own"));
     }
 
     #[test]

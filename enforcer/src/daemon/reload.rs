@@ -1,6 +1,7 @@
 //! Reading the policies and bringing the kernel in line with them.
 
 use super::{
+    canary,
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
     policies::{Loaded, PolicyFile, read_all},
@@ -44,7 +45,10 @@ impl Core {
         let errors = self.bring_back_last_good(&mut files);
         let readings: Vec<Reading> = files.iter().map(PolicyFile::reading).collect();
         let in_force = self.in_force();
-        let plan = plan(&readings, &in_force, &self.slots.names());
+        let mut known = self.slots.names();
+        // The daemon's own agent has no file.
+        known.remove(canary::AGENT);
+        let plan = plan(&readings, &in_force, &known);
         self.files = statuses(&files, &errors);
         for (index, error) in &plan.refused {
             self.files[*index].error = Some(error.clone());
@@ -112,7 +116,24 @@ impl Core {
     }
 
     fn publish(&mut self, agent: &str, file: &Path, loaded: &Rc<Loaded>) -> Result<(), EnforcementError> {
-        let alive: BTreeSet<String> = self.agents.keys().cloned().collect();
+        let (slot, published) = self.put_in_force(agent, file, loaded)?;
+        let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
+        self.agents.insert(agent.to_owned(), state);
+        if let Err(error) = self.last_good.keep(file, &loaded.text) {
+            tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
+        }
+        Ok(())
+    }
+
+    /// Makes a policy the agent's in the kernel, noted and recorded.
+    pub(super) fn put_in_force(
+        &mut self,
+        agent: &str,
+        file: &Path,
+        loaded: &Rc<Loaded>,
+    ) -> Result<(AgentSlot, PublishedPolicy), EnforcementError> {
+        let own = std::iter::once(canary::AGENT.to_owned());
+        let alive: BTreeSet<String> = self.agents.keys().cloned().chain(own).collect();
         let in_use = self.slots_in_use()?;
         let slot = self.slots.allocate(agent, &alive, &in_use).ok_or(EnforcementError::Full {
             what: "the table of agents".to_owned(),
@@ -134,11 +155,6 @@ impl Core {
             (published, _) => published?,
         };
         self.numbers.in_force(agent, Some(published.id), boot_time());
-        let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
-        self.agents.insert(agent.to_owned(), state);
-        if let Err(error) = self.last_good.keep(file, &loaded.text) {
-            tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
-        }
         let policy = &loaded.policy;
         self.record(
             "policy-published",
@@ -148,7 +164,7 @@ impl Core {
                 "image": hex(&published.image_digest),
             }),
         );
-        Ok(())
+        Ok((slot, published))
     }
 
     fn publish_matcher(&mut self) {

@@ -6,6 +6,7 @@ use super::{
     enforcement::{Enforcement, EnforcementError},
     open_audit,
     policies::is_policy,
+    proof::{self, Heard},
     signals::{Asked, Signals},
 };
 use crate::{
@@ -37,7 +38,7 @@ const LOSSES: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(30);
 /// Editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Canaries in a row that may fail without telling anything.
+/// Canaries in a row that may fail without showing that nothing is refused.
 const UNTOLD: u32 = 3;
 
 /// Publishes, proves, says ready, and serves until it is told to end.
@@ -50,13 +51,13 @@ pub(super) async fn run(
     let mut signals = Signals::new().map_err(internal("catch signals"))?;
     let audit = open_audit(&settings)?;
     let canary = Canary::prepare(&settings, &program).map_err(internal("prepare the canary"))?;
-    let core = Core::new(Rc::clone(&settings), program, canary.clone(), enforcement, Box::new(audit))
+    let core = Core::new(Rc::clone(&settings), program, canary, enforcement, Box::new(audit))
         .map_err(|e| kernel("set up the kernel's tables", &e))?;
     let core: Shared = Rc::new(RefCell::new(core));
     core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
     core.borrow_mut().sweep();
     core.borrow_mut().reload();
-    prove(&core, &canary).await?;
+    proof::prove_first(&core).await?;
 
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
         .map_err(internal("open the control socket"))?;
@@ -68,7 +69,7 @@ pub(super) async fn run(
     tasks.spawn_local(endless(tick(core.clone())));
     tasks.spawn_local(endless(server::serve(core.clone(), listener, group)));
     tasks.spawn_local(watch_policies(core.clone(), settings.paths.policies.clone()));
-    tasks.spawn_local(repeat_canary(core.clone(), canary));
+    tasks.spawn_local(repeat_canary(core.clone()));
     spawn_local(feed_watchdog(core.clone()));
     say_ready(&core);
 
@@ -97,14 +98,6 @@ pub(super) async fn run(
     core.record("daemon-stopped", json!({"because": because, "enforcement": "stays pinned"}));
     core.sync();
     result
-}
-
-/// Nothing is ready before a process without rights has been refused.
-async fn prove(core: &Shared, canary: &Canary) -> Result<(), Failure> {
-    core.borrow_mut().free_canary().map_err(|e| kernel("free the canary's cgroup", &e))?;
-    let proof = canary.prove().await;
-    core.borrow_mut().note_canary(proof.clone());
-    Ok(proof?)
 }
 
 fn internal(what: &str) -> impl Fn(io::Error) -> Failure {
@@ -184,17 +177,20 @@ async fn feed_watchdog(core: Shared) {
     }
 }
 
-async fn repeat_canary(core: Shared, canary: Canary) -> Result<(), Failure> {
+async fn repeat_canary(core: Shared) -> Result<(), Failure> {
     let seconds = core.borrow().settings.daemon.canary_seconds;
     let mut untold = 0;
     loop {
         sleep(Duration::from_secs(seconds)).await;
-        if let Err(error) = core.borrow_mut().free_canary() {
-            tracing::error!(%error, "cannot free the canary's cgroup");
-        }
-        let proof = canary.prove().await;
-        untold = if matches!(proof, Err(Silence::CannotTell(_))) { untold + 1 } else { 0 };
-        if untold == 0 || untold >= UNTOLD {
+        let proof = match proof::round(&core).await {
+            // Somebody floods the ring; the kernel refuses and counts. The earlier proof stands.
+            Ok(Heard::Counted) => continue,
+            Ok(Heard::Record) => Ok(()),
+            Err(silence) => Err(silence),
+        };
+        let certain = matches!(proof, Ok(()) | Err(Silence::NotRefused));
+        untold = if certain { 0 } else { untold + 1 };
+        if certain || untold >= UNTOLD {
             core.borrow_mut().note_canary(proof.clone());
         }
         if proof == Err(Silence::NotRefused) {

@@ -5,6 +5,7 @@ use super::{
     core::Core,
     enforcement::AgentSlot,
     fake::{Fake, Told},
+    proof,
 };
 use crate::{audit::Sink, control::message::State, event::decode::tests::record, settings::Settings};
 use enforcer_common::{event::kind, map::Session};
@@ -320,4 +321,38 @@ fn the_canarys_cgroup_stays_nobodys() {
     world.told().sessions.insert(1, session);
     world.core.free_canary().expect("freed");
     assert!(world.told().sessions.is_empty());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_proof_needs_the_refusals_record_with_its_agent_and_session() {
+    let World { dir, fake, log: _, mut core } = World::new();
+    // A canary that sings as if it had been refused: what is tested is the record.
+    core.canary = Canary::prepare(&core.settings, Path::new("/bin/true")).expect("canary");
+    let core = Rc::new(RefCell::new(core));
+    let root = dir.path().join("cgroups/agents.slice");
+    assert_eq!(proof::prove_first(&core).await, Ok(()));
+    assert_eq!(core.borrow().status().state, State::Enforcing);
+    assert_eq!(core.borrow().status().agents, 0, "the daemon's own agent is not listed");
+    assert!(fake.0.borrow().sessions.is_empty() && root.join("enforcer-canary").exists());
+
+    fake.0.borrow_mut().mute = true;
+    assert_eq!(proof::round(&core).await, Err(Silence::NoRecord));
+    assert_eq!(proof::prove_first(&core).await, Err(Silence::NoRecord));
+    assert_eq!(core.borrow().status().state, State::NotEnforcing);
+    let failure = crate::cli::exit::Failure::from(Silence::NoRecord);
+    assert_eq!(failure.exit as u8, 71);
+
+    let settings = Rc::clone(&core.borrow().settings);
+    let silent = Canary::prepare(&settings, Path::new("/bin/false")).expect("canary");
+    core.borrow_mut().canary = silent;
+    assert!(matches!(proof::round(&core).await, Err(Silence::CannotTell(_))));
+}
+
+#[test]
+fn the_daemons_own_agent_outlives_a_reload() {
+    let mut world = World::new();
+    world.told().agents.insert(AgentSlot(3), ("enforcer-canary".to_owned(), 5 << 32));
+    world.restart();
+    assert_eq!(world.core.reload().retired, Vec::<String>::new());
+    assert_eq!(world.in_force(), [("enforcer-canary".to_owned(), 5)]);
 }

@@ -7,9 +7,13 @@ use enforcer::{
     },
     policy::{Image, ValidPolicy},
 };
-use enforcer_common::map::{SESSION_LAUNCHING, Session, TierMap};
+use enforcer_common::{
+    event::{Header, VERSION, kind},
+    map::{SESSION_LAUNCHING, Session, TierMap},
+    verdict::Verdict,
+};
 use std::{cell::RefCell, collections::BTreeMap, os::fd::RawFd, path::PathBuf, rc::Rc};
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// What the fake knows: shared with the test.
 #[derive(Default)]
@@ -34,8 +38,21 @@ pub struct Told {
     pub last_policy: u32,
     /// The last generation of a session.
     pub last_session: u64,
+    /// The record of the canary does not arrive.
+    pub mute: bool,
     /// Publishing fails with this.
     pub full: bool,
+}
+
+fn refusal(agent: AgentSlot, policy: u32, session: [u64; 2]) -> Vec<u8> {
+    let mut header = Header::new_zeroed();
+    header.version = VERSION;
+    header.kind = kind::DECISION;
+    header.verdict = Verdict::Deny as u16;
+    header.length = size_of::<Header>() as u32;
+    header.error = -1;
+    (header.agent, header.policy, header.session) = (agent.0, policy, session);
+    header.as_bytes().to_vec()
 }
 
 /// The fake.
@@ -111,6 +128,12 @@ impl Enforcement for Fake {
         session.cgroup = cgroup;
         session.tiers = tiers;
         told.sessions.insert(slot, session);
+        let canary = told.agents.get(&agent).filter(|(name, _)| name == "enforcer-canary");
+        if let Some(policy) = canary.map(|(_, policy)| (policy >> 32) as u32).filter(|_| !told.mute) {
+            // What it will be refused.
+            let record = refusal(agent, policy, session.id);
+            told.records.push(record);
+        }
         Ok(SessionRef { slot, generation, id: [7, generation] })
     }
 

@@ -5,7 +5,7 @@ use super::{
     cgroup::SessionCgroup,
     environment::environment,
     identity::{self, Identity, identity},
-    report,
+    report::{self, Blame},
     spec::{Spec, Trouble},
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     daemon::{
         core::Shared,
         enforcement::{AgentSlot, SessionRef},
+        watch,
     },
     event::text::{escape, session_id},
     policy::trust_tiers,
@@ -111,7 +112,9 @@ async fn start(
     let stdio = check_stdio(stdio, request.terminal)?;
     let bound = bind(core, request, &terms)?;
     // The policy is in force from here on, before anything of the session exists.
-    match spawn(core, request, &terms, &bound, stdio).await {
+    let spawned = spawn(core, request, &terms, &bound, stdio).await;
+    core.borrow_mut().watched.take(bound.session.id);
+    match spawned {
         Ok((child, pid)) => {
             core.borrow_mut().set_launching(bound.cgroup.path().to_owned(), false);
             announce(core, peer, request, &terms, &bound, pid);
@@ -212,7 +215,10 @@ fn bind(core: &Shared, request: &ExecRequest, terms: &Terms) -> Result<Bound, Fa
     }
     core.set_launching(cgroup.path().to_owned(), true);
     match core.bind(cgroup.id(), terms.slot, terms.tiers) {
-        Ok(session) => Ok(Bound { cgroup, session }),
+        Ok(session) => {
+            core.watched.watch(session.id);
+            Ok(Bound { cgroup, session })
+        }
         Err(error) => {
             core.set_launching(cgroup.path().to_owned(), false);
             Err(undo(&cgroup, format!("cannot bind a session: {error}")))
@@ -228,9 +234,10 @@ async fn spawn(
     stdio: [OwnedFd; 3],
 ) -> Result<(Child, i32), Failure> {
     let failed = |e: io::Error| Failure::new(Exit::NotStarted, format!("cannot start the helper: {e}"), "");
-    let (order, program) = {
+    let (order, program, lost) = {
         let core = core.borrow();
-        (order(request, terms, bound, &core.settings.launch)?, core.program.clone())
+        let lost = core.lost_decisions(terms.slot).unwrap_or(0);
+        (order(request, terms, bound, &core.settings.launch)?, core.program.clone(), lost)
     };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let [input, output, error] = &stdio;
@@ -266,7 +273,17 @@ async fn spawn(
         return Ok((child, pid));
     }
     let trouble: Trouble = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-    Err(report::explain(&request.agent, &trouble))
+    let mut blame = Blame::Nobody;
+    if trouble.is_refused_execution() {
+        watch::catch_up(core, bound.session.id).await;
+        let core = core.borrow();
+        blame = match core.watched.refusals(bound.session.id).last() {
+            Some(refusal) => Blame::Policy(refusal.clone()),
+            None if core.lost_decisions(terms.slot).map_or(true, |now| now > lost) => Blame::Unknown,
+            None => Blame::Nobody,
+        };
+    }
+    Err(report::explain(&request.agent, &trouble, &blame))
 }
 
 /// The order to the helper, in memory that cannot be changed any more.

@@ -61,3 +61,10 @@ pub struct Trouble {
     /// The error number.
     pub errno: i32,
 }
+
+impl Trouble {
+    /// Whether the command was refused in the way in which policies refuse, and others may.
+    pub fn is_refused_execution(&self) -> bool {
+        self.stage == Stage::Execute && self.errno == libc::EPERM
+    }
+}

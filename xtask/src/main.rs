@@ -6,6 +6,7 @@ mod cache;
 mod compile;
 mod cpio;
 mod demo;
+mod fuzz;
 mod guest;
 mod kernels;
 mod kvm;
@@ -46,6 +47,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure what enforcement costs
     Bench(bench::Options),
+    /// Feed the readers of policies, records and requests with what nobody would write
+    Fuzz(fuzz::Options),
     /// Check the rules of this checkout that no compiler knows
     Tidy,
 }
@@ -69,6 +72,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Test(options) => test::main(&options),
         Task::Demo(options) => demo::main(&options),
         Task::Bench(options) => bench::main(&options),
+        Task::Fuzz(options) => fuzz::main(&options),
         Task::Tidy => tidy::check().map(|()| 0),
     }
 }

@@ -3,6 +3,7 @@
 mod exec;
 pub mod exit;
 mod format;
+mod learn;
 mod policy;
 mod relay;
 mod status;
@@ -145,6 +146,18 @@ enum PolicyCommand {
         #[arg(long)]
         check: bool,
     },
+    /// Draft the rules that sessions in audit mode would have needed, from the audit log.
+    Learn {
+        /// A session, by its id; can be given several times.
+        #[arg(long = "session", required = true, value_name = "ID")]
+        sessions: Vec<String>,
+        /// The audit log, and the older ones too where it was rotated [default: the daemon's].
+        #[arg(long = "log", value_name = "FILE")]
+        logs: Vec<PathBuf>,
+        /// The policy in force in those sessions [default: the agent's in the policy directory].
+        #[arg(long, value_name = "FILE|AGENT")]
+        base: Option<OsString>,
+    },
     /// Print the JSON Schema of policies.
     Schema,
 }
@@ -201,6 +214,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             policy::diff(&settings(cli)?, before, after, *trust, cli.output)
         }
         Command::Policy(PolicyCommand::Fmt { files, check }) => format::format(files, *check, cli.output),
+        Command::Policy(PolicyCommand::Learn { sessions, logs, base }) => {
+            learn::learn(&settings(cli)?, sessions, logs, base.as_deref(), cli.output)
+        }
         Command::Policy(PolicyCommand::Schema) => policy::schema(),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),

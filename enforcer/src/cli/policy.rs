@@ -161,7 +161,7 @@ pub(super) fn trust_level(name: &str) -> Result<Trust, String> {
 }
 
 /// The policy in a file, or of an agent.
-fn find(settings: &Settings, named: &OsStr) -> Result<ValidPolicy, Failure> {
+pub(super) fn find(settings: &Settings, named: &OsStr) -> Result<ValidPolicy, Failure> {
     let path = Path::new(named);
     let is_file = path.components().count() > 1 || is_policy(path) || path.exists();
     if is_file {

@@ -113,6 +113,24 @@ impl Automaton {
         bytes.iter().fold(self.start, |state, byte| self.step(state, *byte))
     }
 
+    /// Whether some path leads from `state` to one, or through one, whose masks are `wanted`.
+    pub(super) fn reaches(&self, state: u32, wanted: impl Fn(&Masks) -> bool) -> bool {
+        let mut seen = vec![false; self.states()];
+        let mut left = vec![state];
+        seen[state as usize] = true;
+        while let Some(state) = left.pop() {
+            if wanted(&self.masks[state as usize]) {
+                return true;
+            }
+            for to in &self.next[state as usize * self.columns..][..self.columns] {
+                if !std::mem::replace(&mut seen[*to as usize], true) {
+                    left.push(*to);
+                }
+            }
+        }
+        false
+    }
+
     /// A reference to `state` in rows that start at `base`.
     pub(super) fn reference(&self, state: u32, base: u32) -> u32 {
         let offset = base + state * u32::try_from(self.stride()).unwrap_or(u32::MAX);

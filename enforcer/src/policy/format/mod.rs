@@ -7,7 +7,7 @@
 
 mod comments;
 pub(super) mod items;
-mod scalar;
+pub(super) mod scalar;
 mod write;
 
 use super::{

@@ -16,7 +16,7 @@ pub(super) fn scalar(node: &Node) -> Option<String> {
 }
 
 /// Plain where no reader could take it for something else, else in quotes.
-pub(super) fn string(text: &str) -> String {
+pub(in crate::policy) fn string(text: &str) -> String {
     if is_plain(text) {
         return text.to_owned();
     }

@@ -2,6 +2,7 @@ mod diff;
 mod floor;
 mod format;
 mod language;
+mod learn;
 mod meaning;
 mod profiles;
 mod tables;

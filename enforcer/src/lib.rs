@@ -8,6 +8,7 @@ pub mod event;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod launch;
+pub mod log;
 pub mod policy;
 pub mod settings;
 

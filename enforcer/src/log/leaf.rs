@@ -1,0 +1,298 @@
+//! A record as a leaf of the log, version 1. Pure, but for the salts that are passed in.
+//!
+//! The leaf is the record's JSON object in canonical form: UTF-8, no white space, keys sorted, strings
+//! escaped as RFC 8785 has them, integers in full. Fields of the log's own are added: `leaf` (this format's
+//! version), `host`, `boot` and `seq` (the index in the log).
+//!
+//! What an agent may have put a secret into (paths, arguments), and whatever is long, is *sealed*: the leaf
+//! has `{"sealed":C}` in its place, where C is the base64 of
+//! `SHA-256("enforcer/sealed/v1\n" || salt || pointer || "\n" || value)`, the salt has 16 bytes, the
+//! pointer is the value's place (RFC 6901) and the value is canonical JSON. Salt and value lie beside the
+//! leaf, in the *clear part*: an object from pointers to `[salt, value]`. Without it nobody can tell the
+//! value, and all proofs hold. A record whose leaf would not fit an entry bundle is sealed as a whole
+//! (pointer: the empty string, in the field `record`).
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// Version of this format.
+pub const VERSION: u64 = 1;
+/// The longest leaf that an entry bundle can hold: lengths have two bytes there.
+pub const LONGEST: usize = u16::MAX as usize;
+/// A field that is longer as JSON is sealed whatever it is, so that leaves stay small. Bytes.
+const LONG: usize = 1024;
+/// Fields with what agents and their launchers have chosen.
+const SEALED: [&str; 8] = ["argv", "command", "cwd", "directory", "environment", "exe", "exe_b64", "raw_b64"];
+/// The same within `object`.
+const SEALED_IN_OBJECT: [&str; 4] = ["name", "name_b64", "path", "path_b64"];
+/// Domain separation of the commitments.
+const DOMAIN: &[u8] = b"enforcer/sealed/v1\n";
+
+/// Bytes of a salt.
+pub type Salt = [u8; 16];
+
+/// Where records come from: the same for all that a daemon writes between two boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The host's id.
+    pub host: String,
+    /// The boot's id.
+    pub boot: String,
+}
+
+/// A record as the log takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// What is hashed and signed.
+    pub leaf: Vec<u8>,
+    /// What the leaf commits to; empty where that is nothing.
+    pub clear: Vec<u8>,
+}
+
+/// Makes the leaf number `seq` of a record.
+pub fn seal(record: &Map<String, Value>, place: &Place, seq: u64, salts: &mut dyn FnMut() -> Salt) -> Sealed {
+    let mut writer = Writer::new(salts);
+    let mut own = Own::new(place, seq);
+    for (key, value) in record {
+        own.before(key, &mut writer);
+        writer.field(key, value);
+    }
+    own.rest(&mut writer);
+    let sealed = writer.finish();
+    if sealed.leaf.len() <= LONGEST {
+        return sealed;
+    }
+    let mut writer = Writer::new(salts);
+    let mut own = Own::new(place, seq);
+    own.before("record", &mut writer);
+    writer.key("record");
+    writer.seal("", record);
+    own.rest(&mut writer);
+    writer.finish()
+}
+
+/// The fields that the log adds, in order.
+struct Own {
+    fields: [(&'static str, Value); 4],
+    next: usize,
+}
+
+impl Own {
+    fn new(place: &Place, seq: u64) -> Self {
+        let fields = [
+            ("boot", place.boot.as_str().into()),
+            ("host", place.host.as_str().into()),
+            ("leaf", VERSION.into()),
+            ("seq", seq.into()),
+        ];
+        Self { fields, next: 0 }
+    }
+
+    /// Writes those that come before `key`.
+    fn before(&mut self, key: &str, writer: &mut Writer<'_>) {
+        while let Some((name, value)) = self.fields.get(self.next).filter(|(name, _)| *name < key) {
+            writer.key(name);
+            put(&mut writer.leaf, value);
+            self.next += 1;
+        }
+    }
+
+    fn rest(&mut self, writer: &mut Writer<'_>) {
+        // Sorts after every key that records have.
+        self.before("\u{10ffff}", writer);
+    }
+}
+
+struct Writer<'a> {
+    leaf: Vec<u8>,
+    clear: Vec<u8>,
+    salts: &'a mut dyn FnMut() -> Salt,
+}
+
+impl<'a> Writer<'a> {
+    fn new(salts: &'a mut dyn FnMut() -> Salt) -> Self {
+        Self { leaf: Vec::with_capacity(1024), clear: Vec::with_capacity(256), salts }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.leaf.push(if self.leaf.is_empty() { b'{' } else { b',' });
+        put(&mut self.leaf, key);
+        self.leaf.push(b':');
+    }
+
+    fn field(&mut self, key: &str, value: &Value) {
+        self.key(key);
+        let (start, clear_start) = (self.leaf.len(), self.clear.len());
+        match value {
+            _ if SEALED.contains(&key) && !value.is_null() => return self.seal(&format!("/{key}"), value),
+            Value::Object(object) if key == "object" => self.object(object),
+            _ => put(&mut self.leaf, value),
+        }
+        if self.leaf.len() - start > LONG {
+            self.leaf.truncate(start);
+            self.clear.truncate(clear_start);
+            self.seal(&format!("/{key}"), value);
+        }
+    }
+
+    fn object(&mut self, object: &Map<String, Value>) {
+        self.leaf.push(b'{');
+        for (at, (key, value)) in object.iter().enumerate() {
+            if at > 0 {
+                self.leaf.push(b',');
+            }
+            put(&mut self.leaf, key);
+            self.leaf.push(b':');
+            if SEALED_IN_OBJECT.contains(&key.as_str()) {
+                self.seal(&format!("/object/{key}"), value);
+            } else {
+                put(&mut self.leaf, value);
+            }
+        }
+        self.leaf.push(b'}');
+    }
+
+    /// Puts a commitment into the leaf, and salt and value into the clear part.
+    fn seal<T: serde::Serialize + ?Sized>(&mut self, pointer: &str, value: &T) {
+        let salt = (self.salts)();
+        self.clear.push(if self.clear.is_empty() { b'{' } else { b',' });
+        put(&mut self.clear, pointer);
+        self.clear.extend(b":[\"");
+        base64(&mut self.clear, &salt);
+        self.clear.extend(b"\",");
+        let start = self.clear.len();
+        put(&mut self.clear, value);
+        let digest = commitment(&salt, pointer, &self.clear[start..]);
+        self.clear.push(b']');
+        self.leaf.extend(b"{\"sealed\":\"");
+        base64(&mut self.leaf, &digest);
+        self.leaf.extend(b"\"}");
+    }
+
+    fn finish(mut self) -> Sealed {
+        self.leaf.push(b'}');
+        if !self.clear.is_empty() {
+            self.clear.push(b'}');
+        }
+        Sealed { leaf: self.leaf, clear: self.clear }
+    }
+}
+
+/// Appends canonical JSON. Maps of `serde_json` are sorted.
+fn put<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("JSON values can be written to memory");
+}
+
+fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).expect("room was made");
+}
+
+fn commitment(salt: &Salt, pointer: &str, value: &[u8]) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(DOMAIN).chain_update(salt).chain_update(pointer);
+    digest.chain_update(b"\n").chain_update(value).finalize().into()
+}
+
+/// What is wrong with a leaf or its clear part.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    /// The leaf is no canonical JSON object.
+    #[error("the leaf is not canonical JSON")]
+    NotCanonical,
+    /// The leaf's version is another one.
+    #[error("the leaf has version {0}, but this program reads {VERSION}")]
+    Version(String),
+    /// The leaf says another index than it has.
+    #[error("the leaf says that it is record {0}")]
+    Sequence(String),
+    /// The clear part is no canonical object of salts and values.
+    #[error("the clear part is malformed")]
+    ClearMalformed,
+    /// The clear part has something that the leaf does not commit to.
+    #[error("the clear part has {0:?}, which the leaf does not commit to")]
+    Uncommitted(String),
+    /// A value is not the one that the leaf commits to.
+    #[error("the value of {0:?} is not the one that the leaf commits to")]
+    WrongValue(String),
+}
+
+/// A record as it was before it was sealed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened {
+    /// The fields, the log's own included. What is not disclosed is still `{"sealed":…}`.
+    pub record: Map<String, Value>,
+    /// Values that are sealed and not disclosed.
+    pub withheld: usize,
+}
+
+/// Reads leaf number `seq` and checks its clear part against it.
+pub fn open(leaf: &[u8], clear: &[u8], seq: u64) -> Result<Opened, LeafError> {
+    let mut record = canonical(leaf).ok_or(LeafError::NotCanonical)?;
+    if record.get("leaf") != Some(&VERSION.into()) {
+        return Err(LeafError::Version(record.get("leaf").map(Value::to_string).unwrap_or_default()));
+    }
+    if record.get("seq") != Some(&seq.into()) {
+        return Err(LeafError::Sequence(record.get("seq").map(Value::to_string).unwrap_or_default()));
+    }
+    let clear = match clear {
+        [] => Map::new(),
+        bytes => canonical(bytes).ok_or(LeafError::ClearMalformed)?,
+    };
+    for (pointer, pair) in clear {
+        let place = place_of(&mut record, &pointer);
+        let sealed = place.as_ref().and_then(|place| sealed(place));
+        let sealed = sealed.ok_or_else(|| LeafError::Uncommitted(pointer.clone()))?.to_owned();
+        let (salt, value) = disclosed(pair).ok_or(LeafError::ClearMalformed)?;
+        let digest = commitment(&salt, &pointer, value.to_string().as_bytes());
+        if BASE64_STANDARD.encode(digest) != sealed {
+            return Err(LeafError::WrongValue(pointer));
+        }
+        if let Some(place) = place_of(&mut record, &pointer) {
+            *place = value;
+        }
+    }
+    // A record that was sealed as a whole.
+    if record.get("record").is_some_and(|whole| whole.is_object() && sealed(whole).is_none())
+        && let Some(Value::Object(whole)) = record.remove("record")
+    {
+        record.extend(whole);
+    }
+    let object = record.get("object").and_then(Value::as_object);
+    let all = record.values().chain(object.into_iter().flat_map(Map::values));
+    let withheld = all.filter(|value| sealed(value).is_some()).count();
+    Ok(Opened { record, withheld })
+}
+
+fn place_of<'a>(record: &'a mut Map<String, Value>, pointer: &str) -> Option<&'a mut Value> {
+    if pointer.is_empty() {
+        return record.get_mut("record");
+    }
+    let mut parts = pointer.strip_prefix('/')?.split('/');
+    let first = record.get_mut(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.as_object_mut()?.get_mut(part))
+}
+
+/// The commitment, if this is one.
+fn sealed(value: &Value) -> Option<&str> {
+    let object = value.as_object().filter(|object| object.len() == 1)?;
+    object.get("sealed")?.as_str()
+}
+
+fn disclosed(pair: Value) -> Option<(Salt, Value)> {
+    let Value::Array(pair) = pair else { return None };
+    let [salt, value] = <[Value; 2]>::try_from(pair).ok()?;
+    let salt = BASE64_STANDARD.decode(salt.as_str()?).ok()?;
+    Some((salt.try_into().ok()?, value))
+}
+
+/// A JSON object, if these bytes are exactly its canonical form.
+fn canonical(bytes: &[u8]) -> Option<Map<String, Value>> {
+    let object: Map<String, Value> = serde_json::from_slice(bytes).ok()?;
+    (serde_json::to_vec(&object).ok()? == bytes).then_some(object)
+}
+
+#[cfg(test)]
+#[path = "tests/leaf.rs"]
+mod tests;

@@ -1,0 +1,392 @@
+//! Whether a log is complete and as it was signed. Trusts the public key that it is given and nothing else.
+
+use super::{
+    error::LogError,
+    files::{self, read, read_tile},
+    leaf,
+    note::{self, Checkpoint, NoteError, PublicKey},
+    store::CHECKPOINT,
+    tile::{self, Kind, Tile},
+    tree::{self, Edge, Hash, TILE_HEIGHT, TILE_WIDTH, leaf_hash},
+};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+/// What must hold besides.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// Public keys that are trusted to begin with. A later one counts if one of them has handed over to it.
+    pub keys: Vec<PublicKey>,
+    /// A checkpoint that somebody else has kept: what it says must be in the log.
+    pub kept: Option<Vec<u8>>,
+    /// Clear parts may be missing.
+    pub redacted: bool,
+}
+
+/// A log that is what it was when it was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its name.
+    pub origin: String,
+    /// Records under its checkpoint: all of them are there.
+    pub size: u64,
+    /// The root of the tree.
+    pub root: Hash,
+    /// Size of the checkpoint that was demanded, which the log contains.
+    pub kept: Option<u64>,
+    /// Keys that were handed over to, in order.
+    pub handovers: Vec<PublicKey>,
+    /// Values that are sealed and not disclosed.
+    pub withheld: u64,
+    /// Files beyond the checkpoint: written, not signed yet.
+    pub uncommitted: usize,
+}
+
+/// The first thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Finding {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The checkpoint does not hold.
+    #[error("{path}: {why}")]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        why: NoteError,
+    },
+    /// A record is not what was signed.
+    #[error("record {index} is the first that is wrong: {why}")]
+    Record {
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The records are what was signed, but a file beside them is not.
+    #[error("{path}: {why}; the records themselves are what was signed")]
+    File {
+        /// The file, in the log's directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The log is not a continuation of what somebody has seen.
+    #[error("the kept checkpoint does not fit: {0}")]
+    Kept(String),
+}
+
+/// Verifies a log's directory: the checkpoint's signature, every record, every clear part, every tile.
+pub fn directory(log: &Path, demands: &Demands) -> Result<Verified, Finding> {
+    let path = log.join(CHECKPOINT);
+    let bytes = read(&path)?.ok_or_else(|| LogError::damaged(&path, "the checkpoint is missing"))?;
+    let wrong = |why| Finding::Checkpoint { path: path.clone(), why };
+    let claimed = Checkpoint::unverified(&bytes).map_err(&wrong)?;
+    let mut walk = Walk::new(log, demands, &claimed);
+    let outcome = walk.run();
+    // A key that was handed over to in the log itself may have signed it: the note that says so proves
+    // itself, so it counts before the records do. Where such a record was not reached, what stopped the
+    // walk says more than the missing signature.
+    match Checkpoint::open(&bytes, &walk.keys) {
+        Err(NoteError::Unsigned(_)) if outcome.is_err() => {}
+        other => drop(other.map_err(&wrong)?),
+    }
+    outcome?;
+    let kept = walk.check_kept()?;
+    let uncommitted = walk.other_files()?;
+    Ok(Verified {
+        origin: claimed.origin.clone(),
+        size: claimed.size,
+        root: claimed.root,
+        kept,
+        handovers: walk.keys.split_off(demands.keys.len()),
+        withheld: walk.withheld,
+        uncommitted,
+    })
+}
+
+struct Walk<'a> {
+    log: &'a Path,
+    demands: &'a Demands,
+    claimed: &'a Checkpoint,
+    keys: Vec<PublicKey>,
+    edge: Edge,
+    kept: Option<Result<Checkpoint, NoteError>>,
+    root_at_kept: Option<Hash>,
+    withheld: u64,
+    tiles: TileFiles<'a>,
+    /// The first record whose tile the signed root does not vouch for.
+    unvouched: Option<u64>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(log: &'a Path, demands: &'a Demands, claimed: &'a Checkpoint) -> Self {
+        let kept = demands.kept.as_deref().map(Checkpoint::unverified);
+        let empty_is_kept = matches!(&kept, Some(Ok(kept)) if kept.size == 0);
+        Self {
+            log,
+            demands,
+            claimed,
+            keys: demands.keys.clone(),
+            edge: Edge::default(),
+            kept,
+            root_at_kept: empty_is_kept.then(tree::empty_root),
+            withheld: 0,
+            tiles: TileFiles { log, claimed, known: HashMap::new() },
+            unvouched: None,
+        }
+    }
+
+    /// Every record in order, up to the first that is wrong.
+    fn run(&mut self) -> Result<(), Finding> {
+        let mut filled = Vec::new();
+        for number in 0..self.claimed.size.div_ceil(TILE_WIDTH as u64) {
+            self.bundle(number, &mut filled)?;
+        }
+        if self.edge.root() != self.claimed.root {
+            let why = "from it on, the records are not those that were signed".to_owned();
+            return Err(Finding::Record { index: self.unvouched.unwrap_or(0), why });
+        }
+        for ((level, number), hashes) in filled {
+            let tile = Tile { kind: Kind::Hashes(level), number, width: TILE_WIDTH };
+            self.same_tile(tile, &hashes)?;
+        }
+        for (level, hashes) in (0u8..).zip(self.edge.levels().to_vec()) {
+            if !hashes.is_empty() {
+                let number = self.claimed.size >> (TILE_HEIGHT * (u32::from(level) + 1));
+                let tile = Tile { kind: Kind::Hashes(level), number, width: hashes.len() };
+                self.same_tile(tile, &hashes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bundle(&mut self, number: u64, filled: &mut Vec<((u8, u64), Vec<Hash>)>) -> Result<(), Finding> {
+        let first = number << TILE_HEIGHT;
+        let bad = |index: u64, why: String| Finding::Record { index, why };
+        let Some(place) = Tile::at(Kind::Entries, number, self.claimed.size) else { return Ok(()) };
+        let path = place.path();
+        let Some((_, bytes)) = read_tile(self.log, place)? else {
+            return Err(bad(first, format!("{} is missing", path.display())));
+        };
+        let leaves = match tile::entries(&bytes) {
+            Ok(leaves) if leaves.len() >= place.width => leaves,
+            Ok(leaves) => {
+                let why = format!("{} ends before it", path.display());
+                return Err(bad(first + leaves.len() as u64, why));
+            }
+            // Entries before the cut may be wrong too; where lengths are wrong nobody can tell.
+            Err(tile::Malformed::Cut(at)) => {
+                let cut = cut_entries(&bytes, at);
+                let at = self.tiles.first_difference(number, &cut).0.unwrap_or(at);
+                return Err(bad(
+                    first + at as u64,
+                    format!("{} is cut or has a wrong length", path.display()),
+                ));
+            }
+            Err(error) => return Err(bad(first, error.to_string())),
+        };
+        let leaves = &leaves[..place.width];
+        let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let (difference, vouched) = self.tiles.first_difference(number, &hashes);
+        if let Some(at) = difference {
+            let why = "it is not the one that was signed".to_owned();
+            return Err(bad(first + at as u64, why));
+        }
+        if !vouched {
+            self.unvouched.get_or_insert(first);
+        }
+        // A longer bundle is there because the writer went on; an exact one must end where it should.
+        let clear = Tile { kind: Kind::Clear, ..place };
+        let clear_bytes = read_tile(self.log, clear)?.map(|(_, bytes)| bytes);
+        let clears = match clear_bytes.as_deref().map(tile::clears) {
+            None if self.demands.redacted => vec![&[][..]; place.width],
+            None => return Err(bad(first, format!("{} is missing", clear.path().display()))),
+            Some(Ok(clears)) if clears.len() >= place.width => clears,
+            Some(Ok(clears)) => {
+                let why = format!("{} ends before it", clear.path().display());
+                return Err(bad(first + clears.len() as u64, why));
+            }
+            Some(Err(error)) => return Err(bad(first, format!("{}: {error}", clear.path().display()))),
+        };
+        for ((index, leaf), (clear, hash)) in (first..).zip(leaves).zip(clears.iter().zip(hashes)) {
+            let opened = leaf::open(leaf, clear, index).map_err(|e| bad(index, e.to_string()))?;
+            if opened.withheld > 0 && !self.demands.redacted {
+                return Err(bad(index, "its clear part is missing".to_owned()));
+            }
+            self.withheld += opened.withheld as u64;
+            if let Some(key) = note::handover_in(&opened.record, &self.keys) {
+                self.keys.push(key);
+            }
+            self.edge.push(hash, &mut |tile| filled.push(((tile.level, tile.number), tile.hashes)));
+            if matches!(&self.kept, Some(Ok(kept)) if kept.size == index + 1) {
+                self.root_at_kept = Some(self.edge.root());
+            }
+        }
+        Ok(())
+    }
+
+    fn same_tile(&self, tile: Tile, hashes: &[Hash]) -> Result<(), Finding> {
+        let path = tile.path();
+        let bytes = read_tile(self.log, tile)?.map(|(_, bytes)| bytes);
+        let why = match bytes {
+            Some(bytes) if bytes.get(..tile.width * 32) == Some(hashes.as_flattened()) => return Ok(()),
+            Some(_) => "its hashes are not those of the records",
+            None => "is missing",
+        };
+        Err(Finding::File { path, why: why.to_owned() })
+    }
+
+    fn check_kept(&self) -> Result<Option<u64>, Finding> {
+        let Some(bytes) = &self.demands.kept else { return Ok(None) };
+        let kept = Checkpoint::open(bytes, &self.keys).map_err(|e| Finding::Kept(e.to_string()))?;
+        if kept.origin != self.claimed.origin {
+            let why = format!("it is of {}, this log is {}", kept.origin, self.claimed.origin);
+            return Err(Finding::Kept(why));
+        }
+        if kept.size > self.claimed.size {
+            let (have, missing) = (self.claimed.size, kept.size - self.claimed.size);
+            let why = format!("it has {} records, the log {have}: the last {missing} are gone", kept.size);
+            return Err(Finding::Kept(why));
+        }
+        if self.root_at_kept != Some(kept.root) {
+            let why = format!("the first {} records were others when it was signed", kept.size);
+            return Err(Finding::Kept(why));
+        }
+        Ok(Some(kept.size))
+    }
+
+    /// Every other file must be an earlier version of one that was checked, or lie beyond the checkpoint.
+    /// Returns how many lie beyond.
+    fn other_files(&self) -> Result<usize, Finding> {
+        let mut beyond = 0;
+        for path in files::all(self.log)? {
+            let own = [CHECKPOINT, super::journal::NAME].iter().any(|name| path == Path::new(name));
+            if own || path.starts_with("aside") || path.extension().is_some_and(|e| e == "tmp") {
+                continue;
+            }
+            let strange = |why: &str| Finding::File { path: path.clone(), why: why.to_owned() };
+            let tile = Tile::from_path(&path).ok_or_else(|| strange("does not belong to the log"))?;
+            let Some(checked) = Tile::at(tile.kind, tile.number, self.claimed.size) else {
+                beyond += 1;
+                continue;
+            };
+            if checked == tile {
+                if self.is_too_long(tile)? {
+                    return Err(strange("has more in it than it should"));
+                }
+                continue;
+            }
+            let (Some(ours), Some(bytes)) = (read_tile(self.log, checked)?, read(&self.log.join(&path))?)
+            else {
+                continue;
+            };
+            if !ours.1.starts_with(&bytes) && !bytes.starts_with(&ours.1) {
+                return Err(strange("does not fit the other version of it"));
+            }
+            beyond += usize::from(tile.width > checked.width);
+        }
+        Ok(beyond)
+    }
+
+    fn is_too_long(&self, tile: Tile) -> Result<bool, Finding> {
+        let bytes = read(&self.log.join(tile.path()))?.unwrap_or_default();
+        Ok(match tile.kind {
+            Kind::Hashes(_) => bytes.len() != tile.width * 32,
+            Kind::Entries => tile::entries(&bytes).map_or(0, |all| all.len()) != tile.width,
+            Kind::Clear => tile::clears(&bytes).map_or(0, |all| all.len()) != tile.width,
+        })
+    }
+}
+
+/// The hashes of the entries before a cut.
+fn cut_entries(bytes: &[u8], count: usize) -> Vec<Hash> {
+    let (mut rest, mut all) = (bytes, Vec::new());
+    while all.len() < count {
+        let Some((length, after)) = rest.split_first_chunk::<2>() else { break };
+        let Some((entry, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*length))) else {
+            break;
+        };
+        all.push(leaf_hash(entry));
+        rest = after;
+    }
+    all
+}
+
+/// The tiles of hashes as files. They are used to say which record is wrong, as far as the signed root
+/// vouches for them.
+struct TileFiles<'a> {
+    log: &'a Path,
+    claimed: &'a Checkpoint,
+    /// The hashes of tiles, or `None` where the root does not vouch for what is there.
+    known: HashMap<(u8, u64), Option<Vec<Hash>>>,
+}
+
+impl TileFiles<'_> {
+    /// The first of these leaf hashes of a bundle that is not the signed one. Where the tile itself is
+    /// damaged: none if the leaves are those that its parent knows, else the first that differs from the
+    /// damaged tile. And whether the signed root vouches for the answer.
+    fn first_difference(&mut self, number: u64, hashes: &[Hash]) -> (Option<usize>, bool) {
+        let differs = |tile: &[Hash]| {
+            let pairs = hashes.iter().zip(tile);
+            pairs.enumerate().find(|(_, (ours, theirs))| ours != theirs).map(|(at, _)| at)
+        };
+        if let Some(tile) = self.vouched(0, number) {
+            return (differs(&tile), true);
+        }
+        let parents = self.vouched(1, number >> TILE_HEIGHT);
+        let parent = parents.and_then(|p| p.get((number % TILE_WIDTH as u64) as usize).copied());
+        if hashes.len() == TILE_WIDTH && parent == Some(tree::root_of(hashes)) {
+            return (None, true);
+        }
+        let file = self.read(0, number);
+        // Nothing vouches for either: where they agree, the tree as a whole will tell.
+        (file.and_then(|tile| differs(&tile)).or(parent.map(|_| 0)), false)
+    }
+
+    /// The hashes of a tile that the signed root vouches for.
+    fn vouched(&mut self, level: u8, number: u64) -> Option<Vec<Hash>> {
+        if let Some(known) = self.known.get(&(level, number)) {
+            return known.clone();
+        }
+        let tile = Tile::at(Kind::Hashes(level), number, self.claimed.size)?;
+        let hashes = self.read(level, number);
+        let vouched = if tile.is_full() {
+            let parents = self.vouched(level + 1, number >> TILE_HEIGHT);
+            let parent = parents.and_then(|p| p.get((number % TILE_WIDTH as u64) as usize).copied());
+            hashes.filter(|hashes| parent == Some(tree::root_of(hashes)))
+        } else {
+            hashes.filter(|_| self.edge_is_signed())
+        };
+        // Tiles far from the edge are asked for once only.
+        if level > 0 || !tile.is_full() {
+            self.known.insert((level, number), vouched.clone());
+        }
+        vouched
+    }
+
+    /// Whether the tiles at the right edge have the signed root.
+    fn edge_is_signed(&mut self) -> bool {
+        let size = self.claimed.size;
+        let mut levels = Vec::new();
+        for level in (0u8..8).take_while(|level| size >> (TILE_HEIGHT * u32::from(*level)) > 0) {
+            let number = size >> (TILE_HEIGHT * (u32::from(level) + 1));
+            levels.push(match tree::partial_width(size, level) {
+                0 => Vec::new(),
+                _ => self.read(level, number).unwrap_or_default(),
+            });
+        }
+        Edge::from_levels(size, levels).is_some_and(|edge| edge.root() == self.claimed.root)
+    }
+
+    fn read(&self, level: u8, number: u64) -> Option<Vec<Hash>> {
+        let tile = Tile::at(Kind::Hashes(level), number, self.claimed.size)?;
+        let (found, bytes) = read_tile(self.log, tile).ok()??;
+        let mut hashes = tile::hashes(&bytes, found.width).ok()?;
+        hashes.truncate(tile.width);
+        Some(hashes)
+    }
+}

@@ -1,5 +1,6 @@
 //! The settings file, `enforcer.toml`. Unknown keys are errors; every key has a default.
 
+use crate::log::segments::OnDamage;
 use enforcer_common::limits;
 use serde::Deserialize;
 use std::path::{Component, Path, PathBuf};
@@ -138,13 +139,20 @@ impl Default for Control {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// Seconds after which what was written is forced to the disk.
+    /// Seconds after which the live copy in JSON lines is forced to the disk.
     pub sync_seconds: u64,
+    /// Milliseconds after which records are under a signed checkpoint, on the disk.
+    pub checkpoint_milliseconds: u64,
+    /// The signing key, where no credential `audit-key` is passed; `audit/key` in the state directory
+    /// without it. Made if it is not there.
+    pub key: Option<PathBuf>,
+    /// What to do at the start when the log is not what was signed.
+    pub on_damage: OnDamage,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { sync_seconds: 1 }
+        Self { sync_seconds: 1, checkpoint_milliseconds: 1000, key: None, on_damage: OnDamage::NewLog }
     }
 }
 
@@ -267,7 +275,8 @@ impl Settings {
         if self.agents.executors.len() >= limits::EXECUTORS as usize {
             return Some(("agents.executors", format!("more than {} entries", limits::EXECUTORS - 1)));
         }
-        named.into_iter().chain(executors).find_map(|(key, path)| {
+        let key = self.audit.key.iter().map(|path| ("audit.key", path));
+        named.into_iter().chain(executors).chain(key).find_map(|(key, path)| {
             let absolute = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
             (!absolute).then(|| (key, format!("{path:?} is not an absolute path without `..`")))
         })
@@ -293,6 +302,10 @@ impl Settings {
         }
         if self.audit.sync_seconds == 0 {
             return Some(("audit.sync_seconds", "0 is not an interval".to_owned()));
+        }
+        if !(10..=1000).contains(&self.audit.checkpoint_milliseconds) {
+            let problem = "must be 10 to 1000: a record is under a checkpoint within a second";
+            return Some(("audit.checkpoint_milliseconds", problem.to_owned()));
         }
         if self.daemon.canary_seconds == 0 {
             return Some(("daemon.canary_seconds", "0 is not an interval".to_owned()));

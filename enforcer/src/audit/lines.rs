@@ -2,7 +2,7 @@
 
 use super::Sink;
 use crate::event::{json::SCHEMA, text::rfc3339};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -62,6 +62,40 @@ impl JsonLines {
         &self.path
     }
 
+    /// Takes the record that is number `seq` of the signed log.
+    pub fn append_numbered(&mut self, seq: u64, record: &Map<String, Value>) {
+        if self.has_room() {
+            self.waiting.extend(format!("{{\"seq\":{seq}").into_bytes());
+            let start = self.waiting.len();
+            serde_json::to_writer(&mut self.waiting, record).expect("JSON values can be written to memory");
+            // One object: the brace that opens the record's own gives way to a comma.
+            match record.is_empty() {
+                true => drop(self.waiting.remove(start)),
+                false => self.waiting[start] = b',',
+            }
+            self.waiting.push(b'\n');
+            self.records_waiting += 1;
+            self.write_batch();
+        }
+    }
+
+    /// Whether one more record can wait; if not, it is counted as lost.
+    fn has_room(&mut self) -> bool {
+        let room = self.waiting.len() <= BACKLOG;
+        if !room {
+            self.lost += 1;
+            self.unsaid += 1;
+        }
+        room
+    }
+
+    fn write_batch(&mut self) {
+        if self.waiting.len() > BATCH {
+            // Said by the next flush that is asked for, which fails in the same way.
+            let _ = self.write_waiting();
+        }
+    }
+
     fn say_losses(&mut self) {
         if self.unsaid == 0 {
             return;
@@ -110,15 +144,9 @@ impl JsonLines {
 
 impl Sink for JsonLines {
     fn append(&mut self, record: &Value) {
-        if self.waiting.len() > BACKLOG {
-            self.lost += 1;
-            self.unsaid += 1;
-            return;
-        }
-        self.push(record);
-        if self.waiting.len() > BATCH {
-            // Said by the next flush that is asked for, which fails in the same way.
-            let _ = self.write_waiting();
+        if self.has_room() {
+            self.push(record);
+            self.write_batch();
         }
     }
 

@@ -1,8 +1,11 @@
-//! The audit log: where records go.
+//! Where records go: the signed log (`crate::log`) and its live copy in JSON lines.
 
+mod ledger;
 mod lines;
+mod recorder;
 
 pub use lines::JsonLines;
+pub use recorder::{Recorder, directory, public_key, secret_key};
 
 use serde_json::Value;
 use std::io;

@@ -28,7 +28,7 @@ mod tests;
 mod throughput;
 
 use crate::{
-    audit::JsonLines,
+    audit::Recorder,
     cli::exit::{Exit, Failure},
     settings::Settings,
 };
@@ -116,12 +116,9 @@ fn make_roots(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Opens the audit log.
-fn open_audit(settings: &Settings) -> Result<JsonLines, Failure> {
-    let path = settings.paths.state.join("audit/events.jsonl");
-    JsonLines::open(&path).map_err(|e| {
-        let message = format!("cannot open the audit log {}: {e}", path.display());
-        Failure::new(Exit::CannotWrite, message, "make room, or make the directory writable for root")
-    })
+fn open_audit(settings: &Settings) -> Result<Recorder, Failure> {
+    Recorder::open(settings)
+        .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot use the audit log: {e}"), e.remedy()))
 }
 
 /// `uname -r`.

@@ -1,0 +1,179 @@
+//! The thread that writes the signed log, so that disks and signatures never make the rings wait.
+
+use crate::log::{error::LogError, leaf::Sealed, segments::Ready, store::Store};
+use std::{
+    fs, io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// How long the thread sleeps when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(60);
+/// After how long it tries again what has failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The writer, as the daemon's thread sees it.
+pub(super) struct Ledger {
+    // Closed first: then the thread commits what is left, and ends.
+    batches: Option<Sender<Vec<Sealed>>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Bytes of records that the operating system does not have yet.
+    waiting: AtomicUsize,
+    committed: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl Ledger {
+    /// Starts the thread. At least every `interval` there is a checkpoint over what has come.
+    pub(super) fn start(ready: Ready, interval: Duration) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (batches, orders) = mpsc::channel();
+        let writer = Writer {
+            store: ready.store,
+            keys: ready.keys,
+            shared: Arc::clone(&shared),
+            unflushed: 0,
+            committed_at: None,
+            interval,
+        };
+        let thread =
+            thread::Builder::new().name("audit-log".to_owned()).spawn(move || writer.run(&orders))?;
+        Ok(Self { batches: Some(batches), shared, thread: Some(thread) })
+    }
+
+    /// Hands records over, in the order of their indexes.
+    pub(super) fn append(&self, batch: Vec<Sealed>) {
+        self.shared.waiting.fetch_add(bytes(&batch), Ordering::Relaxed);
+        let sent = self.batches.as_ref().map(|batches| batches.send(batch));
+        if !matches!(sent, Some(Ok(()))) {
+            self.shared.set_error(Some("the thread that writes the audit log has ended".to_owned()));
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Records under the last checkpoint.
+    pub(super) fn committed(&self) -> u64 {
+        self.shared.committed.load(Ordering::Acquire)
+    }
+
+    /// Why writing does not succeed now.
+    pub(super) fn error(&self) -> Option<String> {
+        self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn set_error(&self, error: Option<String>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
+
+struct Writer {
+    store: Store,
+    keys: crate::log::key::Keys,
+    shared: Arc<Shared>,
+    unflushed: usize,
+    /// When the last commit was tried.
+    committed_at: Option<Instant>,
+    interval: Duration,
+}
+
+impl Writer {
+    fn run(mut self, orders: &Receiver<Vec<Sealed>>) {
+        loop {
+            match orders.recv_timeout(self.pause(Instant::now())) {
+                Ok(batch) => self.take(&batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.pause(Instant::now()).is_zero() {
+                self.commit();
+            }
+        }
+        if self.store.size() > self.store.committed() {
+            self.commit();
+        }
+    }
+
+    /// How long nothing needs to be committed.
+    fn pause(&self, now: Instant) -> Duration {
+        if self.store.size() == self.store.committed() {
+            return IDLE;
+        }
+        let wait = if self.shared_error() { AGAIN } else { self.interval };
+        self.committed_at.map_or(Duration::ZERO, |at| (at + wait).saturating_duration_since(now))
+    }
+
+    fn shared_error(&self) -> bool {
+        self.shared.error.lock().is_ok_and(|error| error.is_some())
+    }
+
+    fn take(&mut self, batch: &[Sealed]) {
+        batch.iter().for_each(|record| self.store.append(record));
+        self.unflushed += bytes(batch);
+        let flushed = self.store.flush();
+        self.note(flushed);
+    }
+
+    fn commit(&mut self) {
+        let committed = self.store.commit();
+        self.committed_at = Some(Instant::now());
+        if committed.is_ok() {
+            self.hand_over();
+        }
+        self.shared.committed.store(self.store.committed(), Ordering::Release);
+        self.note(committed);
+    }
+
+    /// The new key signs alone once its handover is committed.
+    fn hand_over(&mut self) {
+        if self.keys.previous.take().is_none() {
+            return;
+        }
+        self.store.set_signers(vec![self.keys.current.clone()]);
+        if let Some(file) = self.keys.previous_file.take()
+            && let Err(error) = fs::remove_file(&file)
+        {
+            tracing::warn!(%error, "cannot remove {}", file.display());
+        }
+    }
+
+    fn note(&mut self, result: Result<(), LogError>) {
+        match result {
+            Ok(()) => {
+                self.shared.waiting.fetch_sub(self.unflushed, Ordering::Relaxed);
+                self.unflushed = 0;
+                self.shared.set_error(None);
+            }
+            Err(error) => self.shared.set_error(Some(error.to_string())),
+        }
+    }
+}
+
+fn bytes(batch: &[Sealed]) -> usize {
+    batch.iter().map(|record| record.leaf.len() + record.clear.len()).sum()
+}

@@ -1,0 +1,230 @@
+//! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
+
+use super::{JsonLines, Sink, ledger::Ledger};
+use crate::{
+    event::{json::SCHEMA, text::rfc3339},
+    log::{
+        error::LogError,
+        key::{KeyPlaces, host_id},
+        leaf::{self, Place, Salt, Sealed},
+        segments,
+    },
+    settings::Settings,
+};
+use serde_json::{Map, Value, json};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Bytes of records that may wait for the log's writer; what comes after them is counted, not kept.
+const BACKLOG: usize = 64 << 20;
+/// Bytes of records after which they are handed over without being asked for.
+const BATCH: usize = 1 << 18;
+/// After so long without a record there is one that says so: a fresh checkpoint shows that the log lives.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Where the log lies in the daemon's state directory.
+pub fn directory(state: &Path) -> PathBuf {
+    state.join("audit/log")
+}
+
+/// Where the public key lies, for whoever sets up verification.
+pub fn public_key(state: &Path) -> PathBuf {
+    state.join("audit/key.pub")
+}
+
+/// Where the secret key lies unless the settings or a credential say otherwise.
+pub fn secret_key(settings: &Settings) -> PathBuf {
+    settings.audit.key.clone().unwrap_or_else(|| settings.paths.state.join("audit/key"))
+}
+
+/// The signed log with its live copy.
+pub struct Recorder {
+    lines: JsonLines,
+    ledger: Ledger,
+    place: Place,
+    salts: Salts,
+    /// Index of the next record.
+    next: u64,
+    batch: Vec<Sealed>,
+    batch_bytes: usize,
+    lost: u64,
+    /// Lost records that the log does not mention yet.
+    unsaid: u64,
+    last_record: Instant,
+}
+
+impl Recorder {
+    /// Opens the log in the state directory, or makes it, and recovers what an earlier daemon left.
+    pub fn open(settings: &Settings) -> Result<Self, LogError> {
+        let state = &settings.paths.state;
+        let lines_path = state.join("audit/events.jsonl");
+        let lines = JsonLines::open(&lines_path).map_err(|e| LogError::io("open", &lines_path, e))?;
+        let place = Place { host: host(), boot: boot() };
+        let places = KeyPlaces {
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            file: secret_key(settings),
+        };
+        let name = format!("enforcer-audit/{}", place.host);
+        let mut ready = segments::open(&directory(state), &places, &name, settings.audit.on_damage)?;
+        let public = public_key(state);
+        fs::write(&public, ready.keys.current.public().text() + "\n")
+            .map_err(|e| LogError::io("write", &public, e))?;
+        let (notes, next) = (std::mem::take(&mut ready.notes), ready.store.size());
+        tracing::info!(records = next, origin = ready.store.origin(), "audit log");
+        let interval = Duration::from_millis(settings.audit.checkpoint_milliseconds);
+        let log = ready.store.directory().to_owned();
+        let ledger = Ledger::start(ready, interval).map_err(|e| LogError::io("write", &log, e))?;
+        let mut recorder = Self {
+            lines,
+            ledger,
+            place,
+            salts: Salts::default(),
+            next,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            lost: 0,
+            unsaid: 0,
+            last_record: Instant::now(),
+        };
+        for (kind, fields) in notes {
+            recorder.own(kind, fields);
+        }
+        recorder.hand_over();
+        Ok(recorder)
+    }
+
+    /// Records under the log's last checkpoint.
+    pub fn committed(&self) -> u64 {
+        self.ledger.committed()
+    }
+
+    /// Records something about the log itself.
+    fn own(&mut self, kind: &str, mut fields: Value) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        if let Some(map) = fields.as_object_mut() {
+            map.insert("schema".to_owned(), SCHEMA.into());
+            map.insert("time".to_owned(), rfc3339(now).into());
+            map.insert("kind".to_owned(), kind.into());
+            self.take(map);
+        }
+    }
+
+    fn take(&mut self, record: &Map<String, Value>) {
+        self.last_record = Instant::now();
+        let salts = &mut self.salts;
+        let sealed = leaf::seal(record, &self.place, self.next, &mut || salts.next());
+        self.lines.append_numbered(self.next, record);
+        self.next += 1;
+        self.batch_bytes += sealed.leaf.len() + sealed.clear.len();
+        self.batch.push(sealed);
+        if self.batch_bytes > BATCH {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if !self.batch.is_empty() {
+            self.batch_bytes = 0;
+            self.ledger.append(std::mem::take(&mut self.batch));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.ledger.waiting() + self.batch_bytes > BACKLOG
+    }
+}
+
+impl Sink for Recorder {
+    fn append(&mut self, record: &Value) {
+        if self.is_full() {
+            self.lost += 1;
+            self.unsaid += 1;
+            return self.lines.append(record);
+        }
+        match record {
+            Value::Object(record) => self.take(record),
+            other => self.own("other", json!({"value": other})),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.unsaid > 0 && !self.is_full() {
+            let records = std::mem::take(&mut self.unsaid);
+            let because = "the audit log could not be written fast enough";
+            self.own("lost", json!({"agent": null, "records": records, "because": because}));
+        }
+        self.hand_over();
+        self.lines.flush()?;
+        match self.ledger.error() {
+            Some(error) => Err(io::Error::other(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.last_record.elapsed() >= QUIET {
+            self.own("alive", json!({}));
+            self.flush()?;
+        }
+        self.lines.sync()
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost + self.lines.lost()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Then the ledger's own drop commits. What fails now has failed before and was said.
+        let _ = self.flush();
+    }
+}
+
+/// Random bytes, many at a time.
+struct Salts {
+    bytes: [u8; 4096],
+    used: usize,
+}
+
+impl Default for Salts {
+    fn default() -> Self {
+        Self { bytes: [0; 4096], used: 4096 }
+    }
+}
+
+impl Salts {
+    fn next(&mut self) -> Salt {
+        if self.used == self.bytes.len() {
+            // It has no way to fail where it has worked once (random(7)), and keys come from it too.
+            getrandom::getrandom(&mut self.bytes).expect("the kernel gives random bytes");
+            self.used = 0;
+        }
+        let mut salt = Salt::default();
+        let end = self.used + salt.len();
+        salt.copy_from_slice(&self.bytes[self.used..end]);
+        self.used = end;
+        salt
+    }
+}
+
+fn host() -> String {
+    let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    if machine.trim().is_empty() {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        return host_id(&name.to_string_lossy());
+    }
+    host_id(&machine)
+}
+
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().replace('-', "")
+}
+
+#[cfg(test)]
+#[path = "tests/recorder.rs"]
+mod tests;

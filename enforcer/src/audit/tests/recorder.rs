@@ -1,0 +1,100 @@
+//! From records to a committed log, over restarts.
+
+use super::*;
+use crate::log::segments::OnDamage;
+
+fn settings(state: &Path) -> Settings {
+    let mut settings = Settings::default();
+    settings.paths.state = state.to_owned();
+    settings.audit.checkpoint_milliseconds = 10;
+    settings
+}
+
+fn record(n: u64) -> Value {
+    json!({"schema": 1, "kind": "decision", "n": n, "object": {"path": format!("/a\n{n}")}})
+}
+
+fn lines(state: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(state.join("audit/events.jsonl")).expect("lines");
+    text.lines().map(|line| serde_json::from_str(line).expect("json")).collect()
+}
+
+fn wait_until_committed(recorder: &Recorder, size: u64) {
+    let start = Instant::now();
+    while recorder.committed() < size {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", recorder.ledger.error());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn records_are_committed_soon_and_numbered_in_both_places() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut recorder = Recorder::open(&settings(dir.path())).expect("opens");
+    (0..600).for_each(|n| recorder.append(&record(n)));
+    recorder.flush().expect("flushes");
+    // The first record says that the key was made.
+    wait_until_committed(&recorder, 601);
+    let all = lines(dir.path());
+    assert_eq!((all.len(), &all[0]["kind"], &all[600]["seq"]), (601, &json!("key-made"), &json!(600)));
+    drop(recorder);
+    let log = directory(dir.path()).join("0001");
+    for file in ["checkpoint", "tile/0/000", "tile/0/002.p/89", "tile/1/000.p/2", "tile/entries/002.p/89"] {
+        assert!(log.join(file).exists(), "{file}");
+    }
+    assert!(!log.join("tile/0/000.p").exists());
+    assert_eq!(fs::metadata(log.join("journal")).expect("journal").len(), 0);
+}
+
+#[test]
+fn a_restart_goes_on_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    for start in 0..5u64 {
+        let mut recorder = Recorder::open(&settings(dir.path())).expect("opens");
+        assert_eq!(recorder.next, if start == 0 { 1 } else { 1 + start * 150 });
+        (0..150).for_each(|n| recorder.append(&record(n)));
+    }
+    assert_eq!(segments::list(&directory(dir.path())).expect("list").len(), 1);
+}
+
+#[test]
+fn a_damaged_log_is_left_alone_and_the_next_one_says_why() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut settings = settings(dir.path());
+    drop(Recorder::open(&settings).expect("opens"));
+    let tile = directory(dir.path()).join("0001/tile/0/000.p/1");
+    let before = fs::read(&tile).expect("tile");
+    fs::write(&tile, [0; 32]).expect("write");
+    settings.audit.on_damage = OnDamage::Refuse;
+    let error = Recorder::open(&settings).err().expect("refused");
+    assert!(error.is_damage() && error.to_string().contains("root that was signed"), "{error}");
+    settings.audit.on_damage = OnDamage::NewLog;
+    drop(Recorder::open(&settings).expect("opens"));
+    assert_eq!(fs::read(&tile).expect("tile"), [0; 32]);
+    let said = lines(dir.path()).pop().expect("a record");
+    assert_eq!((&said["kind"], &said["previous"]["size"]), (&json!("log-begun"), &json!(1)));
+    // The new log is the one that is continued from now on.
+    drop(Recorder::open(&settings).expect("opens"));
+    assert_eq!(segments::list(&directory(dir.path())).expect("list").len(), 2);
+    assert_ne!(before, [0; 32]);
+}
+
+#[test]
+fn a_replaced_key_hands_over_and_then_signs_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let settings = settings(dir.path());
+    drop(Recorder::open(&settings).expect("opens"));
+    let key = secret_key(&settings);
+    let new = crate::log::key::replace(&key).expect("replaced");
+    drop(Recorder::open(&settings).expect("opens"));
+    assert_eq!(lines(dir.path()).pop().expect("a record")["kind"], "key-handover");
+    assert!(!key.with_extension("previous").exists());
+    let log = directory(dir.path()).join("0001/checkpoint");
+    let signatures = || fs::read_to_string(&log).expect("text").matches('\u{2014}').count();
+    assert_eq!(signatures(), 2);
+    let mut recorder = Recorder::open(&settings).expect("opens");
+    recorder.append(&record(0));
+    drop(recorder);
+    assert_eq!(signatures(), 1);
+    assert_eq!(fs::read_to_string(public_key(dir.path())).expect("text").trim(), new.text());
+}

@@ -47,6 +47,8 @@ codes! {
     CgroupMode = 72, "the host does not run pure cgroup v2";
     /// State cannot be written.
     CannotWrite = 73, "state cannot be written: disk full or read-only";
+    /// `audit`: not what was signed.
+    NotVerified = 74, "`audit`: the log or the export is not what was signed";
     /// Not allowed.
     Permission = 77, "not permitted: not root, or not allowed to launch this agent";
     /// The settings file is broken.

@@ -1,5 +1,6 @@
 //! The command line. Errors are printed here, once, with their remedy.
 
+mod audit;
 mod exec;
 pub mod exit;
 mod format;
@@ -66,6 +67,9 @@ enum Command {
     /// Check and explain policies; needs no daemon.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Verify, prove, search and export the signed audit log; needs no daemon.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the version.
     Version,
     #[command(hide = true)]
@@ -218,6 +222,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             learn::learn(&settings(cli)?, sessions, logs, base.as_deref(), cli.output)
         }
         Command::Policy(PolicyCommand::Schema) => policy::schema(),
+        Command::Audit(command) => audit::run(command, cli.output, &|| settings(cli)),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

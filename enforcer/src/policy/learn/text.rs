@@ -64,7 +64,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Proposed) -> fmt::Result {
         Section::Files => {
             writeln!(f, "  - {{ allow: [{operations}], paths: [{pattern}], because: {because} }}")
         }
-        Section::Exec => writeln!(f, "  - {{ allow: [{pattern}], because: {because} }}"),
+        Section::Exec | Section::Unix => writeln!(f, "  - {{ allow: [{pattern}], because: {because} }}"),
         Section::Network => {
             writeln!(f, "  - {{ allow: [{operations}], to: [{pattern}], because: {because} }}")
         }

@@ -13,12 +13,8 @@ use crate::{
 };
 
 /// The targets, with the directories of this checkout that they start from.
-const TARGETS: [(&str, &[&str]); 4] = [
-    ("policy", &["enforcer/profiles", "demo/policies", "examples/policies"]),
-    ("glob", &[]),
-    ("record", &[]),
-    ("frame", &[]),
-];
+const TARGETS: [(&str, &[&str]); 4] =
+    [("policy", &["fuzz/seeds/policy", "enforcer/profiles"]), ("glob", &[]), ("record", &[]), ("frame", &[])];
 
 const FLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",

@@ -9,12 +9,13 @@ struct Embedded {
     text: &'static str,
 }
 
-const PROFILES: [Embedded; 6] = [
+const PROFILES: [Embedded; 7] = [
     Embedded { name: "base", version: 1, text: include_str!("../../profiles/base@1.yaml") },
     Embedded { name: "coding-agent", version: 1, text: include_str!("../../profiles/coding-agent@1.yaml") },
     Embedded { name: "git", version: 1, text: include_str!("../../profiles/git@1.yaml") },
     Embedded { name: "node", version: 1, text: include_str!("../../profiles/node@1.yaml") },
     Embedded { name: "python", version: 1, text: include_str!("../../profiles/python@1.yaml") },
+    Embedded { name: "rust", version: 1, text: include_str!("../../profiles/rust@1.yaml") },
     Embedded { name: "shell", version: 1, text: include_str!("../../profiles/shell@1.yaml") },
 ];
 

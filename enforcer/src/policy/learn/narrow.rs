@@ -13,10 +13,10 @@ const MANY: usize = 8;
 /// Directories above such names, at least.
 const DEPTH: usize = 2;
 
-/// Names in a directory, each with what was seen of it.
-type Names = Vec<(Vec<u8>, Evidence)>;
-
 const RUN: u16 = file::EXEC | file::LOAD;
+
+/// A directory, and what was wanted of names in it.
+type Alike = (Vec<u8>, u16);
 
 pub(super) fn rules(
     wanted: BTreeMap<Object, BTreeMap<u16, Evidence>>,
@@ -25,7 +25,7 @@ pub(super) fn rules(
     let guards = Guards::new();
     let mut rules = Vec::new();
     // What was wanted of each object, all its records taken together.
-    let mut paths: BTreeMap<(Vec<u8>, u16), Names> = BTreeMap::new();
+    let mut paths: BTreeMap<Alike, Vec<(Vec<u8>, Evidence)>> = BTreeMap::new();
     for (object, by) in wanted {
         let operations = by.keys().fold(0, |all, operations| all | operations);
         let mut evidence = Evidence::default();

@@ -1,5 +1,6 @@
 mod diff;
 mod floor;
+mod examples;
 mod format;
 mod language;
 mod learn;

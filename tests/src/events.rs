@@ -5,7 +5,12 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// By then the window of identical refusals is over, also on an emulated machine.
+const LATEST: Duration = Duration::from_secs(10);
 
 const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 
@@ -59,6 +64,37 @@ pub fn until_marker(mark: Mark, session: &str, marker: &str) -> Outcome<Vec<Valu
     })?;
     let mine = since(mark)?.into_iter().filter(|record| decides(record, session));
     Ok(mine.take_while(|record| record["object"]["path"] != marker).collect())
+}
+
+/// As [`until_marker`], one record for each of at least `expected` acts: identical refusals of one second are
+/// recorded together, when that second is over.
+pub fn acts_until_marker(mark: Mark, session: &str, marker: &str, expected: usize) -> Outcome<Vec<Value>> {
+    let begun = Instant::now();
+    until_marker(mark, session, marker)?;
+    loop {
+        let all = since(mark)?.into_iter().filter(|record| decides(record, session));
+        let mut acts: Vec<Value> = all.flat_map(acts).collect();
+        acts.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
+        let acts: Vec<Value> =
+            acts.into_iter().take_while(|record| record["object"]["path"] != marker).collect();
+        if acts.len() >= expected || begun.elapsed() > LATEST {
+            return Ok(acts);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The acts that a record stands for, each with its time. Of many, those between the first and the last
+/// have the time of the last.
+fn acts(record: Value) -> Vec<Value> {
+    let Some(count) = record["count"].as_u64() else { return vec![record] };
+    let times = (0..count).map(|n| if n == 0 { "first" } else { "last" });
+    let act = |time: &str| {
+        let mut act = record.clone();
+        act["time"] = record[time].clone();
+        act
+    };
+    times.map(act).collect()
 }
 
 /// A record in one line, without what every record has.

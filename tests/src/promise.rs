@@ -296,9 +296,9 @@ pub fn marker(test: &Test) -> Outcome<String> {
 
 /// What is wrong with the records of a session: there must be one for each attempt, in this order.
 fn recorded(agent: &Agent, session: &Session, marker: &str, attempts: &[Attempt]) -> Outcome<Vec<String>> {
-    let records = events::until_marker(session.mark, &session.id, marker)?;
     let expected: Vec<(&Attempt, &Denial)> =
         attempts.iter().filter_map(|attempt| Some((attempt, attempt.denial.as_ref()?))).collect();
+    let records = events::acts_until_marker(session.mark, &session.id, marker, expected.len())?;
     let mut faults = Vec::new();
     if records.len() != expected.len() {
         faults.push(format!("{} records instead of {}:", records.len(), expected.len()));

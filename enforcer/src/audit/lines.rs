@@ -1,6 +1,6 @@
 //! One JSON object per line in an append-only file.
 
-use super::Sink;
+use super::{Sink, acts};
 use crate::event::{json::SCHEMA, text::rfc3339};
 use serde_json::{Map, Value, json};
 use std::{
@@ -64,7 +64,7 @@ impl JsonLines {
 
     /// Takes the record that is number `seq` of the signed log.
     pub fn append_numbered(&mut self, seq: u64, record: &Map<String, Value>) {
-        if self.has_room() {
+        if self.has_room(record.get("count")) {
             self.waiting.extend(format!("{{\"seq\":{seq}").into_bytes());
             let start = self.waiting.len();
             serde_json::to_writer(&mut self.waiting, record).expect("JSON values can be written to memory");
@@ -80,11 +80,11 @@ impl JsonLines {
     }
 
     /// Whether one more record can wait; if not, it is counted as lost.
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, count: Option<&Value>) -> bool {
         let room = self.waiting.len() <= BACKLOG;
         if !room {
-            self.lost += 1;
-            self.unsaid += 1;
+            self.lost += acts(count);
+            self.unsaid += acts(count);
         }
         room
     }
@@ -110,7 +110,7 @@ impl JsonLines {
     }
 
     fn push(&mut self, record: &Value) {
-        self.waiting.extend(record.to_string().into_bytes());
+        serde_json::to_writer(&mut self.waiting, record).expect("JSON values can be written to memory");
         self.waiting.push(b'\n');
         self.records_waiting += 1;
     }
@@ -144,7 +144,7 @@ impl JsonLines {
 
 impl Sink for JsonLines {
     fn append(&mut self, record: &Value) {
-        if self.has_room() {
+        if self.has_room(record.get("count")) {
             self.push(record);
             self.write_batch();
         }

@@ -10,6 +10,11 @@ pub use recorder::{Recorder, directory, public_key, secret_key};
 use serde_json::Value;
 use std::io;
 
+/// How many acts a record stands for, by its field `count`: identical denials are recorded together.
+pub fn acts(count: Option<&Value>) -> u64 {
+    count.and_then(Value::as_u64).unwrap_or(1)
+}
+
 /// Something that keeps records.
 pub trait Sink {
     /// Takes a record. One that cannot be kept is counted in [`Sink::lost`] and said in the log as soon
@@ -22,6 +27,6 @@ pub trait Sink {
     /// Forces what was flushed to the disk.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// How many records could not be kept since the start.
+    /// How many records could not be kept since the start, each for as many [`acts`] as it stands for.
     fn lost(&self) -> u64;
 }

@@ -140,8 +140,9 @@ impl Recorder {
 impl Sink for Recorder {
     fn append(&mut self, record: &Value) {
         if self.is_full() {
-            self.lost += 1;
-            self.unsaid += 1;
+            let acts = super::acts(record.get("count"));
+            self.lost += acts;
+            self.unsaid += acts;
             return self.lines.append(record);
         }
         match record {

@@ -1,6 +1,7 @@
 //! The daemon's state and everything that changes it. Nothing here waits.
 
 use super::{
+    aggregate::{Aggregator, Summary},
     canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
     names::Names,
@@ -9,7 +10,7 @@ use super::{
     proof::CanaryAgent,
     published::Store,
     registry::Slots,
-    watch::Watched,
+    watch::{self, Watched},
 };
 use crate::{
     audit::Sink,
@@ -39,7 +40,7 @@ pub type Shared = Rc<RefCell<Core>>;
 pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
 
 /// Records that are taken in one turn: a flood must not keep the daemon from its other work.
-const AT_ONCE: usize = 8192;
+const AT_ONCE: usize = 256;
 
 /// What one turn took from the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Core {
     pub(super) launching: HashSet<PathBuf>,
     /// Sessions whose refusals somebody waits for.
     pub(crate) watched: Watched,
+    pub(super) repeats: Aggregator,
+    pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
@@ -149,6 +152,8 @@ impl Core {
             last_good,
             launching: HashSet::new(),
             watched: Watched::default(),
+            repeats: Aggregator::default(),
+            offset: None,
             sweep_due: true,
             lost: Lost::default(),
             lost_seen,
@@ -209,38 +214,69 @@ impl Core {
 
     /// Records what waits in the rings, as much as one turn may take.
     pub fn drain(&mut self) -> Drained {
-        let (began, offset) = (boot_time(), boot_offset());
-        let (mut sweep, mut refill, mut malformed) = (false, false, 0);
+        let (began, offset) = (boot_time(), boot_offset(self.offset));
+        self.offset = Some(offset);
+        let (mut sweep, mut refill, mut newest) = (false, false, 0);
         let names = Names { slots: &self.slots, numbers: &self.numbers };
-        let (audit, watched) = (&mut self.audit, &mut self.watched);
+        let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
+        let malformed = &mut self.lost.malformed;
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
                 sweep |= event.kind == Kind::SessionRemoved;
                 refill |= event.kind == Kind::SessionBound;
+                newest = newest.max(event.header.time);
                 watched.note(&event);
-                audit.append(&json::event(&event, offset, &names));
+                let (alone, closed) = repeats.take(bytes, &event);
+                if let Some(summary) = closed {
+                    record_repeats(audit.as_mut(), &summary, offset, &names);
+                }
+                if alone {
+                    audit.append(&json::event(&event, offset, &names));
+                }
             }
             Err(error) => {
-                malformed += 1;
+                *malformed += 1;
                 audit.append(&json::malformed(&error, now()));
             }
         });
         if let Err(error) = &drained {
             tracing::error!(%error, "cannot read the rings");
         }
-        if drained.as_ref().is_ok_and(|count| *count < AT_ONCE) {
+        let records = drained.unwrap_or(0);
+        let more = records >= AT_ONCE;
+        // While records wait, it is as late as in the newest one: the others of its window may be among them.
+        let time = if more { newest } else { u64::try_from(began).unwrap_or(0) };
+        let closed = repeats.close(time);
+        closed.iter().for_each(|summary| record_repeats(audit.as_mut(), summary, offset, &names));
+        if !more {
             self.numbers.forget(began);
         }
-        self.lost.malformed += malformed;
         self.sweep_due |= sweep;
-        if !matches!(drained, Ok(0)) {
+        if records > 0 || !closed.is_empty() {
             self.flush();
         }
         if refill || sweep {
             self.refill();
         }
-        let records = drained.unwrap_or(0);
-        Drained { records, more: records >= AT_ONCE }
+        Drained { records, more }
+    }
+
+    /// Records everything that still waits, at the end.
+    pub fn drain_all(&mut self) {
+        let mut taken = 0;
+        // More cannot have waited; what an agent goes on to do is the next daemon's.
+        while taken < watch::ALL {
+            let drained = self.drain();
+            taken += drained.records;
+            if !drained.more {
+                break;
+            }
+        }
+        let names = Names { slots: &self.slots, numbers: &self.numbers };
+        for summary in self.repeats.close_all() {
+            record_repeats(self.audit.as_mut(), &summary, boot_offset(self.offset), &names);
+        }
+        self.flush();
     }
 
     /// Keeps the kernel's pool of free sessions full.
@@ -320,6 +356,14 @@ impl Core {
     }
 }
 
+fn record_repeats(audit: &mut dyn Sink, summary: &Summary, offset: i128, names: &Names<'_>) {
+    let Summary { record, count, first, last } = summary;
+    match Event::try_from(&record[..]) {
+        Ok(event) => audit.append(&json::repeated(&event, *count, [*first, *last], offset, names)),
+        Err(error) => unreachable!("it was a record when it came: {error}"),
+    }
+}
+
 /// Nanoseconds since 1970.
 pub fn now() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
@@ -331,7 +375,15 @@ pub fn boot_time() -> i128 {
         .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
 }
 
-/// What turns boot time into time since 1970, as of now.
-pub fn boot_offset() -> i128 {
-    now() - boot_time()
+/// What turns boot time into time since 1970. It stays what it was unless the clock was set (or slewed by more
+/// than a millisecond), so that records keep the order that the kernel gave them.
+fn boot_offset(before: Option<i128>) -> i128 {
+    const SAME: i128 = 1_000_000;
+    let sample = || {
+        let (earlier, now, later) = (boot_time(), now(), boot_time());
+        (later - earlier, now - (earlier + later) / 2)
+    };
+    // The one that was interrupted least.
+    let (_, measured) = [sample(), sample(), sample()].into_iter().min().unwrap_or_default();
+    before.filter(|before| (measured - before).abs() <= SAME).unwrap_or(measured)
 }

@@ -1,5 +1,6 @@
 //! The daemon: reads top to bottom. The only caller of the kernel side.
 
+pub mod aggregate;
 pub mod canary;
 pub mod core;
 pub mod enforcement;

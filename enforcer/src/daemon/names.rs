@@ -29,7 +29,7 @@ impl json::Context for Names<'_> {
         self.numbers.policy(id)
     }
 
-    fn rules(&self, event: &Event) -> Option<Vec<json::RuleNote>> {
+    fn rules(&self, event: &Event<'_>) -> Option<Vec<json::RuleNote>> {
         if event.header.policy == 0 {
             // No policy, no rules.
             return Some(Vec::new());
@@ -41,7 +41,7 @@ impl json::Context for Names<'_> {
 
 /// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
 /// those that the automata's states stand for, which may be some more. `None`: it cannot be told.
-fn policy_rules(loaded: &Loaded, event: &Event, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
+fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
     let header = &event.header;
     let ids = if let Some(endpoint) = event.endpoint() {
         // 0.0.0.0 and `::` mean something else to whoever binds than to whoever connects.
@@ -58,7 +58,7 @@ fn policy_rules(loaded: &Loaded, event: &Event, base: Option<u32>) -> Option<Vec
             reference::rules_at_address(&loaded.policy, address, endpoint.port, protocol)
         })
     } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
-        reference::rules_at_path(&loaded.policy, path)
+        reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path)
     } else {
         let [a, b, c, _] = header.states;
         loaded.image.rules_at([a, b, c], base?)

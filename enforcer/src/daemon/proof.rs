@@ -98,8 +98,14 @@ impl Core {
         Ok((agent, session, lost))
     }
 
+    /// Whether decisions of an agent were lost since the counters were last noted, seconds ago.
+    pub(crate) fn may_have_lost(&self, slot: AgentSlot) -> bool {
+        let known = self.lost_seen.get(&slot).map_or(0, |(decisions, _)| *decisions);
+        self.lost_decisions(slot).map_or(true, |now| now > known)
+    }
+
     /// Decisions of an agent that the kernel could not hand over, since its tables exist.
-    pub(crate) fn lost_decisions(&self, slot: AgentSlot) -> Result<u64, EnforcementError> {
+    fn lost_decisions(&self, slot: AgentSlot) -> Result<u64, EnforcementError> {
         let lost = self.enforcement.lost()?;
         Ok(lost.into_iter().find(|(of, ..)| *of == slot).map_or(0, |(_, decisions, _)| decisions))
     }

@@ -26,10 +26,13 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    task::{JoinSet, spawn_local},
-    time::{MissedTickBehavior, interval, sleep},
+    sync::Notify,
+    task::{JoinSet, spawn_local, yield_now},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
+/// How long records may gather before they are taken: while some wait, further ones wake nobody.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often the rings are looked at even if nothing wakes the daemon.
 const TICK: Duration = Duration::from_millis(500);
 /// How often the counters of lost records are read.
@@ -63,9 +66,11 @@ pub(super) async fn run(
         .map_err(internal("open the control socket"))?;
     let mut tasks = JoinSet::new();
     let rings = core.borrow().ring_fds();
+    let filled = Rc::new(Notify::new());
     for fd in rings {
-        tasks.spawn_local(watch_ring(core.clone(), fd));
+        tasks.spawn_local(watch_ring(fd, Rc::clone(&filled)));
     }
+    tasks.spawn_local(endless(drain(core.clone(), filled)));
     tasks.spawn_local(endless(tick(core.clone())));
     tasks.spawn_local(endless(server::serve(core.clone(), listener, group)));
     tasks.spawn_local(watch_policies(core.clone(), settings.paths.policies.clone()));
@@ -92,7 +97,7 @@ pub(super) async fn run(
     };
     notify(&[NotifyState::Stopping]);
     let mut core = core.borrow_mut();
-    core.drain();
+    core.drain_all();
     core.note_losses();
     let because = result.as_ref().err().map(ToString::to_string);
     core.record("daemon-stopped", json!({"because": because, "enforcement": "stays pinned"}));
@@ -126,35 +131,42 @@ fn say_ready(core: &Shared) {
     tracing::info!("{text}");
 }
 
-async fn watch_ring(core: Shared, fd: RawFd) -> Result<(), Failure> {
+async fn watch_ring(fd: RawFd, filled: Rc<Notify>) -> Result<(), Failure> {
     let failed = internal("watch a ring");
     let ring = fds::watch(fds::duplicate_raw(fd).map_err(&failed)?).map_err(&failed)?;
     loop {
         let mut ready = ring.readable().await.map_err(&failed)?;
         // Cleared first: what arrives while the ring is drained wakes this again.
         ready.clear_ready();
-        core.borrow_mut().drain();
-        // Others have their turn even if a ring never becomes empty.
-        tokio::task::yield_now().await;
+        filled.notify_one();
+    }
+}
+
+/// Takes records in turns of bounded size.
+pub(super) async fn drain(core: Shared, filled: Rc<Notify>) {
+    loop {
+        // Windows of repeated denials close also when nothing comes.
+        let _ = timeout(TICK, filled.notified()).await;
+        sleep(GATHER).await;
+        while core.borrow_mut().drain().more {
+            // Sockets and timers are looked at before this goes on, even if a ring never becomes empty.
+            yield_now().await;
+        }
+        if core.borrow().sweep_due() {
+            core.borrow_mut().sweep();
+        }
     }
 }
 
 async fn tick(core: Shared) {
-    let (mut short, mut losses, mut sweep) = (interval(TICK), interval(LOSSES), interval(SWEEP));
+    let (mut losses, mut sweep) = (interval(LOSSES), interval(SWEEP));
     let seconds = core.borrow().settings.audit.sync_seconds;
     let mut sync = interval(Duration::from_secs(seconds));
-    for timer in [&mut short, &mut losses, &mut sweep, &mut sync] {
+    for timer in [&mut losses, &mut sweep, &mut sync] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
         tokio::select! {
-            _ = short.tick() => {
-                let mut core = core.borrow_mut();
-                core.drain();
-                if core.sweep_due() {
-                    core.sweep();
-                }
-            }
             _ = losses.tick() => core.borrow_mut().note_losses(),
             _ = sweep.tick() => core.borrow_mut().sweep(),
             _ = sync.tick() => core.borrow_mut().sync(),

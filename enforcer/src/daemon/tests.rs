@@ -2,20 +2,27 @@
 
 use super::{
     canary::{Canary, Silence},
-    core::Core,
+    core::{Core, boot_time},
     enforcement::AgentSlot,
     fake::{Fake, Told},
-    proof,
+    proof, serve,
 };
-use crate::{audit::Sink, control::message::State, event::decode::tests::record, settings::Settings};
+use crate::{
+    audit::{Sink, acts},
+    control::message::State,
+    event::decode::tests::record,
+    settings::Settings,
+};
 use enforcer_common::{event::kind, map::Session};
 use serde_json::Value;
 use std::{
     cell::{RefCell, RefMut},
     fs,
+    io::{Read, Write},
     path::Path,
     rc::Rc,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zerocopy::FromZeros;
 
 #[derive(Clone, Default)]
@@ -262,6 +269,53 @@ fn a_policy_that_was_not_published_leaves_no_number() {
 }
 
 #[test]
+fn repeated_denials_are_recorded_once_and_then_together() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    let begin = u64::try_from(boot_time()).expect("boot time") - 5_000_000_000;
+    for n in 0..1000 {
+        let path: &[u8] = if n % 10 == 9 { b"/workspace/b/.env" } else { b"/workspace/a/.env" };
+        world.told().records.push(record(path, b"/usr/bin/cat", |h| {
+            (h.agent, h.policy, h.time) = (0, 1, begin + n * 4_000_000);
+        }));
+    }
+    let mut turns = 1;
+    while world.core.drain().more {
+        turns += 1;
+    }
+    assert_eq!(turns, 4, "256 records a turn");
+    let log = world.log.0.borrow();
+    let of = |path: &str| {
+        let mine = |r: &&Value| r["kind"] == "decision" && r["object"]["path"] == path;
+        log.iter().filter(mine).cloned().collect::<Vec<Value>>()
+    };
+    for (path, attempted) in [("/workspace/a/.env", 900), ("/workspace/b/.env", 100)] {
+        let records = of(path);
+        assert_eq!(records.iter().map(|r| acts(r.get("count"))).sum::<u64>(), attempted);
+        assert_eq!(records.len(), 8, "two for each of four seconds");
+        assert!(records[0]["count"].is_null() && records[1]["count"].is_u64());
+        let (first, last) = (records[1]["first"].as_str().expect("first"), records[1]["last"].as_str());
+        assert!(Some(first) < last && last == records[1]["time"].as_str());
+        assert_eq!(records[1]["rule"], records[0]["rule"]);
+    }
+}
+
+#[test]
+fn what_still_gathers_at_the_end_is_recorded() {
+    let mut world = World::new();
+    let time = u64::try_from(boot_time()).expect("boot time");
+    for n in 0..3 {
+        world.told().records.push(record(b"/x", b"", |h| h.time = time + n));
+    }
+    world.core.drain();
+    assert_eq!(world.kinds().iter().filter(|k| *k == "decision").count(), 1);
+    world.core.drain_all();
+    let log = world.log.0.borrow();
+    assert_eq!(log.last().map(|r| acts(r.get("count"))), Some(2));
+}
+
+#[test]
 fn losses_are_recorded_once_each() {
     let mut world = World::new();
     world.told().lost.insert(AgentSlot(0), (3, 1));
@@ -355,4 +409,30 @@ fn the_daemons_own_agent_outlives_a_reload() {
     world.restart();
     assert_eq!(world.core.reload().retired, Vec::<String>::new());
     assert_eq!(world.in_force(), [("enforcer-canary".to_owned(), 5)]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn others_are_served_while_a_flood_never_ends() {
+    let World { dir: _dir, fake, log: _, core } = World::new();
+    fake.0.borrow_mut().flood = Some(record(b"/workspace/.env", b"/usr/bin/cat", |_| ()));
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+    ours.set_nonblocking(true).expect("nonblocking");
+    let mut ours = tokio::net::UnixStream::from_std(ours).expect("stream");
+    let client = std::thread::spawn(move || {
+        (0..20).for_each(|_| {
+            theirs.write_all(b"?").expect("ask");
+            theirs.read_exact(&mut [0]).expect("answer");
+        });
+    });
+    let served = async {
+        for _ in 0..20 {
+            ours.read_exact(&mut [0]).await.expect("question");
+            ours.write_all(b"!").await.expect("answer");
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    local.spawn_local(serve::drain(Rc::new(RefCell::new(core)), Rc::default()));
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, local.run_until(served)).await.expect("served in time");
+    client.join().expect("client");
 }

@@ -8,7 +8,12 @@ use super::{
     core::Core,
     fake::{Fake, Told},
 };
-use crate::{audit::JsonLines, event::decode::tests::record, settings::Settings};
+use crate::{
+    audit::{JsonLines, acts},
+    event::decode::tests::record,
+    settings::Settings,
+};
+use serde_json::Value;
 use std::{cell::RefCell, fmt::Write as _, fs, path::Path, rc::Rc, time::Instant};
 
 /// A policy with this many rules about directories.
@@ -66,11 +71,16 @@ fn measure(rules: usize, batch: usize, same: bool) {
         fake.0.borrow_mut().records = some.to_vec();
         core.drain();
     }
+    core.drain_all();
     let took = begun.elapsed().as_secs_f64();
-    let lines = fs::read_to_string(dir.path().join("events.jsonl")).expect("log").lines().count();
+    let log = fs::read_to_string(dir.path().join("events.jsonl")).expect("log");
+    let records = log.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let denials: Vec<Value> = records.filter(|r: &Value| r["kind"] == "decision").collect();
+    let (lines, sum) = (denials.len(), denials.iter().map(|r| acts(r.get("count"))).sum::<u64>());
+    assert_eq!(sum, total as u64, "every denial is in the log once");
     let what = if same { "identical" } else { "different" };
     println!(
-        "{rules} rules, {what} denials, {batch} at a time: {:.0} records/s, {lines} lines of {total}",
+        "{rules} rules, {what} denials, {batch} at a time: {:.0} records/s, {total} denials in {lines} lines",
         total as f64 / took
     );
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// Refusals that are kept for one session: the first ones tell why it failed.
 const MOST: usize = 8;
 /// More records cannot wait in the rings at one time.
-const ALL: usize = DECISION_RING as usize / size_of::<Header>();
+pub const ALL: usize = DECISION_RING as usize / size_of::<Header>();
 
 /// What the kernel refused to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Watched {
     }
 
     /// Looks at a record.
-    pub fn note(&mut self, event: &Event) {
+    pub fn note(&mut self, event: &Event<'_>) {
         // What an audited policy only would refuse has no error.
         if self.sessions.is_empty() || event.kind != Kind::Decision || event.header.error == 0 {
             return;
@@ -47,7 +47,7 @@ impl Watched {
             known.push(Refusal {
                 agent: event.header.agent,
                 policy: event.header.policy,
-                operation: event.operation(),
+                operation: event.operation().into_owned(),
                 object: event.object.to_vec(),
             });
         }

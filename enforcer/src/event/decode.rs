@@ -3,12 +3,16 @@
 //! A number that this version does not know is kept with the record's bytes; bytes that are no record at
 //! all become [`Malformed`] with those bytes. Nothing is dropped.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    mem::offset_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 use enforcer_common::{
     access,
     event::{Header, VERSION, kind, operation, reason},
     verdict::Verdict,
 };
+use std::borrow::Cow;
 use zerocopy::FromBytes;
 
 /// What a record tells.
@@ -51,17 +55,17 @@ impl Kind {
     }
 
     /// Its name in records.
-    pub fn name(self) -> String {
+    pub fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Decision => "decision".to_owned(),
-            Self::SessionBound => "session-bound".to_owned(),
-            Self::SessionArmed => "session-armed".to_owned(),
-            Self::Entered => "entered".to_owned(),
-            Self::Executed => "executed".to_owned(),
-            Self::RootCreated => "root-created".to_owned(),
-            Self::Strayed => "strayed".to_owned(),
-            Self::SessionRemoved => "session-removed".to_owned(),
-            Self::Unknown(number) => format!("unknown-{number}"),
+            Self::Decision => "decision".into(),
+            Self::SessionBound => "session-bound".into(),
+            Self::SessionArmed => "session-armed".into(),
+            Self::Entered => "entered".into(),
+            Self::Executed => "executed".into(),
+            Self::RootCreated => "root-created".into(),
+            Self::Strayed => "strayed".into(),
+            Self::SessionRemoved => "session-removed".into(),
+            Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }
 }
@@ -79,9 +83,9 @@ pub struct Endpoint {
     pub family: u16,
 }
 
-/// One record.
+/// One record, still where the ring has it.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct Event<'a> {
     /// The fixed part, as it came.
     pub header: Header,
     /// What it tells.
@@ -89,13 +93,13 @@ pub struct Event {
     /// The verdict, or its number.
     pub verdict: Result<Verdict, u16>,
     /// The object's bytes: a path, or what else the operation names. May be empty.
-    pub object: Vec<u8>,
+    pub object: &'a [u8],
     /// The path of the executable. May be empty.
-    pub exe: Vec<u8>,
+    pub exe: &'a [u8],
     /// The task's name, without what follows its zero byte.
-    pub comm: Vec<u8>,
+    pub comm: &'a [u8],
     /// The record's bytes, where it says something that this version does not know.
-    pub raw: Option<Vec<u8>>,
+    pub raw: Option<&'a [u8]>,
 }
 
 /// Bytes that are no record.
@@ -108,10 +112,10 @@ pub struct Malformed {
     pub raw: Vec<u8>,
 }
 
-impl TryFrom<&[u8]> for Event {
+impl<'a> TryFrom<&'a [u8]> for Event<'a> {
     type Error = Malformed;
 
-    fn try_from(bytes: &[u8]) -> Result<Self, Malformed> {
+    fn try_from(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let malformed = |why: String| Malformed { why, raw: bytes.to_vec() };
         let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| {
             malformed(format!("{} bytes, but a header has {}", bytes.len(), size_of::<Header>()))
@@ -132,36 +136,30 @@ impl TryFrom<&[u8]> for Event {
                 malformed(format!("{} bytes cannot hold {object_len} + {exe_len} of paths", header.length))
             })?;
         let (object, exe) = (&tail[..object_len], &tail[object_len..object_len + exe_len]);
-        let comm = header.comm.split(|b| *b == 0).next().unwrap_or_default();
+        // The header is copied, the name is not.
+        let comm = &bytes[offset_of!(Header, comm)..][..header.comm.len()];
+        let comm = comm.split(|b| *b == 0).next().unwrap_or_default();
         let verdict = verdict(header.verdict);
         let kind = Kind::from_number(header.kind);
         let known = !matches!(kind, Kind::Unknown(_))
             && verdict.is_ok()
             && (header.operation == 0 || operation::name(header.operation).is_some())
             && (header.reason == 0 || reason_name(header.reason).is_some());
-        Ok(Self {
-            kind,
-            verdict,
-            object: object.to_vec(),
-            exe: exe.to_vec(),
-            comm: comm.to_vec(),
-            raw: (!known).then(|| bytes.to_vec()),
-            header,
-        })
+        Ok(Self { kind, verdict, object, exe, comm, raw: (!known).then_some(bytes), header })
     }
 }
 
-impl Event {
+impl Event<'_> {
     /// The operation's name.
-    pub fn operation(&self) -> String {
+    pub fn operation(&self) -> Cow<'static, str> {
         let number = self.header.operation;
-        operation::name(number).map_or_else(|| format!("unknown-{number}"), str::to_owned)
+        operation::name(number).map_or_else(|| format!("unknown-{number}").into(), Cow::Borrowed)
     }
 
     /// The reason's name.
-    pub fn reason(&self) -> String {
+    pub fn reason(&self) -> Cow<'static, str> {
         let number = self.header.reason;
-        reason_name(number).map_or_else(|| format!("unknown-{number}"), str::to_owned)
+        reason_name(number).map_or_else(|| format!("unknown-{number}").into(), Cow::Borrowed)
     }
 
     /// Whether the operation is one on the network.
@@ -170,15 +168,17 @@ impl Event {
     }
 
     /// The names of what was asked for. A bit without a name is named by its number.
-    pub fn access(&self) -> Vec<String> {
-        let names: &[(u16, &str)] =
-            if self.is_network() { &access::net::NAMES } else { &access::file::NAMES };
-        let bits = (0..32u32).filter(|bit| self.header.access & (1 << bit) != 0);
-        bits.map(|bit| match names.iter().find(|(known, _)| u32::from(*known) == 1 << bit) {
-            Some((_, name)) => (*name).to_owned(),
-            None => format!("bit-{bit}"),
+    pub fn access(&self) -> impl Iterator<Item = Cow<'static, str>> + use<> {
+        let bits = self.header.access;
+        let names: &[(u16, &str)] = if self.header.operation >= operation::CONNECT {
+            &access::net::NAMES
+        } else {
+            &access::file::NAMES
+        };
+        (0..u32::BITS).filter(move |bit| bits & (1 << bit) != 0).map(|bit| {
+            let known = names.iter().find(|(known, _)| u32::from(*known) == 1 << bit);
+            known.map_or_else(|| format!("bit-{bit}").into(), |(_, name)| Cow::Borrowed(*name))
         })
-        .collect()
     }
 
     /// The address, where the operation has one.
@@ -247,8 +247,8 @@ pub(crate) mod tests {
         assert_eq!(event.object, b"/workspace/.env");
         assert_eq!(event.exe, b"/usr/bin/cat");
         assert_eq!(event.comm, b"cat");
-        assert_eq!((event.operation(), event.reason()), ("open".to_owned(), "rule".to_owned()));
-        assert_eq!(event.access(), ["read"]);
+        assert_eq!((&*event.operation(), &*event.reason()), ("open", "rule"));
+        assert!(event.access().eq(["read"]));
         assert_eq!(event.raw, None);
     }
 
@@ -262,13 +262,13 @@ pub(crate) mod tests {
         ] {
             let bytes = record(b"/x", b"", change);
             let event = Event::try_from(&bytes[..]).expect("a record");
-            assert_eq!(event.raw.as_deref(), Some(&bytes[..]));
+            assert_eq!(event.raw, Some(&bytes[..]));
         }
         let bytes = record(b"", b"", |h| (h.kind, h.operation, h.access) = (99, 999, 1 << 31));
         let event = Event::try_from(&bytes[..]).expect("a record");
         assert_eq!(event.kind.name(), "unknown-99");
         assert_eq!(event.operation(), "unknown-999");
-        assert_eq!(event.access(), ["bit-31"]);
+        assert!(event.access().eq(["bit-31"]));
     }
 
     #[test]
@@ -280,7 +280,7 @@ pub(crate) mod tests {
         let event = Event::try_from(&bytes[..]).expect("a record");
         let endpoint = event.endpoint().expect("an address");
         assert_eq!(endpoint.address, Some("10.1.2.3".parse().expect("address")));
-        assert_eq!((endpoint.port, event.access()), (5432, vec!["connect".to_owned()]));
+        assert!(endpoint.port == 5432 && event.access().eq(["connect"]));
     }
 
     #[test]
@@ -288,7 +288,7 @@ pub(crate) mod tests {
         let mut bytes = record(b"/a", b"/b", |_| ());
         bytes.extend([0xee; 100]);
         let event = Event::try_from(&bytes[..]).expect("a record");
-        assert_eq!((event.object, event.exe), (b"/a".to_vec(), b"/b".to_vec()));
+        assert_eq!((event.object, event.exe), (&b"/a"[..], &b"/b"[..]));
     }
 
     #[test]
@@ -317,7 +317,7 @@ pub(crate) mod tests {
                 bytes[4..8].copy_from_slice(&length.to_ne_bytes());
             }
             if let Ok(event) = Event::try_from(&bytes[..]) {
-                drop((event.access(), event.operation(), event.reason(), event.endpoint()));
+                drop((event.access().count(), event.operation(), event.reason(), event.endpoint()));
             }
         }
     }

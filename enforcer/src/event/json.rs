@@ -41,12 +41,12 @@ pub trait Context {
     /// The policy with this id.
     fn policy(&self, id: u32) -> Option<PolicyNote>;
     /// The rules that decided; none where nothing allows it. `None`: they cannot be told.
-    fn rules(&self, event: &Event) -> Option<Vec<RuleNote>>;
+    fn rules(&self, event: &Event<'_>) -> Option<Vec<RuleNote>>;
 }
 
 /// An event as JSON. `boot_offset` is what must be added to nanoseconds of boot time to get nanoseconds
 /// since 1970.
-pub fn event(event: &Event, boot_offset: i128, context: &dyn Context) -> Value {
+pub fn event(event: &Event<'_>, boot_offset: i128, context: &dyn Context) -> Value {
     let header = &event.header;
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
@@ -61,11 +61,11 @@ pub fn event(event: &Event, boot_offset: i128, context: &dyn Context) -> Value {
     put("started", json!(header.started));
     put("uid", json!(header.uid));
     put("cgroup", json!(header.cgroup));
-    put_bytes(&mut put, "exe", &event.exe);
-    put_bytes(&mut put, "comm", &event.comm);
+    put_bytes(&mut put, "exe", event.exe);
+    put_bytes(&mut put, "comm", event.comm);
     if header.operation != 0 {
         put("operation", json!(event.operation()));
-        put("access", json!(event.access()));
+        put("access", event.access().collect());
     }
     if event.kind == Kind::Decision || header.verdict != 0 || header.reason != 0 {
         put("verdict", verdict(event));
@@ -80,11 +80,26 @@ pub fn event(event: &Event, boot_offset: i128, context: &dyn Context) -> Value {
         put("argument", argument);
     }
     put("error", error(header.error));
-    put("flags", json!(flags(header.flags)));
+    put("flags", flags(header.flags));
     if let Some(raw) = &event.raw {
         put("raw_b64", json!(BASE64_STANDARD.encode(raw)));
     }
     Value::Object(out)
+}
+
+/// Identical denials beyond the one that was recorded at once, as JSON: the record of the last one, with how
+/// many there were and when.
+pub fn repeated(
+    event: &Event<'_>,
+    count: u64,
+    times: [u64; 2],
+    boot_offset: i128,
+    context: &dyn Context,
+) -> Value {
+    let mut out = self::event(event, boot_offset, context);
+    let [first, last] = times.map(|time| rfc3339(i128::from(time) + boot_offset));
+    (out["count"], out["first"], out["last"]) = (count.into(), first.into(), last.into());
+    out
 }
 
 /// Bytes that were no record, as JSON.
@@ -111,19 +126,19 @@ fn agent(slot: u32, context: &dyn Context) -> Value {
     }
 }
 
-fn verdict(event: &Event) -> Value {
-    json!(match event.verdict {
-        Ok(Verdict::Allow) => "allow".to_owned(),
-        Ok(Verdict::Hold) => "hold".to_owned(),
-        Ok(Verdict::Deny) => "deny".to_owned(),
-        Err(number) => format!("unknown-{number}"),
-    })
+fn verdict(event: &Event<'_>) -> Value {
+    match event.verdict {
+        Ok(Verdict::Allow) => "allow".into(),
+        Ok(Verdict::Hold) => "hold".into(),
+        Ok(Verdict::Deny) => "deny".into(),
+        Err(number) => format!("unknown-{number}").into(),
+    }
 }
 
 fn rules(rules: Option<&[RuleNote]>) -> Value {
     let rules = match rules {
         None => return json!("unknown"),
-        Some([]) => return json!("no rule"),
+        Some([]) => return "no rule".into(),
         Some(rules) => rules,
     };
     rules.iter().map(|r| json!({"text": escape(r.text.as_bytes()), "because": r.because})).collect()
@@ -137,7 +152,7 @@ fn policy(id: u32, context: &dyn Context) -> Value {
     }
 }
 
-fn object(event: &Event) -> Value {
+fn object(event: &Event<'_>) -> Value {
     let header = &event.header;
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
@@ -146,7 +161,7 @@ fn object(event: &Event) -> Value {
         return Value::Object(out);
     }
     if !event.object.is_empty() {
-        put_bytes(&mut put, "path", &event.object);
+        put_bytes(&mut put, "path", event.object);
     }
     if header.inode != 0 || header.device != 0 {
         // The kernel's own encoding (MAJOR() and MINOR(), include/linux/kdev_t.h).
@@ -194,7 +209,7 @@ fn family(number: u16) -> String {
     }
 }
 
-fn argument(event: &Event) -> Option<Value> {
+fn argument(event: &Event<'_>) -> Option<Value> {
     let argument = event.header.argument;
     match event.header.operation {
         operation::CAPABILITY => {
@@ -221,7 +236,7 @@ fn error(number: i32) -> Value {
     }
 }
 
-fn flags(bits: u16) -> Vec<String> {
+fn flags(bits: u16) -> Value {
     const NAMES: [(u16, &str); 6] = [
         (flag::OBJECT_CUT, "object-cut"),
         (flag::EXE_CUT, "exe-cut"),
@@ -231,9 +246,9 @@ fn flags(bits: u16) -> Vec<String> {
         (flag::FOREIGN, "foreign"),
     ];
     let set = (0..16u16).map(|bit| 1 << bit).filter(|bit| bits & bit != 0);
-    set.map(|bit| {
+    set.map(|bit| -> Value {
         let name = NAMES.iter().find(|(known, _)| *known == bit);
-        name.map_or_else(|| format!("bit-{}", bit.trailing_zeros()), |(_, name)| (*name).to_owned())
+        name.map_or_else(|| format!("bit-{}", bit.trailing_zeros()).into(), |(_, name)| (*name).into())
     })
     .collect()
 }
@@ -300,7 +315,7 @@ mod tests {
                 digest: "ab".repeat(32),
             })
         }
-        fn rules(&self, event: &Event) -> Option<Vec<RuleNote>> {
+        fn rules(&self, event: &Event<'_>) -> Option<Vec<RuleNote>> {
             let note =
                 || RuleNote { text: "deny read **/.env".to_owned(), because: Some("secrets".to_owned()) };
             match event.header.states[0] {
@@ -334,6 +349,19 @@ mod tests {
         assert_eq!(value["error"], "EPERM");
         assert_eq!(value["exe"], "/usr/bin/cat");
         assert_eq!(value["flags"], json!([]));
+    }
+
+    #[test]
+    fn repeated_denials_say_how_many_and_when() {
+        let bytes = record(b"/x", b"", |h| h.time = 3);
+        let event = Event::try_from(&bytes[..]).expect("a record");
+        let value = repeated(&event, 17, [1, 3], 0, &Names);
+        assert_eq!((&value["count"], &value["object"]["path"]), (&json!(17), &json!("/x")));
+        assert_eq!(value["first"], "1970-01-01T00:00:00.000000001Z");
+        assert_eq!(
+            (&value["last"], &value["time"]),
+            (&value["time"], &json!("1970-01-01T00:00:00.000000003Z"))
+        );
     }
 
     #[test]

@@ -33,31 +33,53 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Bytes as they are, if all of them are plain text without a backslash.
 pub fn plain(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok().filter(|s| s.chars().all(|c| is_plain(c) && c != '\\'))
+    let printable = |byte: &u8| (b' '..=b'~').contains(byte) && *byte != b'\\';
+    let text = std::str::from_utf8(bytes).ok()?;
+    let plain = bytes.iter().all(printable) || text.chars().all(|c| is_plain(c) && c != '\\');
+    plain.then_some(text)
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 0xf)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
 /// A session's id as people see it: 32 digits.
 pub fn session_id(id: [u64; 2]) -> String {
-    format!("{:016x}{:016x}", id[0], id[1])
+    hex(&[id[0].to_be_bytes(), id[1].to_be_bytes()].concat())
 }
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC with nanoseconds.
 pub fn rfc3339(nanoseconds: i128) -> String {
-    let seconds = nanoseconds.div_euclid(1_000_000_000);
-    let fraction = nanoseconds.rem_euclid(1_000_000_000);
+    // Whatever a clock can say fits 64 bits, in which dividing is quick.
+    let nanoseconds = i64::try_from(nanoseconds).unwrap_or(i64::MAX);
+    let (seconds, fraction) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
+    let mut out = String::with_capacity(30);
+    for (number, digits, after) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (rest / 3600, 2, ':'),
+        (rest / 60 % 60, 2, ':'),
+        (rest % 60, 2, '.'),
+        (fraction, 9, 'Z'),
+    ] {
+        let mut unit = 10i64.pow(digits - 1);
+        while unit > 0 {
+            out.push(char::from(b'0' + (number / unit % 10) as u8));
+            unit /= 10;
+        }
+        out.push(after);
+    }
+    out
 }
 
 /// The date of a day since 1970-01-01, by eras of 400 years that begin on 1 March.
-fn civil(days: i128) -> (i128, i128, i128) {
+fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -65,7 +87,7 @@ fn civil(days: i128) -> (i128, i128, i128) {
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + i128::from(month <= 2), month, day)
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -234,10 +234,9 @@ async fn spawn(
     stdio: [OwnedFd; 3],
 ) -> Result<(Child, i32), Failure> {
     let failed = |e: io::Error| Failure::new(Exit::NotStarted, format!("cannot start the helper: {e}"), "");
-    let (order, program, lost) = {
+    let (order, program) = {
         let core = core.borrow();
-        let lost = core.lost_decisions(terms.slot).unwrap_or(0);
-        (order(request, terms, bound, &core.settings.launch)?, core.program.clone(), lost)
+        (order(request, terms, bound, &core.settings.launch)?, core.program.clone())
     };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let [input, output, error] = &stdio;
@@ -279,7 +278,7 @@ async fn spawn(
         let core = core.borrow();
         blame = match core.watched.refusals(bound.session.id).last() {
             Some(refusal) => Blame::Policy(refusal.clone()),
-            None if core.lost_decisions(terms.slot).map_or(true, |now| now > lost) => Blame::Unknown,
+            None if core.may_have_lost(terms.slot) => Blame::Unknown,
             None => Blame::Nobody,
         };
     }

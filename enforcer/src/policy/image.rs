@@ -185,6 +185,17 @@ impl Image {
         rules
     }
 
+    /// The rules that may match a path (with or without its leading slash), as [`Self::rules_at`] says it
+    /// of states: found by running the automata, however many rules there are.
+    pub fn rules_near(&self, path: &[u8]) -> Vec<RuleId> {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let labels = self.automata.iter().flat_map(|automaton| automaton.labels(automaton.run(path)));
+        let mut rules: Vec<RuleId> = labels.map(|rule| RuleId(*rule)).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
     /// The rules behind one range of ports, by [`PortRange::index`].
     pub fn rules_at_port(&self, index: u32) -> Vec<RuleId> {
         let range = self.ports.tables.iter().flatten().nth(index as usize);

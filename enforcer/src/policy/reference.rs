@@ -94,10 +94,18 @@ fn name_matches(atoms: &[Atom], name: &[u8]) -> bool {
 /// The rules about files and programs whose paths include this one.
 pub fn rules_at_path(policy: &ValidPolicy, path: &[u8]) -> Vec<RuleId> {
     let names = names(path);
-    let hit = |rule: &Rule| {
-        rule.globs().iter().any(|glob| glob.patterns().iter().any(|pattern| pattern_matches(pattern, &names)))
-    };
-    policy.numbered_rules().filter(|(_, rule)| hit(rule)).map(|(id, _)| id).collect()
+    policy.numbered_rules().filter(|(_, rule)| includes(rule, &names)).map(|(id, _)| id).collect()
+}
+
+/// Those of some rules whose paths include this one.
+pub fn rules_among(policy: &ValidPolicy, mut rules: Vec<RuleId>, path: &[u8]) -> Vec<RuleId> {
+    let names = names(path);
+    rules.retain(|id| policy.rule(*id).is_some_and(|rule| includes(rule, &names)));
+    rules
+}
+
+fn includes(rule: &Rule, names: &[&[u8]]) -> bool {
+    rule.globs().iter().any(|glob| glob.patterns().iter().any(|pattern| pattern_matches(pattern, names)))
 }
 
 /// What the rules together say about a path.

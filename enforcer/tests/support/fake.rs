@@ -30,6 +30,8 @@ pub struct Told {
     pub executors: Vec<PathBuf>,
     /// Records that wait.
     pub records: Vec<Vec<u8>>,
+    /// This record comes again and again, as often as somebody asks.
+    pub flood: Option<Vec<u8>>,
     /// Lost decisions and activity by agent.
     pub lost: BTreeMap<AgentSlot, (u64, u64)>,
     /// Digests of policies by id.
@@ -174,6 +176,11 @@ impl Enforcement for Fake {
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
+        let flood = self.0.borrow().flood.clone();
+        if let Some(record) = flood {
+            (0..most).for_each(|_| f(&record));
+            return Ok(most);
+        }
         let records: Vec<Vec<u8>> = {
             let waiting = &mut self.0.borrow_mut().records;
             let count = waiting.len().min(most);

@@ -98,7 +98,7 @@ fn what_was_remembered_about_a_directory_does_not_survive_its_renaming(t: &mut T
     fs::rename(t.at("open/d1"), t.at("shut/n1"))?;
     t.file("go")?;
     live.expect(&["ok", "EPERM", "EPERM", "EPERM"])?;
-    let records = events::until_marker(live.mark, &live.id, &marker)?;
+    let records = events::acts_until_marker(live.mark, &live.id, &marker, 2)?;
     ensure!(records.len() == 2, "{} records instead of 2", records.len());
     let denial = Denial::no_rule("open").on(&format!("{shut}/n1/x")).asking("read");
     let faults: Vec<String> = records.iter().flat_map(|record| denial.faults(record, &agent)).collect();

@@ -74,7 +74,9 @@ fn check_path(policy: &ValidPolicy, image: &Image, placed: &Placed, path: &[u8])
     assert_eq!(found, expected, "masks at {shown}");
     assert_eq!(image.masks_at(path), expected, "masks on the host at {shown}");
     let named = image.rules_at(states, BASE);
-    for rule in reference::rules_at_path(policy, path) {
+    let matching = reference::rules_at_path(policy, path);
+    assert_eq!(reference::rules_among(policy, image.rules_near(path), path), matching, "rules at {shown}");
+    for rule in matching {
         assert!(named.contains(&rule), "rule {rule} is not named at {shown}");
     }
 }

@@ -356,6 +356,17 @@ fn launches_are_recorded() {
 }
 
 #[test]
+fn what_a_daemon_records_is_signed_found_and_verified() {
+    let Some(world) = world() else { return };
+    world.exec(&["--task", "TICKET-2", "--", "true"]);
+    let search = || world.command(&["audit", "search", "--kind", "launched"]).output().expect("run");
+    wait_until("the launch is under a checkpoint", || text(&search().stdout).contains("TICKET-2"));
+    let verify = world.command(&["audit", "verify"]).output().expect("run");
+    assert_eq!(code(&verify), 0, "{}", text(&verify.stderr));
+    assert!(text(&verify.stdout).contains("0001: complete to record"), "{}", text(&verify.stdout));
+}
+
+#[test]
 fn a_hundred_launches_leave_nothing_behind() {
     let Some(world) = world() else { return };
     for _ in 0..100 {

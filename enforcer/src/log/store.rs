@@ -51,6 +51,8 @@ pub struct Store {
     tiles: VecDeque<FullTile>,
     journal: Journal,
     committed: u64,
+    /// Nothing was committed since the log was opened.
+    fresh: bool,
     unsynced: Unsynced,
 }
 
@@ -76,6 +78,7 @@ impl Store {
             full: VecDeque::new(),
             tiles: VecDeque::new(),
             journal: Journal::open(directory)?,
+            fresh: true,
             unsynced: Unsynced::default(),
         })
     }
@@ -174,12 +177,17 @@ impl Store {
             self.unsynced.write(&self.directory.join(place.path()), bytes)?;
             self.tiles.pop_front();
         }
-        for (tile, bytes) in partials(&self.edge, &self.bundle) {
+        // Upper tiles seldom change.
+        let (fresh, committed) = (self.fresh, self.committed);
+        let changed = |tile: &Tile| fresh || Tile::at(tile.kind, tile.number, committed) != Some(*tile);
+        let partials = partials(&self.edge, &self.bundle);
+        for (tile, bytes) in partials.into_iter().filter(|(tile, _)| changed(tile)) {
             self.unsynced.write(&self.directory.join(tile.path()), bytes)?;
         }
         self.unsynced.sync(&self.directory)?;
         write_checkpoint(&self.directory, &self.checkpoint(), &self.signers)?;
         let before = std::mem::replace(&mut self.committed, self.edge.size());
+        self.fresh = false;
         self.prune(before);
         self.journal.cut(0)
     }

@@ -30,10 +30,10 @@ impl Context for Names {
         Some("billing-bot".to_owned())
     }
     fn policy(&self, _: u32) -> Option<PolicyNote> {
-        Some(PolicyNote { id: "billing-bot".to_owned(), version: 7, digest: [0xab; 32] })
+        Some(PolicyNote { id: "billing-bot".to_owned(), version: 7, digest: "ab".repeat(32) })
     }
-    fn rules(&self, _: &Event) -> Vec<RuleNote> {
-        vec![RuleNote { text: "deny read **/.env files[3] at bot.yaml:12".to_owned(), because: None }]
+    fn rules(&self, _: &Event) -> Option<Vec<RuleNote>> {
+        Some(vec![RuleNote { text: "deny read **/.env files[3] at bot.yaml:12".to_owned(), because: None }])
     }
 }
 

@@ -78,8 +78,15 @@ fn run(bin: &std::path::Path, name: &str, seeds: &[&str], options: &Options) -> 
     if let Some(input) = &options.input {
         command.arg(std::path::absolute(input)?);
     } else {
-        // An input that takes longer than this is a finding, and so is one that takes that much memory.
-        command.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
+        // An input that takes longer or more memory than this is a finding. Patterns that are refused because
+        // they multiply each other take seconds, and ten times that under instrumentation.
+        command.args([
+            "-timeout=60",
+            "-report_slow_units=60",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            "-verbosity=0",
+        ]);
         command.arg(format!("-max_total_time={}", options.seconds)).arg(&corpus);
         let dictionary = home.join("dictionaries").join(name);
         if dictionary.is_file() {

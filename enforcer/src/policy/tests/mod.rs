@@ -1,6 +1,6 @@
 mod diff;
-mod floor;
 mod examples;
+mod floor;
 mod format;
 mod language;
 mod learn;

@@ -31,9 +31,23 @@ struct Entry {
     what: Published,
     /// The policy itself, compiled again when a record first asks for its rules. `None`: this build reads
     /// its text as another policy.
-    loaded: OnceCell<Option<Rc<Loaded>>>,
+    loaded: OnceCell<Option<Known>>,
     /// Boot time at which it was seen not to be in force.
     replaced: Option<i128>,
+}
+
+#[derive(Clone)]
+struct Known {
+    loaded: Rc<Loaded>,
+    /// Where its tables lie, if they are those that the kernel has.
+    base: Option<u32>,
+}
+
+impl Known {
+    fn new(loaded: Rc<Loaded>, what: &Published) -> Self {
+        let base = (hex(&loaded.image.digest()) == what.image).then_some(what.base);
+        Self { loaded, base }
+    }
 }
 
 /// What the kernel says about its policies at the start.
@@ -110,10 +124,10 @@ impl Numbers {
             if (&entry.what.digest, &entry.what.file, &entry.what.text)
                 == (&what.digest, &what.file, &what.text)
             {
-                let _ = entry.loaded.set(Some(Rc::clone(loaded)));
+                let _ = entry.loaded.set(Some(Known::new(Rc::clone(loaded), &entry.what)));
             }
         }
-        let loaded = OnceCell::from(Some(Rc::clone(loaded)));
+        let loaded = OnceCell::from(Some(Known::new(Rc::clone(loaded), &what)));
         self.entries.insert(what.number, Entry { what, loaded, replaced: None });
     }
 
@@ -157,16 +171,15 @@ impl Numbers {
     /// The policy itself and, where its compiled tables are those that the kernel had, their place.
     pub fn loaded(&self, number: u32) -> Option<(&Loaded, Option<u32>)> {
         let entry = self.entries.get(&number)?;
-        let loaded = entry.loaded.get_or_init(|| compile(&entry.what)).as_deref()?;
-        let base = (hex(&loaded.image.digest()) == entry.what.image).then_some(entry.what.base);
-        Some((loaded, base))
+        let known = entry.loaded.get_or_init(|| compile(&entry.what)).as_ref()?;
+        Some((&known.loaded, known.base))
     }
 }
 
 /// The policy of an earlier daemon. Its profiles may be others in this build, which its digest tells.
-fn compile(what: &Published) -> Option<Rc<Loaded>> {
+fn compile(what: &Published) -> Option<Known> {
     match policies::compile(&what.file, what.text.clone()) {
-        Ok(loaded) if hex(&loaded.policy.digest()) == what.digest => Some(Rc::new(loaded)),
+        Ok(loaded) if hex(&loaded.policy.digest()) == what.digest => Some(Known::new(Rc::new(loaded), what)),
         _ => {
             tracing::warn!(
                 "this build reads version {} of the policy of {} as another one: records under its number {} lack \

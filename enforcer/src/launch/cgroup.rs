@@ -70,9 +70,17 @@ impl SessionCgroup {
             .and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()))
     }
 
-    /// Kills every process in it and below (cgroup.kill, Linux 5.14).
+    /// Kills every process in it and below (cgroup.kill, Linux 5.14). In one that is gone there is nobody.
     pub fn kill(&self) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.kill"), "1")
+        // Never creates: only a real hierarchy has the file.
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .open(self.path.join("cgroup.kill"))
+            .and_then(|mut file| io::Write::write_all(&mut file, b"1"));
+        match written {
+            Err(e) if is_gone(&e) && !self.path.exists() => Ok(()),
+            other => other,
+        }
     }
 
     /// Whether a process lives in it or below.
@@ -86,13 +94,16 @@ impl SessionCgroup {
     }
 }
 
+/// What a file of a cgroup that is not there answers, or of one that goes away while the file is open.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
 /// Whether a process lives in the cgroup or below.
 pub fn populated(path: &Path) -> io::Result<bool> {
     match fs::read_to_string(path.join("cgroup.events")) {
         Ok(text) => Ok(!text.lines().any(|line| line == "populated 0")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        // The cgroup went away between opening and reading.
-        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        Err(e) if is_gone(&e) => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -168,6 +179,21 @@ mod tests {
         a.remove().expect("remove");
         a.remove().expect("twice is fine");
         assert!(b.path().exists());
+    }
+
+    #[test]
+    fn killing_in_a_cgroup_that_is_gone_is_no_error() {
+        let dir = tempfile::tempdir().expect("dir");
+        fs::create_dir(dir.path().join("agents.slice")).expect("root");
+        let session = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("session");
+        assert!(session.kill().is_err(), "it is there and cannot be told to kill");
+        let file = session.path().join("cgroup.kill");
+        fs::write(&file, "").expect("write");
+        session.kill().expect("killed");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "1");
+        fs::remove_file(file).expect("remove");
+        session.remove().expect("remove");
+        session.kill().expect("nobody is left");
     }
 
     #[test]

@@ -41,7 +41,7 @@ use std::{
     mem::offset_of,
     os::{
         fd::{AsRawFd, RawFd},
-        unix::fs::MetadataExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::atomic::Ordering,
@@ -58,6 +58,8 @@ pub struct Kernel {
     generation: u32,
     cgroups: PathBuf,
     identity: String,
+    /// The executors, open: while they are, no other file can get their inodes' numbers.
+    executors: Vec<fs::File>,
     loaded: Vec<Loaded>,
 }
 
@@ -111,6 +113,7 @@ impl Kernel {
             generation,
             cgroups: cgroups.to_owned(),
             identity: tables::identity(&maps)?,
+            executors: Vec::new(),
             loaded,
         })
     }
@@ -362,10 +365,12 @@ impl Enforcement for Kernel {
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {
         // This program is the launch helper; everything else is a runtime.
         let own = std::env::current_exe().ok().and_then(|path| fs::metadata(path).ok());
-        let mut wanted = Vec::new();
+        let (mut wanted, mut held) = (Vec::new(), Vec::new());
         for path in executors {
             // What does not exist here cannot prepare anything.
-            if let Ok(meta) = fs::metadata(path) {
+            let file = fs::File::options().read(true).custom_flags(libc::O_PATH).open(path);
+            if let Ok((file, meta)) = file.and_then(|file| file.metadata().map(|meta| (file, meta))) {
+                held.push(file);
                 let device = nix::sys::stat::major(meta.dev()) << 20 | nix::sys::stat::minor(meta.dev());
                 let key = to_bytes::<_, { size_of::<FileId>() }>(&FileId { device, inode: meta.ino() });
                 let is_own =
@@ -385,6 +390,7 @@ impl Enforcement for Kernel {
         for key in all.iter().filter(|key| !wanted.iter().any(|(k, _)| k == *key)) {
             self.tables.executors.remove(key).map_err(|e| failed("removing from EXECUTORS", e))?;
         }
+        self.executors = held;
         Ok(())
     }
 

@@ -294,7 +294,7 @@ pub fn marker(test: &Test) -> Outcome<String> {
     Ok(marker)
 }
 
-/// What is wrong with the records of a session: there must be one for each attempt, in this order.
+/// What is wrong with the records of a session: there must be one for each attempt.
 fn recorded(agent: &Agent, session: &Session, marker: &str, attempts: &[Attempt]) -> Outcome<Vec<String>> {
     let expected: Vec<(&Attempt, &Denial)> =
         attempts.iter().filter_map(|attempt| Some((attempt, attempt.denial.as_ref()?))).collect();
@@ -305,12 +305,26 @@ fn recorded(agent: &Agent, session: &Session, marker: &str, attempts: &[Attempt]
         faults.extend(records.iter().map(|record| format!("  {}", events::shown(record))));
         return Ok(faults);
     }
-    for (record, (attempt, denial)) in records.iter().zip(expected) {
-        let mut wrong = denial.faults(record, agent);
-        if record["exe"] != attempt.exe {
-            wrong.push(format!("exe is {}, not {}", record["exe"], attempt.exe));
+    // Not by their order: of identical refusals the first is recorded at once and the others later.
+    let mut left = records;
+    for (attempt, denial) in expected {
+        let wrong = |record: &Value| {
+            let mut wrong = denial.faults(record, agent);
+            if record["exe"] != attempt.exe {
+                wrong.push(format!("exe is {}, not {}", record["exe"], attempt.exe));
+            }
+            wrong
+        };
+        match left.iter().position(|record| wrong(record).is_empty()) {
+            Some(place) => drop(left.remove(place)),
+            None => {
+                let nearest = left.iter().map(wrong).min_by_key(Vec::len).unwrap_or_default();
+                faults.extend(nearest.iter().map(|fault| format!("record of {}: {fault}", attempt.act)));
+            }
         }
-        faults.extend(wrong.iter().map(|fault| format!("record of {}: {fault}", attempt.act)));
+    }
+    if faults.is_empty() && !left.is_empty() {
+        faults.extend(left.iter().map(|record| format!("of no attempt: {}", events::shown(record))));
     }
     Ok(faults)
 }

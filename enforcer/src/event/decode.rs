@@ -170,11 +170,8 @@ impl Event<'_> {
     /// The names of what was asked for. A bit without a name is named by its number.
     pub fn access(&self) -> impl Iterator<Item = Cow<'static, str>> + use<> {
         let bits = self.header.access;
-        let names: &[(u16, &str)] = if self.header.operation >= operation::CONNECT {
-            &access::net::NAMES
-        } else {
-            &access::file::NAMES
-        };
+        let names: &[(u16, &str)] =
+            if self.is_network() { &access::net::NAMES } else { &access::file::NAMES };
         (0..u32::BITS).filter(move |bit| bits & (1 << bit) != 0).map(|bit| {
             let known = names.iter().find(|(known, _)| u32::from(*known) == 1 << bit);
             known.map_or_else(|| format!("bit-{bit}").into(), |(_, name)| Cow::Borrowed(*name))

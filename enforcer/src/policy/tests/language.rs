@@ -199,7 +199,7 @@ fn match_launch_requires_and_include_are_checked() {
     fault("launch: { run_as: 'a b' }", 19, "not a user");
     fault("requires: [telepathy]", 12, "cannot enforce `telepathy`, which the policy requires");
     fault("include: [pyton@1]", 11, "did you mean `python@1`?");
-    fault("include: [ruby@1]", 11, "the profiles are `base@1`");
+    fault("include: [telepathy@1]", 11, "the profiles are `base@1`");
     fault("include: [base@1, base@1]", 19, "included twice");
 }
 

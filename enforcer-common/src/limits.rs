@@ -14,7 +14,7 @@ pub const SESSIONS: u32 = 16_384;
 /// Agents (principals) that have a policy.
 pub const AGENTS: u32 = 10_240;
 /// Policy images that are live or being replaced.
-pub const POLICIES: u32 = 2_048;
+pub const POLICIES: u32 = 12_288;
 /// Automata that one policy may be split into.
 pub const GROUPS: usize = 3;
 /// Address prefixes of all policies together.
@@ -22,7 +22,7 @@ pub const PREFIXES: u32 = 262_144;
 /// Port ranges behind one address prefix.
 pub const PORT_RANGES: u32 = 1_024;
 /// Bytes of the arena that holds the automata. A power of two.
-pub const ARENA: usize = 1 << 25;
+pub const ARENA: usize = 1 << 26;
 /// Directories above an object. A deeper object cannot be told, so it is denied.
 pub const DEPTH: usize = 128;
 /// Mounts that a walk may cross.

@@ -9,6 +9,7 @@ mod load;
 mod mapped;
 mod offsets;
 mod publish;
+mod regions;
 mod sessions;
 mod tables;
 mod trust_tag;

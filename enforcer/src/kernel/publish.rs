@@ -1,7 +1,7 @@
 //! Puts a compiled policy into the kernel: everything under a fresh id, read back, then one write.
 
 use super::{
-    arena::Arena,
+    regions::{Regions, Room},
     tables::{Tables, failed, to_bytes, view},
 };
 use crate::daemon::enforcement::{EnforcementError, PublishedPolicy};
@@ -21,8 +21,9 @@ use std::{
 
 /// The policies that are in the kernel, as far as room is concerned.
 pub struct Policies {
-    arena: Arena,
-    used: BTreeSet<u32>,
+    regions: Regions,
+    /// Entries of the policies map that are not in use.
+    free: BTreeSet<u32>,
     /// Replaced, but a program that started before may still use them.
     retired: Vec<(Instant, u64)>,
 }
@@ -38,7 +39,8 @@ impl Policies {
         let mut live: BTreeSet<u64> = (0..limits::AGENTS).map(|slot| tables.agent(slot).policy).collect();
         live.insert(tables.gate.word(offset_of!(Gate, matcher)).load(Ordering::SeqCst));
         let size = limits::ARENA as u32;
-        let mut found = Self { arena: Arena::new(size), used: BTreeSet::new(), retired: Vec::new() };
+        let free = (0..limits::POLICIES).collect();
+        let mut found = Self { regions: Regions::new(size), free, retired: Vec::new() };
         let mut ids = BTreeSet::new();
         for slot in 0..limits::POLICIES {
             let policy = tables.policy(slot)?;
@@ -49,12 +51,12 @@ impl Policies {
                 tables.set_policy(slot, &zero_policy())?;
                 continue;
             }
-            if !found.arena.claim(policy.arena_base, policy.arena_len) {
+            if !found.regions.claim(policy.arena_base, policy.arena_len, policy.image) {
                 return Err(EnforcementError::Inconsistent(format!(
                     "policy slot {slot} overlaps another one"
                 )));
             }
-            found.used.insert(slot);
+            found.free.remove(&slot);
             ids.insert(policy.id);
         }
         remove_prefixes(tables, |id| !ids.contains(&id))?;
@@ -63,12 +65,13 @@ impl Policies {
 
     /// Ids and digests of the policies that are loaded.
     pub fn held(&self, tables: &Tables) -> Result<Vec<(u32, [u8; 32])>, EnforcementError> {
-        self.used.iter().map(|slot| tables.policy(*slot).map(|policy| (policy.id, policy.digest))).collect()
+        let used = (0..limits::POLICIES).filter(|slot| !self.free.contains(slot));
+        used.map(|slot| tables.policy(slot).map(|policy| (policy.id, policy.digest))).collect()
     }
 
     /// Bytes of the arena and entries of the policies map in use.
     pub fn usage(&self) -> (u64, u64) {
-        (u64::from(self.arena.used()), self.used.len() as u64)
+        (u64::from(self.regions.used()), u64::from(limits::POLICIES) - self.free.len() as u64)
     }
 
     /// Loads an image under a new id, complete and read back, but used by nobody yet.
@@ -79,14 +82,14 @@ impl Policies {
         digest: [u8; 32],
         mode: u32,
     ) -> Result<PublishedPolicy, EnforcementError> {
-        let slot = (0..limits::POLICIES)
-            .find(|slot| !self.used.contains(slot))
-            .ok_or_else(|| full("the table of policies", limits::POLICIES.into()))?;
+        let slot =
+            *self.free.first().ok_or_else(|| full("the table of policies", limits::POLICIES.into()))?;
         let len = u32::try_from(image.len()).map_err(|_| full("the arena", limits::ARENA as u64))?;
-        let base = self.arena.take(len).ok_or_else(|| full("the arena", limits::ARENA as u64))?;
-        match write(tables, image, slot, base, digest, mode) {
+        let room =
+            self.regions.take(image.digest(), len).ok_or_else(|| full("the arena", limits::ARENA as u64))?;
+        match write(tables, image, slot, room, digest, mode) {
             Ok(published) => {
-                self.used.insert(slot);
+                self.free.remove(&slot);
                 Ok(published)
             }
             Err((id, e)) => {
@@ -95,7 +98,7 @@ impl Policies {
                     .set_policy(slot, &zero_policy())
                     .and_then(|()| remove_prefixes(tables, |i| i == id));
                 if undone.is_ok() {
-                    self.arena.give(base, len);
+                    self.regions.give(room.base);
                 }
                 Err(e)
             }
@@ -128,8 +131,8 @@ impl Policies {
         }
         remove_prefixes(tables, |id| id == policy.id)?;
         tables.set_policy(slot, &zero_policy())?;
-        self.used.remove(&slot);
-        self.arena.give(policy.arena_base, policy.arena_len);
+        self.free.insert(slot);
+        self.regions.give(policy.arena_base);
         Ok(())
     }
 }
@@ -149,13 +152,17 @@ fn write(
     tables: &mut Tables,
     image: &Image,
     slot: u32,
-    base: u32,
+    room: Room,
     digest: [u8; 32],
     mode: u32,
 ) -> Result<PublishedPolicy, (u32, EnforcementError)> {
     let id = next_id(tables).map_err(|e| (0, e))?;
+    let Room { base, new } = room;
     let placed = image.place(base);
-    tables.arena.write(base as usize, &placed.bytes);
+    // Never over tables that another policy is read from.
+    if new {
+        tables.arena.write(base as usize, &placed.bytes);
+    }
     let policy = Policy {
         version: 1,
         groups: placed.groups,

@@ -20,8 +20,8 @@ const ONE_BOUNDS: Bounds =
     Bounds { nodes: 4 * ONE_AUTOMATON, raw_states: 8 * ONE_AUTOMATON, raw_cells: 2 << 20 };
 /// Bounds on each of several automata.
 const GROUP_BOUNDS: Bounds = Bounds { nodes: usize::MAX, raw_states: 250_000, raw_cells: 12 << 20 };
-/// Most bytes of one policy: half the arena.
-pub const IMAGE_BYTES: usize = ARENA / 2;
+/// Most bytes of one policy: a quarter of the arena, so that there is room for its successor beside it.
+pub const IMAGE_BYTES: usize = ARENA / 4;
 
 /// Why a policy does not fit the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

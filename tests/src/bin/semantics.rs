@@ -30,7 +30,13 @@ fn main() -> ExitCode {
         return worker();
     }
     let full = arguments.iter().any(|a| a == "--full");
-    let rounds = if full { 120 } else { 8 };
+    // A hundred thousand acts on the reference kernel, a quarter of that on the others.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let rounds = match (full, release.starts_with("6.12.")) {
+        (true, _) => 120,
+        (false, true) => 28,
+        (false, false) => 8,
+    };
     let seed = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(20_261_122);
     let compared = compare(rounds, seed);
     let _ = fs::remove_file(POLICY);

@@ -19,6 +19,9 @@ const PROFILES: [Embedded; 7] = [
     Embedded { name: "shell", version: 1, text: include_str!("../../profiles/shell@1.yaml") },
 ];
 
+/// What every policy contains; nobody includes it.
+pub(super) const FLOOR: (&str, &str) = ("floor@1", include_str!("../../profiles/floor@1.yaml"));
+
 /// A profile, checked.
 #[derive(Clone, Debug)]
 pub struct Profile {

@@ -79,6 +79,7 @@ impl Checker<'_> {
                 "add `include: [base@1]` and an `exec` rule for the agent's program",
             );
         }
+        self.floor();
         let (id, version, owner, purpose, expires) = metadata?;
         Some(ValidPolicy {
             id,
@@ -241,6 +242,19 @@ impl Checker<'_> {
             }
         }
         names
+    }
+
+    /// Adds what every policy contains behind all the rest.
+    fn floor(&mut self) {
+        let (name, text) = profile::FLOOR;
+        match profile::parse_profile(name, text) {
+            Ok(floor) => self.rules.extend(floor.rules),
+            Err(errors) => self.problem(
+                Position { line: 1, column: 1, offset: 0 },
+                format!("the profile `{name}` is broken: {}", errors.problems()[0].message),
+                "this is a fault of the program, not of the policy",
+            ),
+        }
     }
 
     fn unknown_profile(&mut self, reference: &At<String>) {

@@ -33,6 +33,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("copy-file-range", copy_file_range),
     ("long-create", long_create),
     ("deep-read", deep_read),
+    ("hammer", hammer),
     ("stdin-is-null", |_| open(c"/proc/self/fd/0", libc::O_RDONLY, 0).map(drop)),
 ];
 
@@ -163,4 +164,26 @@ fn deep_read(args: &Args<'_>) -> io::Result<()> {
         at = fd!(SYS_openat, &at, c"d", libc::O_PATH | libc::O_CLOEXEC, 0)?;
     }
     read_from(&fd!(SYS_openat, &at, c"file", libc::O_RDONLY | libc::O_CLOEXEC, 0)?)
+}
+
+/// `hammer ALLOWED REFUSED STOP MINIMUM`: opens the one file, and now and then the other, at least so many
+/// times and until STOP exists. EBADE: the first was refused; EBADR: the second was not.
+fn hammer(args: &Args<'_>) -> io::Result<()> {
+    let (allowed, refused, stop) = (args.text(0)?, args.text(1)?, args.text(2)?);
+    let minimum: u64 = args.number(3)?;
+    let mut checks = 0u64;
+    loop {
+        if open(&allowed, libc::O_RDONLY, 0).is_err() {
+            return Err(io::Error::from_raw_os_error(libc::EBADE));
+        }
+        if checks.is_multiple_of(64) {
+            if open(&refused, libc::O_RDONLY, 0).is_ok() {
+                return Err(io::Error::from_raw_os_error(libc::EBADR));
+            }
+            if checks >= minimum && sys!(SYS_access, &stop, libc::F_OK).is_ok() {
+                return Ok(());
+            }
+        }
+        checks += 1;
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
     promise::{self, Attempt},
 };
 
+mod audit;
 mod changes;
 mod execution;
 mod files;
@@ -40,6 +41,7 @@ pub const ALL: &[&[Case]] = &[
     tasks::CASES,
     sessions::CASES,
     policies::CASES,
+    audit::CASES,
     units::CASES,
     outsiders::CASES,
 ];

@@ -13,6 +13,7 @@ use std::fs;
 cases!(policies:
     a_policy_that_was_there_at_the_start_is_in_force,
     a_new_policy_holds_for_running_sessions_at_once,
+    no_verdict_is_mixed_from_two_policies,
     a_broken_policy_keeps_the_last_good_one_and_says_so,
     an_agent_whose_policy_is_gone_is_refused_everything,
     audit_mode_records_and_refuses_nothing_but_the_floor,
@@ -49,6 +50,35 @@ fn a_new_policy_holds_for_running_sessions_at_once(t: &mut Test) -> Outcome {
     t.file("two")?;
     live.expect(&["ok", "EPERM"])?;
     live.finish()?;
+    Ok(())
+}
+
+/// Two policies that agree about two files and about hardly anything else take turns, while two processes
+/// ask about these files all the time.
+fn no_verdict_is_mixed_from_two_policies(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (swaps, checks) = if t.full { (1_000, 500_000) } else { (20, 10_000) };
+    let (allowed, refused, stop) = (t.at("open/f1"), t.at("shut/f1"), t.at("stop"));
+    let few = t.policy().allow("read", &t.at("open/**")).deny("read", &refused);
+    let mut many = few.next();
+    for number in 0..300 {
+        many = many.allow("read, write", &format!("/srv/other/{number}/*.txt"));
+        many = many.deny("read", &format!("/srv/**/secret-{number}"));
+    }
+    let mut agent = t.agent(few.clone())?;
+    let acts = [format!("hammer {allowed} {refused} {stop} {checks}")];
+    let mut busy = [agent.start(&acts)?, agent.start(&acts)?];
+    for turn in 0..swaps {
+        let next = if turn % 2 == 0 { &many } else { &few };
+        agent.change(next.next())?;
+    }
+    t.file("stop")?;
+    for live in &mut busy {
+        live.expect(&["ok"])?;
+    }
+    for mut live in busy {
+        live.finish()?;
+    }
     Ok(())
 }
 

@@ -104,3 +104,25 @@ fn what_would_undo_the_rules_is_refused_with_its_reason() {
         assert!(found.iter().any(|fault| fault.message.contains(message)), "{line}: {found:?}");
     }
 }
+
+#[test]
+fn every_policy_keeps_the_agent_away_from_what_enforces_it() {
+    let policy = policy("files: [ { allow: [all], paths: ['/**'] } ]\nexec: [ { allow: ['/**'] } ]\n");
+    let tiers = trust_tiers(policy.trust());
+    let verdict = |path: &str, want| reference::file_verdict(&policy, path.as_bytes(), want, &tiers);
+    for path in
+        ["/var/lib/enforcer/audit/key", "/run/enforcer/control.sock", "/sys/fs/bpf/enforcer/maps/GATE"]
+    {
+        assert_eq!(verdict(path, file::READ).0, Verdict::Deny, "{path}");
+    }
+    for path in
+        ["/etc/enforcer/policies.d/a.yaml", "/usr/bin/enforcer", "/etc/systemd/system/agents.slice.d/x"]
+    {
+        assert_eq!(verdict(path, file::READ).0, Verdict::Allow, "{path}");
+        let (denied, rules) = verdict(path, file::WRITE);
+        assert_eq!(denied, Verdict::Deny, "{path}");
+        let rule = policy.rule(rules[0]).expect("a rule");
+        assert_eq!(rule.origin().source, "floor@1");
+    }
+    assert_eq!(verdict("/etc/enforcers/x", file::WRITE).0, Verdict::Allow);
+}

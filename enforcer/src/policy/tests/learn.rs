@@ -251,7 +251,7 @@ fn text_that_an_agent_chose_stays_in_its_comment_and_its_string() {
     record["exe"] = json!("/x\nexec: [all]\u{202e}");
     let draft = learned(None, &[record]);
     let policy = owned(&draft);
-    assert_eq!(policy.rules().len(), 1);
+    assert_eq!(own_rules(&policy), 1);
     assert!(allows(&policy, "/srv/a'b\"c: # d\\x", file::READ));
     let mut bytes = record_of(ONE, "/srv/?", &["read"]);
     bytes["object"]["path_b64"] = json!("L3Nydi//Cg==");
@@ -266,5 +266,10 @@ fn addresses_are_named_one_by_one() {
     record["object"] = json!({"address": "::1", "port": 443, "protocol": "tcp", "family": "inet6"});
     let draft = learned(None, &[record]);
     assert_eq!(draft.rules[0].pattern, "[::1]:443/tcp");
-    assert_eq!(owned(&draft).rules().len(), 1);
+    assert_eq!(own_rules(&owned(&draft)), 1);
+}
+
+/// Rules that are not part of every policy.
+fn own_rules(policy: &ValidPolicy) -> usize {
+    policy.rules().iter().filter(|rule| rule.origin().source != "floor@1").count()
 }

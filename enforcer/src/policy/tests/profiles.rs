@@ -28,5 +28,5 @@ fn all_profiles_together_fit_one_small_automaton() {
 fn rules_say_which_profile_they_come_from() {
     let policy = super::policy("include: [git@1]\nexec:\n  - { allow: ['/opt/tool'] }\n");
     let sources: Vec<&str> = policy.rules().iter().map(|rule| rule.origin().source.as_str()).collect();
-    assert_eq!(sources, ["test.yaml", "git@1", "git@1"]);
+    assert_eq!(sources, ["test.yaml", "git@1", "git@1", "floor@1", "floor@1"]);
 }

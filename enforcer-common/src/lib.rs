@@ -11,6 +11,7 @@ pub mod floor;
 pub mod limits;
 pub mod map;
 pub mod offsets;
+pub mod scratch;
 pub mod verdict;
 
 /// Version of everything in this crate that is visible in pinned maps or ring records.

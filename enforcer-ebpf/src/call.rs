@@ -11,7 +11,7 @@ use aya_ebpf::{
     bindings::task_struct,
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_task_pt_regs},
 };
-use enforcer_common::map::{CALL_REGISTERS, Scratch};
+use enforcer_common::scratch::{CALL_REGISTERS, Scratch};
 
 /// The check of a hook that is for one operation. Lower bits are capabilities.
 pub const HOOK: u64 = 1 << 62;

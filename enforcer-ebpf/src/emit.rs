@@ -18,7 +18,8 @@ use core::ffi::c_void;
 use enforcer_common::{
     event::{self, Header, NO_AGENT, flag, kind, reason},
     limits,
-    map::{Component, RECORD_MAX, Record, Render, Scratch, Session},
+    map::Session,
+    scratch::{Component, RECORD_MAX, Record, Render, Scratch},
     verdict::Verdict,
 };
 

@@ -13,9 +13,10 @@ use aya_ebpf::{
 use enforcer_common::{
     limits,
     map::{
-        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, Record, RootPath,
-        Scratch, Session, SessionSeed, StrayKey,
+        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session,
+        SessionSeed, StrayKey,
     },
+    scratch::{Record, Scratch},
 };
 
 /// The automata and port tables of all policies. Longer than its mask by what a bounded access may add.

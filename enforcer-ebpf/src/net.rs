@@ -7,7 +7,8 @@ use enforcer_common::{
     address::Address,
     event::reason,
     limits,
-    map::{NetKey, PortRange, Scratch, Sockaddr},
+    map::{NetKey, PortRange},
+    scratch::{Scratch, Sockaddr},
     verdict::Verdict,
 };
 

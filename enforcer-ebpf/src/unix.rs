@@ -9,7 +9,7 @@ use crate::{
     verifier::bound,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use enforcer_common::{access::file::ABSTRACT, limits::GROUPS, map::Scratch};
+use enforcer_common::{access::file::ABSTRACT, limits::GROUPS, scratch::Scratch};
 
 /// What is known of a socket's name.
 pub struct Name {

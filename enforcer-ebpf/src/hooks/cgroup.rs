@@ -11,7 +11,8 @@ use aya_ebpf::{
 use enforcer_common::{
     event::kind,
     limits,
-    map::{Component, NO_SESSION, SESSION_LAUNCHING, STATE_SETTLED, Scratch, Session},
+    map::{NO_SESSION, SESSION_LAUNCHING, STATE_SETTLED, Session},
+    scratch::{Component, Scratch},
 };
 
 /// `BPF_NOEXIST`.

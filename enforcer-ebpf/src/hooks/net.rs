@@ -19,7 +19,7 @@ use enforcer_common::{
     },
     address::Address,
     event::{operation, reason},
-    map::Scratch,
+    scratch::Scratch,
     verdict::Verdict,
 };
 

@@ -3,7 +3,8 @@
 use crate::{maps, object, verifier::bound};
 use enforcer_common::{
     limits,
-    map::{Masks, Policy, ROW_HEADER, STATE_SETTLED, Scratch},
+    map::{Masks, Policy, ROW_HEADER, STATE_SETTLED},
+    scratch::Scratch,
     verdict::Words,
 };
 

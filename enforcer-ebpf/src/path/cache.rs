@@ -11,7 +11,10 @@ use crate::{
     subject::Subject,
     verifier::{bound, difference},
 };
-use enforcer_common::map::{CacheEntry, STATE_SETTLED, Scratch};
+use enforcer_common::{
+    map::{CacheEntry, STATE_SETTLED},
+    scratch::Scratch,
+};
 
 /// Bytes of a name that lie inside its dentry on every supported kernel (`DNAME_INLINE_LEN`,
 /// include/linux/dcache.h, 64 bit).

@@ -20,11 +20,7 @@ use crate::{
 };
 use automaton::{slash, words};
 use cache::{remember, remembered};
-use enforcer_common::{
-    limits,
-    map::{Masks, Scratch},
-    verdict::Folded,
-};
+use enforcer_common::{limits, map::Masks, scratch::Scratch, verdict::Folded};
 use walk::walk;
 
 /// An automaton's states, one per group.

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
 use enforcer_common::{
     limits,
-    map::{Component, Descent, Scratch},
+    scratch::{Component, Descent, Scratch},
 };
 
 /// What a walk ends with.

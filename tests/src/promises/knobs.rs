@@ -15,7 +15,7 @@ cases!(knobs:
     sysctl_settings_cannot_be_written,
     names_in_bpffs_cannot_be_made_or_removed,
     the_pins_cannot_be_removed,
-    the_daemons_files_need_a_rule_like_all_others,
+    the_daemons_files_are_denied_to_who_may_do_everything,
 );
 
 /// Opening for writing.
@@ -132,15 +132,18 @@ fn the_pins_cannot_be_removed(t: &mut Test) -> Outcome {
 
 const UNIT: &str = "/usr/lib/systemd/system/enforcer.service";
 
-fn the_daemons_files_need_a_rule_like_all_others(t: &mut Test) -> Outcome {
+fn the_daemons_files_are_denied_to_who_may_do_everything(t: &mut Test) -> Outcome {
     tree(t)?;
     let files = ["/etc/enforcer/enforcer.toml", "/var/lib/enforcer/audit/events.jsonl", UNIT];
     let attempts: Vec<Attempt> = files
         .iter()
         .map(|path| {
-            Attempt::new(format!("append {path}"), Denial::no_rule("open").on(path).asking("write"))
-                .not_outside()
+            Attempt::new(
+                format!("append {path}"),
+                Denial::by_rule("open", "floor@1").on(path).asking("write"),
+            )
+            .not_outside()
         })
         .collect();
-    check::refused(t, &t.agent(t.policy())?, &["read /usr/bin/enforcer".to_owned()], &attempts)
+    check::refused(t, &almighty(t)?, &["read /usr/bin/enforcer".to_owned()], &attempts)
 }

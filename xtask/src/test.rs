@@ -132,9 +132,21 @@ fn checks(tally: &mut Tally) {
 
 fn unit_tests(options: &Options) -> Result<Tally> {
     let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(&options.filter).stdout(Stdio::piped());
-    let _ticker = Ticker::start("unit tests");
-    let mut child = command.spawn().context("cannot start cargo")?;
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(&options.filter);
+    let mut tally = cargo_test("unit tests", command)?;
+    if options.full {
+        // The full numbers of what is sampled otherwise: killed writers, failing power, changed logs.
+        let mut command = cargo();
+        command.args(["test", "--release", "--package", "enforcer", "--test", "audit"]);
+        command.args(&options.filter).args(["--", "--ignored"]);
+        tally.add(cargo_test("unit tests in full", command)?);
+    }
+    Ok(tally)
+}
+
+fn cargo_test(what: &str, mut command: std::process::Command) -> Result<Tally> {
+    let _ticker = Ticker::start(what);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut tally = Tally::default();
     for line in BufReader::new(child.stdout.take().context("cargo's output is piped")?).lines() {
         let line = line?;
@@ -144,7 +156,7 @@ fn unit_tests(options: &Options) -> Result<Tally> {
         }
     }
     if !child.wait()?.success() && tally.failed == 0 {
-        tally.one("unit tests", Err(anyhow::anyhow!("cargo test failed without a failed test")));
+        tally.one(what, Err(anyhow::anyhow!("cargo test failed without a failed test")));
     }
     Ok(tally)
 }

@@ -201,6 +201,33 @@ extern "C" fn descend_round(number: u32, round: *mut Down) -> i64 {
     }
 }
 
+/// Most looks at the counters while something is on the move: some milliseconds.
+const PATIENCE: u32 = 1 << 16;
+
+/// The counters, once no rename and no mount is going on, or after a while as they are.
+///
+/// Whoever is at it holds a spin lock and is done at once, unless a hypervisor took its CPU away in
+/// between. The kernel's own readers wait without end (`read_seqbegin()`, include/linux/seqlock.h).
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn settled() -> u64 {
+    let mut counters = object::sequence();
+    if counters & object::MOVING != 0 {
+        // SAFETY: the callback gets the address of a value that outlives the call.
+        unsafe { bpf_loop(PATIENCE, settled_round as *mut c_void, (&raw mut counters).cast(), 0) };
+    }
+    counters
+}
+
+/// One look. 1 ends the loop.
+extern "C" fn settled_round(_round: u32, counters: *mut u64) -> i64 {
+    // SAFETY: as in `settled`.
+    unsafe {
+        *counters = object::sequence();
+        i64::from(*counters & object::MOVING == 0)
+    }
+}
+
 /// The whole walk for `sc.dentry` on `sc.mount`, again while things move. Two walks in a row that
 /// agree decide too: one agent's renaming in a loop must not deny others.
 ///
@@ -218,7 +245,7 @@ pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
         (*sc).other[3] = 0;
         let mut attempt = 0;
         while attempt < ATTEMPTS {
-            core::ptr::write_volatile(&raw mut (*sc).sequence, object::sequence());
+            core::ptr::write_volatile(&raw mut (*sc).sequence, settled());
             let mut result = climb(sc);
             if result == outcome::KNOWN {
                 result = descend(sc);

@@ -46,40 +46,24 @@ const fn lsm(hook: &'static str, parameters: u32) -> HookProgram {
     HookProgram { program: hook, hook, kind: Kind::Lsm, when: When::Always, parameters }
 }
 
+const fn entry(hook: &'static str, parameters: u32) -> HookProgram {
+    HookProgram { kind: Kind::Entry, ..lsm(hook, parameters) }
+}
+
+const fn tracepoint(hook: &'static str) -> HookProgram {
+    HookProgram { kind: Kind::Tracepoint, ..lsm(hook, 0) }
+}
+
 /// The functions of the object whose first argument is tagged as trusted where that is needed.
 pub const TAGGED_FUNCTIONS: &[&str] = &["open_tagged"];
 
 /// Every program. Those that keep labels true come first.
 pub const PROGRAMS: &[HookProgram] = &[
     lsm("task_alloc", 2),
-    HookProgram {
-        program: "cgroup_attach_task_entry",
-        hook: "cgroup_attach_task",
-        kind: Kind::Entry,
-        when: When::Always,
-        parameters: 3,
-    },
-    HookProgram {
-        program: "cgroup_attach_task",
-        hook: "cgroup_attach_task",
-        kind: Kind::Tracepoint,
-        when: When::Always,
-        parameters: 0,
-    },
-    HookProgram {
-        program: "cgroup_mkdir",
-        hook: "cgroup_mkdir",
-        kind: Kind::Tracepoint,
-        when: When::Always,
-        parameters: 0,
-    },
-    HookProgram {
-        program: "cgroup_rmdir",
-        hook: "cgroup_rmdir",
-        kind: Kind::Tracepoint,
-        when: When::Always,
-        parameters: 0,
-    },
+    HookProgram { program: "cgroup_attach_task_entry", ..entry("cgroup_attach_task", 3) },
+    tracepoint("cgroup_attach_task"),
+    tracepoint("cgroup_mkdir"),
+    tracepoint("cgroup_rmdir"),
     HookProgram { when: When::PlainPaths, ..lsm("file_open", 1) },
     HookProgram { program: "file_open_tagged", when: When::TaggedPaths, ..lsm("file_open", 1) },
     lsm("path_mknod", 4),
@@ -92,20 +76,8 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("path_truncate", 1),
     HookProgram { when: When::IfPresent, ..lsm("file_truncate", 1) },
     lsm("file_receive", 1),
-    HookProgram {
-        program: "mnt_want_write",
-        hook: "mnt_want_write",
-        kind: Kind::Entry,
-        when: When::Always,
-        parameters: 1,
-    },
-    HookProgram {
-        program: "mnt_want_write_file",
-        hook: "mnt_want_write_file",
-        kind: Kind::Entry,
-        when: When::Always,
-        parameters: 1,
-    },
+    entry("mnt_want_write", 1),
+    entry("mnt_want_write_file", 1),
     HookProgram { when: When::IfSoMany, ..lsm("inode_setattr", 2) },
     HookProgram { program: "inode_setattr_mapped", when: When::IfSoMany, ..lsm("inode_setattr", 3) },
     lsm("inode_setxattr", 6),

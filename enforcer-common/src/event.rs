@@ -1,10 +1,10 @@
-//! Records on the rings: a fixed header, then the object's bytes, then the executable's path.
+//! Records on the rings: a fixed header, then the object's bytes, a second name, and the executable's path.
 //! Numbers, not enums: an unknown kind is recorded as unknown, never dropped.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the header's layout.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The header of every record. Times are nanoseconds of boot time.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -64,17 +64,19 @@ pub struct Header {
     pub family: u16,
     /// Bytes of the object that follow.
     pub object_len: u16,
-    /// Bytes of the executable's path that follow the object.
+    /// Bytes of the executable's path that follow the object and the target.
     pub exe_len: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// Bytes of the operation's second name (of a rename or link) that follow the object.
+    pub target_len: u16,
     /// Capability, signal, process id of the target: what the operation's name says.
     pub argument: u32,
     /// The task's name: chosen by the program itself, so never trusted.
     pub comm: [u8; 16],
+    /// The hold that the record is about, or zero.
+    pub hold: crate::hold::HoldId,
 }
 
-const _: () = assert!(size_of::<Header>() == 168);
+const _: () = assert!(size_of::<Header>() == 184);
 
 /// `agent` of a governed task that belongs to no session.
 pub const NO_AGENT: u32 = u32::MAX;
@@ -97,6 +99,8 @@ pub mod kind {
     pub const STRAYED: u16 = 7;
     /// A cgroup that a session was bound to was removed.
     pub const SESSION_REMOVED: u16 = 8;
+    /// A thread waits for a person's decision.
+    pub const HELD: u16 = 9;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.
@@ -176,8 +180,16 @@ pub mod reason {
     pub const GAINS_RIGHTS: u16 = 6;
     /// A directory would have moved to a name with other rules below it.
     pub const MOVES_RULES: u16 = 7;
-    /// The rule holds the action and nobody can be asked.
+    /// The rule holds the action and nobody can be asked, or nobody has answered yet.
     pub const HELD: u16 = 8;
+    /// A person approved it; one use is taken.
+    pub const GRANTED: u16 = 9;
+    /// A person refused it.
+    pub const REFUSED: u16 = 10;
+    /// Nobody decided in time.
+    pub const TIMED_OUT: u16 = 11;
+    /// The session has asked for more than it may.
+    pub const TOO_MANY: u16 = 12;
 }
 
 /// What else is to be known about a record.

@@ -8,6 +8,7 @@ pub mod access;
 pub mod address;
 pub mod event;
 pub mod floor;
+pub mod hold;
 pub mod limits;
 pub mod map;
 pub mod offsets;
@@ -17,4 +18,4 @@ pub mod verdict;
 /// Version of everything in this crate that is visible in pinned maps or ring records.
 ///
 /// A daemon that finds pins of another version refuses to adopt them instead of guessing.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

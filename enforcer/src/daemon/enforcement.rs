@@ -2,6 +2,7 @@
 
 use crate::cli::exit::{Exit, Failure};
 use crate::policy::{Image, ValidPolicy};
+use enforcer_common::hold::{Hold, HoldId, Waiter, WaiterKey};
 use enforcer_common::map::{Session, TierMap};
 use std::{io, os::fd::RawFd, path::PathBuf};
 
@@ -214,4 +215,33 @@ pub trait Enforcement {
 
     /// What the kernel side says about itself.
     fn health(&self) -> Health;
+
+    /// Everything that has been asked for and is not forgotten yet.
+    fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError>;
+
+    /// The threads that wait.
+    fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError>;
+
+    /// Says until when (nanoseconds of boot time) a request that nobody has answered is open, and whether its
+    /// callers wait or are refused meanwhile. One that was answered stays as it is: `false`.
+    fn set_hold_open(&mut self, id: HoldId, until: u64, wait: bool) -> Result<bool, EnforcementError>;
+
+    /// Lets `uses` calls pass until `until`, if the request is still open: else `false`.
+    fn grant(&mut self, id: HoldId, uses: u32, until: u64) -> Result<bool, EnforcementError>;
+
+    /// Refuses the request, and its repetitions until `until`. Ends a grant, too. `false`: it is not there.
+    fn refuse_hold(&mut self, id: HoldId, until: u64) -> Result<bool, EnforcementError>;
+
+    /// Forgets a request or grant. One that is not there any more is not an error.
+    fn forget_hold(&mut self, id: HoldId) -> Result<(), EnforcementError>;
+
+    /// Forgets a thread that does not exist any more.
+    fn forget_waiter(&mut self, key: WaiterKey) -> Result<(), EnforcementError>;
+
+    /// Says how many new requests the session in `slot` may still make.
+    fn set_hold_quota(&mut self, slot: u32, more: u32) -> Result<(), EnforcementError>;
+
+    /// Lets a stopped process go on, so that its call is judged again. Another process that has got the same
+    /// id since is left alone; one that is gone is not an error.
+    fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError>;
 }

@@ -69,7 +69,9 @@ fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option
     // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
     let deciding = match header.reason {
         reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
-        reason::HELD => reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers),
+        reason::HELD | reason::GRANTED | reason::REFUSED | reason::TIMED_OUT | reason::TOO_MANY => {
+            reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers)
+        }
         _ => ids,
     };
     let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));

@@ -34,6 +34,8 @@ pub enum Kind {
     Strayed,
     /// A cgroup that a session was bound to was removed.
     SessionRemoved,
+    /// A thread waits for a person's decision.
+    Held,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -50,6 +52,7 @@ impl Kind {
             kind::ROOT_CREATED => Self::RootCreated,
             kind::STRAYED => Self::Strayed,
             kind::SESSION_REMOVED => Self::SessionRemoved,
+            kind::HELD => Self::Held,
             other => Self::Unknown(other),
         }
     }
@@ -65,6 +68,7 @@ impl Kind {
             Self::RootCreated => "root-created".into(),
             Self::Strayed => "strayed".into(),
             Self::SessionRemoved => "session-removed".into(),
+            Self::Held => "held".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }
@@ -94,6 +98,8 @@ pub struct Event<'a> {
     pub verdict: Result<Verdict, u16>,
     /// The object's bytes: a path, or what else the operation names. May be empty.
     pub object: &'a [u8],
+    /// The operation's second name: where a rename or link leads to. May be empty.
+    pub target: &'a [u8],
     /// The path of the executable. May be empty.
     pub exe: &'a [u8],
     /// The task's name, without what follows its zero byte.
@@ -127,15 +133,18 @@ impl<'a> TryFrom<&'a [u8]> for Event<'a> {
         if (header.length as usize) > bytes.len() {
             return Err(malformed(format!("says {} bytes and has {}", header.length, bytes.len())));
         }
-        let (object_len, exe_len) = (usize::from(header.object_len), usize::from(header.exe_len));
+        let lengths = [header.object_len, header.target_len, header.exe_len].map(usize::from);
+        let [object_len, target_len, _] = lengths;
+        let names: usize = lengths.iter().sum();
         let tail = (header.length as usize)
             .checked_sub(size_of::<Header>())
             .and_then(|len| rest.get(..len))
-            .filter(|tail| object_len + exe_len <= tail.len())
+            .filter(|tail| names <= tail.len())
             .ok_or_else(|| {
-                malformed(format!("{} bytes cannot hold {object_len} + {exe_len} of paths", header.length))
+                malformed(format!("{} bytes cannot hold {names} bytes of paths", header.length))
             })?;
-        let (object, exe) = (&tail[..object_len], &tail[object_len..object_len + exe_len]);
+        let (object, rest) = tail[..names].split_at(object_len);
+        let (target, exe) = rest.split_at(target_len);
         // The header is copied, the name is not.
         let comm = &bytes[offset_of!(Header, comm)..][..header.comm.len()];
         let comm = comm.split(|b| *b == 0).next().unwrap_or_default();
@@ -145,7 +154,7 @@ impl<'a> TryFrom<&'a [u8]> for Event<'a> {
             && verdict.is_ok()
             && (header.operation == 0 || operation::name(header.operation).is_some())
             && (header.reason == 0 || reason_name(header.reason).is_some());
-        Ok(Self { kind, verdict, object, exe, comm, raw: (!known).then_some(bytes), header })
+        Ok(Self { kind, verdict, object, target, exe, comm, raw: (!known).then_some(bytes), header })
     }
 }
 
@@ -208,6 +217,10 @@ pub fn reason_name(number: u16) -> Option<&'static str> {
         reason::GAINS_RIGHTS => "gains-rights",
         reason::MOVES_RULES => "moves-rules",
         reason::HELD => "held",
+        reason::GRANTED => "granted",
+        reason::REFUSED => "refused-by-person",
+        reason::TIMED_OUT => "hold-timed-out",
+        reason::TOO_MANY => "too-many-holds",
         _ => return None,
     })
 }
@@ -295,7 +308,7 @@ pub(crate) mod tests {
             vec![],
             good[..size_of::<Header>() - 1].to_vec(),
             good[..size_of::<Header>() + 1].to_vec(),
-            record(b"/a", b"", |h| h.version = 2),
+            record(b"/a", b"", |h| h.version = VERSION - 1),
             record(b"/a", b"", |h| h.object_len = 3),
             record(b"/a", b"", |h| h.length = 100),
             record(b"/a", b"", |h| (h.object_len, h.exe_len) = (u16::MAX, u16::MAX)),

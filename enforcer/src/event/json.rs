@@ -71,11 +71,18 @@ pub fn event(event: &Event<'_>, boot_offset: i128, context: &dyn Context) -> Val
         put("verdict", verdict(event));
         put("reason", json!(event.reason()));
     }
-    if event.kind == Kind::Decision && matches!(header.reason, reason::RULE | reason::HELD) {
+    let decided = matches!(event.kind, Kind::Decision | Kind::Held);
+    if decided && by_rule(header.reason) {
         put("rule", rules(context.rules(event).as_deref()));
     }
     put("policy", policy(header.policy, context));
     put("object", object(event));
+    if !event.target.is_empty() {
+        put_bytes(&mut put, "target", event.target);
+    }
+    if header.hold != [0, 0] {
+        put("hold", json!(session_id(header.hold)));
+    }
     if let Some(argument) = argument(event) {
         put("argument", argument);
     }
@@ -116,6 +123,12 @@ pub fn lost(agent: Option<&str>, decisions: u64, activity: u64, now: i128) -> Va
         "schema": SCHEMA, "time": rfc3339(now), "kind": "lost", "agent": agent,
         "decisions": decisions, "activity": activity,
     })
+}
+
+/// Whether rules of the policy are behind a verdict.
+fn by_rule(number: u16) -> bool {
+    use reason::{GRANTED, HELD, REFUSED, RULE, TIMED_OUT, TOO_MANY};
+    matches!(number, RULE | HELD | GRANTED | REFUSED | TIMED_OUT | TOO_MANY)
 }
 
 fn agent(slot: u32, context: &dyn Context) -> Value {

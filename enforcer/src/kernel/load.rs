@@ -38,6 +38,10 @@ pub const MAPS: &[&str] = &[
     "SCRATCH",
     "CGROUP_SCRATCH",
     "RECORDS",
+    "HOLDS",
+    "WAITERS",
+    "QUOTAS",
+    "HOLD_SETTINGS",
 ];
 
 /// What this kernel is, as far as loading depends on it.

@@ -4,6 +4,7 @@
 mod arena;
 mod btf;
 mod cast;
+mod holds;
 mod hooks;
 mod load;
 mod mapped;
@@ -26,6 +27,7 @@ use aya::maps::{MapData, RingBuf};
 use enforcer_common::{
     ABI_VERSION,
     event::NO_AGENT,
+    hold::{Hold, HoldId, Waiter, WaiterKey},
     limits,
     map::{
         Agent, EXECUTOR_HELPER, EXECUTOR_RUNTIME, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, Meta, ROOT_SHARED,
@@ -105,6 +107,7 @@ impl Kernel {
         };
         let policies = Policies::adopt(&mut tables).map_err(wrong)?;
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
+        holds::adopt(&mut tables).map_err(wrong)?;
         Ok(Self {
             tables,
             policies,
@@ -452,5 +455,41 @@ impl Enforcement for Kernel {
                 usage("sessions", self.sessions.count(&self.tables), limits::SESSIONS.into()),
             ],
         }
+    }
+
+    fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
+        holds::list(&self.tables)
+    }
+
+    fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
+        holds::waiters(&self.tables)
+    }
+
+    fn set_hold_open(&mut self, id: HoldId, until: u64, wait: bool) -> Result<bool, EnforcementError> {
+        holds::set_open(&mut self.tables, id, until, wait)
+    }
+
+    fn grant(&mut self, id: HoldId, uses: u32, until: u64) -> Result<bool, EnforcementError> {
+        holds::grant(&mut self.tables, id, uses, until)
+    }
+
+    fn refuse_hold(&mut self, id: HoldId, until: u64) -> Result<bool, EnforcementError> {
+        holds::refuse(&mut self.tables, id, until)
+    }
+
+    fn forget_hold(&mut self, id: HoldId) -> Result<(), EnforcementError> {
+        holds::forget(&mut self.tables, id)
+    }
+
+    fn forget_waiter(&mut self, key: WaiterKey) -> Result<(), EnforcementError> {
+        holds::forget_waiter(&mut self.tables, key)
+    }
+
+    fn set_hold_quota(&mut self, slot: u32, more: u32) -> Result<(), EnforcementError> {
+        holds::set_quota(&self.tables, slot, more)
+    }
+
+    fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError> {
+        holds::wake(waiter)
     }
 }

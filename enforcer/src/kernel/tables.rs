@@ -8,6 +8,7 @@ use super::{
 use crate::daemon::enforcement::{EnforcementError, StartError};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, Queue, RingBuf};
 use enforcer_common::{
+    hold::{Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
         Agent, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session, SessionSeed, StrayKey,
@@ -53,6 +54,14 @@ pub struct Tables {
     pub decisions: RingBuf<MapData>,
     /// Sessions and executed programs.
     pub activity: RingBuf<MapData>,
+    /// What waits for a person, and what was decided.
+    pub holds: HashMap<MapData, bytes!(HoldId), bytes!(Hold)>,
+    /// The threads that wait.
+    pub waiters: HashMap<MapData, bytes!(WaiterKey), bytes!(Waiter)>,
+    /// Mapped: how much sessions may ask for.
+    pub quotas: Mapped,
+    /// Mapped: see [`HoldSettings`].
+    pub hold_settings: Mapped,
 }
 
 impl Tables {
@@ -84,6 +93,10 @@ impl Tables {
             prefixes: LpmTrie::try_from(Map::LpmTrie(data("PREFIXES")?)).map_err(wrong)?,
             decisions: RingBuf::try_from(Map::RingBuf(data("DECISIONS")?)).map_err(wrong)?,
             activity: RingBuf::try_from(Map::RingBuf(data("ACTIVITY")?)).map_err(wrong)?,
+            holds: HashMap::try_from(Map::HashMap(data("HOLDS")?)).map_err(wrong)?,
+            waiters: HashMap::try_from(Map::HashMap(data("WAITERS")?)).map_err(wrong)?,
+            quotas: mapped("QUOTAS", size_of::<Quota>() * limits::SESSIONS as usize)?,
+            hold_settings: mapped("HOLD_SETTINGS", size_of::<HoldSettings>())?,
         })
     }
 

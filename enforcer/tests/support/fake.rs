@@ -9,6 +9,7 @@ use enforcer::{
 };
 use enforcer_common::{
     event::{Header, VERSION, kind},
+    hold::{ASKED, GRANTED, Hold, HoldId, REFUSED, WAITING, Waiter, WaiterKey, Word},
     map::{SESSION_LAUNCHING, Session, TierMap},
     verdict::Verdict,
 };
@@ -42,6 +43,14 @@ pub struct Told {
     pub last_session: u64,
     /// The record of the canary does not arrive.
     pub mute: bool,
+    /// What was asked for.
+    pub holds: BTreeMap<HoldId, Hold>,
+    /// Who waits.
+    pub waiters: Vec<(WaiterKey, Waiter)>,
+    /// Requests that sessions may still make.
+    pub quotas: BTreeMap<u32, u32>,
+    /// Whom was gone on, in order.
+    pub woken: Vec<WaiterKey>,
     /// Publishing fails with this.
     pub full: bool,
 }
@@ -197,5 +206,66 @@ impl Enforcement for Fake {
     fn health(&self) -> Health {
         let hook = Hook { name: "file_open".to_owned(), required: true, attached: true, note: String::new() };
         Health { generation: 1, hooks: vec![hook], usage: Vec::new() }
+    }
+
+    fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
+        Ok(self.0.borrow().holds.iter().map(|(id, hold)| (*id, *hold)).collect())
+    }
+
+    fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
+        Ok(self.0.borrow().waiters.clone())
+    }
+
+    fn set_hold_open(&mut self, id: HoldId, until: u64, wait: bool) -> Result<bool, EnforcementError> {
+        self.change_open(id, if wait { WAITING } else { ASKED }, 0, until)
+    }
+
+    fn grant(&mut self, id: HoldId, uses: u32, until: u64) -> Result<bool, EnforcementError> {
+        self.change_open(id, GRANTED, uses, until)
+    }
+
+    fn refuse_hold(&mut self, id: HoldId, until: u64) -> Result<bool, EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        let Some(hold) = told.holds.get_mut(&id) else { return Ok(false) };
+        (hold.word, hold.deadline) = (Word::new(id, REFUSED, 0).0, until);
+        Ok(true)
+    }
+
+    fn forget_hold(&mut self, id: HoldId) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().holds.remove(&id);
+        Ok(())
+    }
+
+    fn forget_waiter(&mut self, key: WaiterKey) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().waiters.retain(|(other, _)| *other != key);
+        Ok(())
+    }
+
+    fn set_hold_quota(&mut self, slot: u32, more: u32) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().quotas.insert(slot, more);
+        Ok(())
+    }
+
+    fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError> {
+        self.0.borrow_mut().woken.push(waiter);
+        Ok(())
+    }
+}
+
+impl Fake {
+    fn change_open(
+        &mut self,
+        id: HoldId,
+        state: u8,
+        uses: u32,
+        until: u64,
+    ) -> Result<bool, EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        let Some(hold) = told.holds.get_mut(&id) else { return Ok(false) };
+        if !matches!(Word(hold.word).state(), WAITING | ASKED) {
+            return Ok(false);
+        }
+        (hold.word, hold.deadline) = (Word::new(id, state, uses).0, until);
+        Ok(true)
     }
 }

@@ -23,6 +23,7 @@ macro_rules! kernel_fields {
             FILE_PATH, "file", ["f_path"], 16;
             FILE_INODE, "file", ["f_inode"], 8;
             FILE_FLAGS, "file", ["f_flags"], 4;
+            FILE_MODE, "file", ["f_mode"], 4;
             FILE_PRIVATE, "file", ["private_data"], 8;
             PATH_MOUNT, "path", ["mnt"], 8;
             PATH_DENTRY, "path", ["dentry"], 8;
@@ -40,11 +41,16 @@ macro_rules! kernel_fields {
             INODE_MODE, "inode", ["i_mode"], 2;
             INODE_NUMBER, "inode", ["i_ino"], 8;
             INODE_SB, "inode", ["i_sb"], 8;
+            INODE_GENERATION, "inode", ["i_generation"], 4;
+            INODE_CHANGED, "inode", ["i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec"], 8;
+            INODE_CHANGED_NANOS, "inode", ["i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec"], 0;
+            INODE_WRITERS, "inode", ["i_writecount"], 4;
             SB_DEVICE, "super_block", ["s_dev"], 4;
             SB_MAGIC, "super_block", ["s_magic"], 8;
             BPRM_FILE, "linux_binprm", ["file"], 8;
             VMA_FILE, "vm_area_struct", ["vm_file"], 8;
             TASK_TGID, "task_struct", ["tgid"], 4;
+            TASK_FLAGS, "task_struct", ["flags"], 4;
             TASK_LEADER, "task_struct", ["group_leader"], 8;
             TASK_START, "task_struct", ["start_boottime"], 8;
             TASK_PARENT, "task_struct", ["real_parent"], 8;

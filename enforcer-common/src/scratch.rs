@@ -1,7 +1,11 @@
 //! Working memory of the kernel programs: what a task needs inside a hook, kept in maps because stacks are
 //! short and programs can be preempted.
 
-use crate::{limits::DEPTH, map::NetKey};
+use crate::{
+    hold::{Hold, HoldId, Waiter, WaiterKey},
+    limits::DEPTH,
+    map::NetKey,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// One path component on the way down.
@@ -82,6 +86,58 @@ pub struct Call {
     pub at: u64,
 }
 
+/// A request for a person's decision in the making, and what the running call was granted already.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Asking {
+    /// Dentry and mount of the operation's second name, or zero.
+    pub target: [u64; 2],
+    /// Non-zero: the file was created by the running call.
+    pub created: u64,
+    /// State of the hash.
+    pub hash: [u64; 4],
+    /// What is hashed beside the names.
+    pub words: [u64; ASKED_WORDS],
+    /// Hash of the names alone.
+    pub names: HoldId,
+    /// Key of the hold.
+    pub id: HoldId,
+    /// The hold.
+    pub hold: Hold,
+    /// Who waits.
+    pub key: WaiterKey,
+    /// For what.
+    pub waiter: Waiter,
+    /// Registers of the call that the tickets belong to.
+    pub registers: [u64; CALL_REGISTERS],
+    /// How many tickets there are.
+    pub count: u64,
+    /// What that call was granted.
+    pub ticket: [Ticket; TICKETS],
+}
+
+/// Words of a request beside its names: see `hold::identify` in the programs.
+pub const ASKED_WORDS: usize = 16;
+/// Approvals that one call can use up.
+pub const TICKETS: usize = 4;
+
+/// One check of a call has used a grant up: the call's other checks of the same object pass, and so does the same
+/// check when the call is judged again because another one had to wait.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ticket {
+    /// Hash of the names.
+    pub names: HoldId,
+    /// Device and inode; those of the directory where the object did not exist yet.
+    pub object: [u64; 2],
+    /// The operation that used the grant.
+    pub operation: u32,
+    /// What was granted.
+    pub access: u32,
+    /// Non-zero: the same check may pass once more.
+    pub again: u64,
+}
+
 /// Registers by which a call is told from another one: `dx` to `sp` of `struct pt_regs`
 /// (arch/x86/include/asm/ptrace.h).
 pub const CALL_REGISTERS: usize = 8;
@@ -138,6 +194,8 @@ pub struct Scratch {
     pub writing: u64,
     /// The call that was refused last.
     pub call: Call,
+    /// The request that is being made.
+    pub asking: Asking,
     /// What the way up reads of one dentry or mount.
     pub words: [u64; 3],
     /// The components, the deepest first.

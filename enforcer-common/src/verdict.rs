@@ -123,6 +123,19 @@ impl Folded {
         }
     }
 
+    /// The verdict on opening a file to execute it, which only the kernel does, for `execve` itself: whoever may
+    /// run it by approval is asked when it runs.
+    #[inline(always)]
+    pub fn open_to_execute(&self) -> Verdict {
+        if self.runs_when_approved() { Verdict::Allow } else { self.map_verdict() }
+    }
+
+    /// Whether the file may be executed if a person approves it, and be mapped for that alone.
+    #[inline(always)]
+    pub fn runs_when_approved(&self) -> bool {
+        self.hold & file::EXEC != 0 && self.deny & (file::EXEC | file::LOAD) == 0
+    }
+
     /// Whether an object that has these rights may get a further name with the rights `new`. The
     /// name must not give what the present one does not; making and removing names is the directories'
     /// matter and does not count.

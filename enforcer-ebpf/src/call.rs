@@ -24,6 +24,7 @@ const SOON: u64 = 10_000_000;
 /// Byte offsets in `struct pt_regs` (arch/x86/include/asm/ptrace.h), which is ABI: `dx`, the first of
 /// the registers that are compared, and `orig_ax`, the number of the call.
 const DX: usize = 96;
+const SI: usize = 104;
 const ORIG_AX: usize = 120;
 
 #[inline(always)]
@@ -63,6 +64,102 @@ pub extern "C" fn is_recorded(sc: *mut Scratch, check: u64) -> u64 {
         (*call).checks = check & !REPEATED;
         (*call).at = now;
         0
+    }
+}
+
+/// Whether the running call is the one whose registers were kept; keeps them from now on.
+///
+/// # Safety
+/// `kept` has room for all registers.
+#[inline(always)]
+pub unsafe fn is_same(sc: *mut Scratch, kept: *mut u64) -> bool {
+    // SAFETY: as the caller promises; the scratch is not null.
+    unsafe {
+        let running = (&raw mut (*sc).call.running).cast::<u64>();
+        let from = (registers() + DX as u64) as *const _;
+        let mut same = bpf_probe_read_kernel(running.cast(), 8 * CALL_REGISTERS as u32, from) == 0;
+        let mut i = 0;
+        while i < CALL_REGISTERS {
+            let word = core::ptr::read_volatile(running.add(i));
+            same &= word == core::ptr::read_volatile(kept.add(i));
+            core::ptr::write_volatile(kept.add(i), word);
+            i += 1;
+        }
+        same
+    }
+}
+
+/// The number of the running system call, if it is one of the 64-bit table.
+#[inline(always)]
+fn number() -> Option<u32> {
+    // `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the number is of the 32-bit table. Those of x32 have a
+    // bit of their own, which no number below has.
+    const COMPAT: u32 = 2;
+    if object::number::<u32>(subject::task(), &object::TASK_STATUS) & COMPAT != 0 {
+        return None;
+    }
+    object::peek::<u32>(registers() + ORIG_AX as u64)
+}
+
+/// Whether the running call can be stopped and made again, without anything having happened: a system call of a
+/// program's own thread that hands an error of the hook on as it is (each is tried in the tests,
+/// arch/x86/entry/syscalls/syscall_64.tbl).
+#[inline(always)]
+pub fn can_wait() -> bool {
+    // PF_EXITING, PF_IO_WORKER, PF_USER_WORKER, PF_KTHREAD (include/linux/sched.h).
+    const NOT_A_PROGRAMS: u32 = 0x4 | 0x10 | 0x4000 | 0x20_0000;
+    if object::number::<u32>(subject::task(), &object::TASK_FLAGS) & NOT_A_PROGRAMS != 0 {
+        return false;
+    }
+    matches!(
+        number(),
+        Some(
+            2 // open
+            | 42 // connect
+            | 44 // sendto
+            | 46 // sendmsg
+            | 49 // bind
+            | 50 // listen
+            | 59 // execve
+            | 76 // truncate
+            | 77 // ftruncate
+            | 82..=88 // rename, mkdir, rmdir, creat, link, unlink, symlink
+            | 90..=94 // chmod, fchmod, chown, fchown, lchown
+            | 132 // utime
+            | 133 // mknod
+            | 188..=190 // setxattr and its like
+            | 197..=199 // removexattr and its like
+            | 235 // utimes
+            | 257..=261 // openat, mkdirat, mknodat, fchownat, futimesat
+            | 263..=266 // unlinkat, renameat, linkat, symlinkat
+            | 268 // fchmodat
+            | 280 // utimensat
+            | 316 // renameat2
+            | 322 // execveat
+            | 437 // openat2
+            | 452 // fchmodat2
+        )
+    )
+}
+
+/// What the running call will ask for when it has created its file: the access that its flags ask for, if it opens
+/// one; everything, if that cannot be told.
+#[inline(always)]
+pub fn opening() -> u16 {
+    use enforcer_common::access::file::{READ, WRITE};
+    let at = match number() {
+        // mknod, mknodat, and bind of a unix socket's name.
+        Some(133 | 259 | 49) => return 0,
+        // creat.
+        Some(85) => return WRITE,
+        Some(2) => SI,
+        Some(257) => DX,
+        _ => return READ | WRITE,
+    };
+    match object::peek::<u32>(registers() + at as u64).map(|flags| flags & object::OPEN_ACCESS) {
+        Some(0) => READ,
+        Some(1) => WRITE,
+        _ => READ | WRITE,
     }
 }
 

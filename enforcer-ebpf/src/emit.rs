@@ -2,10 +2,12 @@
 //! its agent and the verdict stays what it was.
 
 use crate::{
-    call, maps, object,
+    call,
+    hold::{self, Beside},
+    maps, object,
     path::{self, outcome},
     subject::{self, Subject},
-    verifier::{atomic_add, below, bound},
+    verifier::{Conclusion, atomic_add, below, bound},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -26,8 +28,8 @@ use enforcer_common::{
 const HEADER: u64 = size_of::<Header>() as u64;
 /// Positions in a record are masked with this and then compared with its length.
 const RECORD_MASK: i32 = 8191;
-const RECORD_END: u64 = RECORD_MAX as u64 + 1;
-const EPERM: i32 = -1;
+pub(crate) const RECORD_END: u64 = RECORD_MAX as u64 + 1;
+pub(crate) const EPERM: i32 = -1;
 
 /// What a denial is about.
 #[derive(Clone, Copy)]
@@ -68,44 +70,92 @@ pub fn refuse(subject: &Subject, denial: &Denial) -> bool {
 /// As [`refuse`], with more to fill in.
 #[inline(always)]
 pub fn refuse_with(subject: &Subject, denial: &Denial, fill: impl FnOnce(&mut Header)) -> bool {
-    let only_recorded =
-        subject.audits() && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
+    say(subject, denial, None, fill) != Conclusion::GoOn
+}
+
+/// As [`refuse`], for a verdict that may also be to wait for a person.
+#[inline(always)]
+pub fn conclude(subject: &Subject, denial: &Denial) -> Conclusion {
+    say(subject, denial, Some(&Beside::NOTHING), |_| {})
+}
+
+/// As [`conclude`], with more to fill in.
+#[inline(always)]
+pub fn conclude_with(subject: &Subject, denial: &Denial, fill: impl FnOnce(&mut Header)) -> Conclusion {
+    say(subject, denial, Some(&Beside::NOTHING), fill)
+}
+
+/// As [`conclude`], on an object that is not all there is to be said.
+#[inline(always)]
+pub fn conclude_beside(subject: &Subject, denial: &Denial, beside: &Beside) -> Conclusion {
+    say(subject, denial, Some(beside), |_| {})
+}
+
+#[inline(always)]
+fn say(
+    subject: &Subject,
+    denial: &Denial,
+    beside: Option<&Beside>,
+    fill: impl FnOnce(&mut Header),
+) -> Conclusion {
+    let audits = subject.audits();
+    let only_recorded = audits && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
+    let unless_recorded = if only_recorded { Conclusion::GoOn } else { Conclusion::Refuse };
+    let asks = beside.is_some() && denial.reason == reason::HELD && !audits;
     let sc = path::begin(subject, denial.dentry, denial.mount);
     let record = maps::RECORDS.of_current_or_new();
     if sc.is_null() || record.is_null() {
         lose(subject.session);
-        return !only_recorded;
+        return unless_recorded;
     }
-    if call::is_recorded(sc, denial.check) != 0 {
+    if !asks && call::is_recorded(sc, denial.check) != 0 {
         count_same_call(subject.session);
-        return !only_recorded;
+        return unless_recorded;
     }
     // SAFETY: the scratch is not null and begins a record with room for the header.
+    unsafe {
+        let header = describe(subject, denial, sc, record);
+        fill(header);
+        if asks && let Some(beside) = beside {
+            return hold::ask(subject, denial.check, beside, sc);
+        }
+        header.verdict = Verdict::Deny as u16;
+        header.error = if only_recorded { 0 } else { EPERM };
+        if only_recorded {
+            header.flags |= flag::WOULD;
+        }
+        if send(sc, 0) != 0 {
+            lose(subject.session);
+        }
+    }
+    unless_recorded
+}
+
+/// Begins a record of a decision with what is known of it.
+#[inline(always)]
+unsafe fn describe<'a>(
+    subject: &Subject,
+    denial: &Denial,
+    sc: *mut Scratch,
+    record: *mut Record,
+) -> &'a mut Header {
+    // SAFETY: as the caller promises: neither is null. The policy is a map value.
     unsafe {
         let header = start(sc, record, kind::DECISION);
         header.operation = denial.operation;
         header.reason = denial.reason;
         header.access = u32::from(denial.access);
-        header.verdict = Verdict::Deny as u16;
-        header.error = if only_recorded { 0 } else { EPERM };
         header.states = [denial.states[0], denial.states[1], denial.states[2], 0];
         header.argument = denial.argument;
-        if only_recorded {
-            header.flags |= flag::WOULD;
-        }
         if subject.stray {
             header.flags |= flag::STRAY;
         }
         if !subject.policy.is_null() {
             header.policy = (*subject.policy).id;
         }
-        fill(header);
         name_session(header, subject.session);
-        if send(sc, 0) != 0 {
-            lose(subject.session);
-        }
+        header
     }
-    !only_recorded
 }
 
 /// Records that something happened to the session in `slot` or to the running task in it.
@@ -195,6 +245,17 @@ fn lose(session: *const Session) {
     }
 }
 
+/// As [`lose`], of the session whose record it is.
+#[inline(always)]
+pub unsafe fn lose_of(header: *const Header) {
+    // SAFETY: map memory.
+    unsafe {
+        if let Some(agent) = maps::AGENTS.get_ptr_mut((*header).agent) {
+            atomic_add(&raw mut (*agent).lost_decisions, 1);
+        }
+    }
+}
+
 #[inline(always)]
 fn count_same_call(session: *const Session) {
     // SAFETY: a map value.
@@ -237,20 +298,19 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
                 (*header).flags |= flag::OBJECT_CUT;
             }
         }
-        let object_len = core::ptr::read_volatile(&raw const (*sc).used) - HEADER;
-        (*header).object_len = object_len as u16;
+        // A second name may stand there already, behind the object's.
+        let names = core::ptr::read_volatile(&raw const (*sc).used) - HEADER;
+        (*header).object_len = (names - u64::from((*header).target_len)) as u16;
 
         let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
         let at = exe.wrapping_add(object::FILE_PATH.get());
         core::ptr::write_volatile(&raw mut (*sc).mount, object::pointer(at, &object::PATH_MOUNT) as u64);
         core::ptr::write_volatile(&raw mut (*sc).dentry, object::pointer(at, &object::PATH_DENTRY) as u64);
-        if climb_for_record(sc) == outcome::UNKNOWN
-            || render(sc, RECORD_MAX as u64 - HEADER - object_len) != 0
-        {
+        if climb_for_record(sc) == outcome::UNKNOWN || render(sc, RECORD_MAX as u64 - HEADER - names) != 0 {
             (*header).flags |= flag::EXE_CUT;
         }
         let used = core::ptr::read_volatile(&raw const (*sc).used);
-        (*header).exe_len = (used - HEADER - object_len) as u16;
+        (*header).exe_len = (used - HEADER - names) as u16;
         (*header).length = used as u32;
 
         let Some(used) = below::<RECORD_MASK>(used, RECORD_END) else { return 1 };

@@ -14,6 +14,7 @@
 
 mod call;
 mod emit;
+mod hold;
 mod hooks;
 mod maps;
 mod net;

@@ -11,6 +11,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, Queue, RingBuf},
 };
 use enforcer_common::{
+    hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
         Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session,
@@ -65,6 +66,18 @@ pub static DECISIONS: RingBuf = RingBuf::with_byte_size(limits::DECISION_RING, 0
 /// Sessions and executed programs.
 #[map]
 pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(limits::ACTIVITY_RING, 0);
+/// What waits for a person, and what was decided.
+#[map]
+pub static HOLDS: HashMap<HoldId, Hold> = HashMap::with_max_entries(hold::HOLDS, 0);
+/// The threads that wait.
+#[map]
+pub static WAITERS: HashMap<WaiterKey, Waiter> = HashMap::with_max_entries(hold::WAITERS, 0);
+/// How much each session may ask for, by slot. Mapped into the daemon.
+#[map]
+pub static QUOTAS: Array<Quota> = Array::with_max_entries(limits::SESSIONS, BPF_F_MMAPABLE);
+/// The secret of the holds' keys, and how long they are open. Mapped into the daemon.
+#[map]
+pub static HOLD_SETTINGS: Array<HoldSettings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

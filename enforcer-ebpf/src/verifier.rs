@@ -43,6 +43,46 @@ pub fn errno(refused: bool) -> i32 {
     value as i32
 }
 
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It goes on.
+    GoOn,
+    /// It fails with `EPERM`.
+    Refuse,
+    /// It waits: the caller is stopped, and the kernel makes the call again when it goes on.
+    Wait,
+}
+
+/// As [`errno`]: 0, -EPERM or -ERESTARTNOINTR (include/linux/errno.h).
+#[inline(always)]
+pub fn result(conclusion: Conclusion) -> i32 {
+    let value: i64;
+    // SAFETY: one BPF move into a register.
+    unsafe {
+        match conclusion {
+            Conclusion::GoOn => asm!("{0} = 0", out(reg) value, options(nomem, nostack)),
+            Conclusion::Refuse => asm!("{0} = -1", out(reg) value, options(nomem, nostack)),
+            Conclusion::Wait => asm!("{0} = -513", out(reg) value, options(nomem, nostack)),
+        }
+    }
+    value as i32
+}
+
+/// Takes `old` out of an aligned word and puts `new` there, if it still is `old`; returns what it was.
+///
+/// # Safety
+/// `at` is an aligned word of a map value.
+#[inline(always)]
+pub unsafe fn compare_exchange(at: *mut u64, old: u64, new: u64) -> u64 {
+    let found: u64;
+    // SAFETY: as the caller promises; the verifier checks it again.
+    unsafe {
+        asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) at, in(reg) new, inout("r0") old => found, options(nostack));
+    }
+    found
+}
+
 /// Adds `amount` (wrapping, so a large one subtracts) to an aligned word, atomically: BPF_ATOMIC
 /// without fetch, which Rust's atomics do not offer for this target.
 ///

@@ -4,12 +4,12 @@
 
 use super::{armed, judge, unknown};
 use crate::{
-    emit::{Denial, refuse},
+    emit::{self, Denial},
     maps,
     object::{self, pointer},
     path::Place,
     subject::{self, Subject},
-    verifier::errno,
+    verifier::{Conclusion, result},
 };
 use aya_ebpf::{
     macros::{fentry, lsm},
@@ -46,12 +46,12 @@ fn note(mount: u64) {
     }
 }
 
-/// Judges a change of what `dentry` is beside its content. True: refuse.
+/// Judges a change of what `dentry` is beside its content.
 #[inline(always)]
-fn change(subject: &Subject, dentry: *const u8, operation: u16) -> bool {
+fn change(subject: &Subject, dentry: *const u8, operation: u16) -> Conclusion {
     // An overlay that writes to its layer, whose own object was judged.
     if object::borrows_credentials(subject::task()) {
-        return false;
+        return Conclusion::GoOn;
     }
     let sc = maps::SCRATCH.of_current_or_new();
     // SAFETY: not null where it is read.
@@ -63,7 +63,7 @@ fn change(subject: &Subject, dentry: *const u8, operation: u16) -> bool {
     if mount == 0 || !same {
         let mut denial = Denial::of(operation, unknown(subject), 0);
         denial.access = METADATA;
-        return refuse(subject, &denial);
+        return emit::conclude(subject, &denial);
     }
     judge(
         subject,
@@ -96,7 +96,7 @@ fn times(dentry: *const u8, attributes: *const u8) -> i32 {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };
-    errno(change(&subject, dentry, operation::SETATTR))
+    result(change(&subject, dentry, operation::SETATTR))
 }
 
 macro_rules! change_hook {
@@ -105,7 +105,7 @@ macro_rules! change_hook {
         #[lsm]
         pub fn $hook(ctx: LsmContext) -> i32 {
             let Some(subject) = armed() else { return 0 };
-            errno(change(&subject, ctx.arg($dentry), operation::$operation))
+            result(change(&subject, ctx.arg($dentry), operation::$operation))
         }
     };
 }

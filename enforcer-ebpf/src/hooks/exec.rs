@@ -6,7 +6,7 @@ use crate::{
     object::{self, pointer},
     path::{self, Place},
     subject,
-    verifier::errno,
+    verifier::result,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
@@ -36,5 +36,5 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     };
     let found =
         path::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(path::Answer::Ends);
-    errno(judge_by(&subject, &place, operation::EXEC, EXEC, found, |rights| rights.verdict(EXEC)))
+    result(judge_by(&subject, &place, operation::EXEC, EXEC, found, |rights| rights.verdict(EXEC)))
 }

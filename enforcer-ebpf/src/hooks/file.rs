@@ -1,18 +1,21 @@
 //! Files: opening, and everything that makes, removes, moves or changes a name.
 
-use super::{armed, is_knob, is_nameless, judge, judge_by, refusal, unknown};
+use super::{armed, denial, is_knob, is_nameless, judge, judge_by, refusal, ruling, unknown};
 use crate::{
-    emit::{Denial, refuse},
-    net,
+    call,
+    emit::{self, Denial},
+    hold::{self, Beside},
+    maps, net,
     object::{self, pointer},
     path::{self as names, Place, States},
     subject::{self, Subject},
-    verifier::errno,
+    verifier::{Conclusion, result},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
     access::file::{CREATE, DELETE, EXEC, LINK, LIST, LOAD, METADATA, READ, RENAME, TRUNCATE, WRITE},
     event::{operation, reason},
+    verdict::Verdict,
 };
 
 /// `open` in all its forms, after the path was resolved.
@@ -21,8 +24,20 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let file: *const u8 = ctx.arg(0);
     let path = file.wrapping_add(object::FILE_PATH.get());
-    errno(open(&subject, path, pointer(file, &object::FILE_INODE), object::number(file, &object::FILE_FLAGS)))
+    result(open(&subject, path, pointer(file, &object::FILE_INODE), flags(file)))
 }
+
+/// The open flags, and [`CREATED`].
+#[inline(always)]
+fn flags(file: *const u8) -> u32 {
+    // `FMODE_CREATED` (include/linux/fs.h).
+    const MODE_CREATED: u32 = 0x10_0000;
+    let created = object::number::<u32>(file, &object::FILE_MODE) & MODE_CREATED != 0;
+    object::number::<u32>(file, &object::FILE_FLAGS) & !CREATED | if created { CREATED } else { 0 }
+}
+
+/// Beside the open flags, which leave this bit free: the call that opens the file has created it.
+const CREATED: u32 = 1 << 31;
 
 /// The kernel's `struct path`: the verifier compares the name.
 #[repr(C)]
@@ -41,26 +56,37 @@ pub fn file_open_tagged(ctx: LsmContext) -> i32 {
     }
     let file: *const u8 = ctx.arg(0);
     let path = file.wrapping_add(object::FILE_PATH.get());
-    let flags: u32 = object::number(file, &object::FILE_FLAGS);
-    errno(open_tagged(path.cast(), flags) != 0)
+    result(match open_tagged(path.cast(), flags(file)) {
+        GO_ON => Conclusion::GoOn,
+        WAIT => Conclusion::Wait,
+        _ => Conclusion::Refuse,
+    })
 }
+
+const GO_ON: u64 = 0;
+const REFUSE: u64 = 1;
+const WAIT: u64 = 2;
 
 /// The body of [`file_open_tagged`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn open_tagged(path: *const path, flags: u32) -> u64 {
-    let Some(subject) = armed() else { return 0 };
+    let Some(subject) = armed() else { return GO_ON };
     let path = path.cast::<u8>();
     let inode = pointer(pointer(path, &object::PATH_DENTRY), &object::DENTRY_INODE);
     // An open file has an inode; the branch is for the verifier.
     if inode.is_null() {
-        return 1;
+        return REFUSE;
     }
-    u64::from(open(&subject, path, inode, flags))
+    match open(&subject, path, inode, flags) {
+        Conclusion::GoOn => GO_ON,
+        Conclusion::Wait => WAIT,
+        Conclusion::Refuse => REFUSE,
+    }
 }
 
 #[inline(always)]
-fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> bool {
+fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Conclusion {
     let place = Place::at(path);
     let executes = flags & object::OPEN_EXEC != 0;
     let want = if executes {
@@ -71,24 +97,23 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> boo
         wanted(flags)
     };
     if want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_forbidden_to_write(inode) {
-        let mut denial = Denial::of(operation::OPEN, reason::FLOOR, 0);
-        denial.access = want;
-        denial.dentry = place.dentry as u64;
-        denial.mount = place.mount as u64;
-        return refuse(subject, &denial);
+        return emit::conclude(subject, &denial(&place, operation::OPEN, reason::FLOOR, want, [0; 3]));
     }
     let found = names::ask(subject, &place, if executes { 0 } else { want });
     // To execute, too: an overlay opens its layer's file so, and whether the object itself may be
     // executed or loaded is asked when it is (exec, map).
     if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
-        return false;
+        return Conclusion::GoOn;
     }
     let operation = if executes { operation::EXEC } else { operation::OPEN };
-    judge_by(subject, &place, operation, want, found, |rights| {
+    let (states, why) = ruling(subject, found, |rights| {
         // The ELF interpreter is opened like the program itself; which one it is shows when it is
         // mapped (load) or checked as the program (exec).
-        if executes { rights.map_verdict() } else { rights.verdict(want) }
-    })
+        if executes { rights.open_to_execute() } else { rights.verdict(want) }
+    });
+    let Some(reason) = why else { return Conclusion::GoOn };
+    let beside = Beside { created: flags & CREATED != 0, ..Beside::NOTHING };
+    emit::conclude_beside(subject, &denial(&place, operation, reason, want, states), &beside)
 }
 
 /// What the open flags ask for. Only the access mode can mean reading.
@@ -116,14 +141,42 @@ macro_rules! name_hook {
         pub fn $hook(ctx: LsmContext) -> i32 {
             let Some(subject) = armed() else { return 0 };
             let place = Place::below(ctx.arg(0), ctx.arg(1));
-            errno(judge(&subject, &place, operation::$operation, $want))
+            result(judge(&subject, &place, operation::$operation, $want))
         }
     };
 }
 
-name_hook!(
-    /// Regular files, devices, sockets and pipes, before they exist.
-    path_mknod, CREATE, CREATE);
+/// Regular files, devices, sockets and pipes, before they exist.
+#[lsm(hook = "path_mknod")]
+pub fn path_mknod(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let place = Place::below(ctx.arg(0), ctx.arg(1));
+    result(create(&subject, &place))
+}
+
+/// Judges the making of a file. What its opening would have to wait for is asked before it exists.
+#[inline(always)]
+fn create(subject: &Subject, place: &Place) -> Conclusion {
+    if is_knob(place) {
+        return emit::conclude(subject, &denial(place, operation::CREATE, reason::FLOOR, CREATE, [0; 3]));
+    }
+    let mut want = CREATE;
+    let (states, why) = ruling(subject, names::ask(subject, place, CREATE | READ | WRITE), |rights| {
+        let verdict = rights.verdict(CREATE);
+        if verdict == Verdict::Deny || rights.hold & (CREATE | READ | WRITE) == 0 {
+            return verdict;
+        }
+        let with = CREATE | call::opening();
+        if rights.verdict(with) == Verdict::Deny {
+            return verdict;
+        }
+        want = with;
+        rights.verdict(with)
+    });
+    let Some(reason) = why else { return Conclusion::GoOn };
+    emit::conclude(subject, &denial(place, operation::CREATE, reason, want, states))
+}
+
 name_hook!(
     /// Directories, before they exist.
     path_mkdir, MKDIR, CREATE);
@@ -144,7 +197,7 @@ macro_rules! object_hook {
         pub fn $hook(ctx: LsmContext) -> i32 {
             let Some(subject) = armed() else { return 0 };
             let place = Place::at(ctx.arg(0));
-            errno(judge(&subject, &place, operation::$operation, $want))
+            result(judge(&subject, &place, operation::$operation, $want))
         }
     };
 }
@@ -174,16 +227,28 @@ impl Fault {
     }
 }
 
-/// Records a fault, once for all the ways that lead to one. True: refuse.
+/// Records a fault, once for all the ways that lead to one.
 #[inline(always)]
-fn conclude(subject: &Subject, operation: u16, old: &Place, new: &Place, found: Result<(), Fault>) -> bool {
-    let Err(fault) = found else { return false };
+fn conclude(
+    subject: &Subject,
+    operation: u16,
+    old: &Place,
+    new: &Place,
+    found: Result<(), Fault>,
+) -> Conclusion {
+    let Err(fault) = found else { return Conclusion::GoOn };
     let mut denial = Denial::of(operation, fault.reason, 0);
     denial.access = fault.access;
     denial.states = fault.states;
     denial.dentry = if fault.at_new { new.dentry } else { old.dentry } as u64;
     denial.mount = if fault.at_new { new.mount } else { old.mount } as u64;
-    refuse(subject, &denial)
+    if fault.reason == reason::HELD {
+        // Whoever is asked about one name sees both, the old one first.
+        denial.dentry = old.dentry as u64;
+        denial.mount = old.mount as u64;
+    }
+    let beside = Beside { target: new.dentry as u64, mount: new.mount as u64, created: false };
+    emit::conclude_beside(subject, &denial, &beside)
 }
 
 /// A further name for an object: the name needs `create` and `link`, and must not give anything
@@ -195,7 +260,7 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     // The hook does not say through which mount the source was found; a link cannot cross mounts
     // (do_linkat(), fs/namei.c).
     let old = Place { directory: core::ptr::null(), dentry: ctx.arg(0), mount: new.mount };
-    errno(conclude(&subject, operation::LINK, &old, &new, link(&subject, &old, &new)))
+    result(conclude(&subject, operation::LINK, &old, &new, link(&subject, &old, &new)))
 }
 
 #[inline(always)]
@@ -209,7 +274,8 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
         Err(_) => return Fault::at(true, unknown(subject), WANT, [0; 3]),
     };
     let rights = names::rights(subject, &target);
-    if let Some(why) = refusal(subject, rights.verdict(WANT)) {
+    let verdict = rights.verdict(WANT);
+    if let (Verdict::Deny, Some(why)) = (verdict, refusal(subject, verdict)) {
         return Fault::at(true, why, WANT, target);
     }
     let source = match names::states_uncached(subject, old.dentry as u64, old.mount as u64) {
@@ -219,7 +285,8 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
     if !names::rights(subject, &source).may_also_be(&rights) {
         return Fault::at(false, reason::GAINS_RIGHTS, WANT, source);
     }
-    Ok(())
+    // Last: nobody is asked about what is refused anyway, and an approval changes no other check.
+    if verdict == Verdict::Hold { Fault::at(true, reason::HELD, WANT, target) } else { Ok(()) }
 }
 
 /// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
@@ -232,7 +299,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let old = Place::below(ctx.arg(0), ctx.arg(1));
     let new = Place::below(ctx.arg(2), ctx.arg(3));
     let exchange = ctx.arg::<u32>(4) & EXCHANGE != 0;
-    errno(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, exchange)))
+    result(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, exchange)))
 }
 
 #[inline(always)]
@@ -256,7 +323,8 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Err(_) => return Fault::at(false, unknown(subject), leave, [0; 3]),
     };
     let old_rights = names::rights(subject, &source);
-    if let Some(why) = refusal(subject, old_rights.verdict(leave)) {
+    let leaving = old_rights.verdict(leave);
+    if let (Verdict::Deny, Some(why)) = (leaving, refusal(subject, leaving)) {
         return Fault::at(false, why, leave, source);
     }
     let target = match names::states(subject, new) {
@@ -264,7 +332,8 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Err(_) => return Fault::at(true, unknown(subject), arrive, [0; 3]),
     };
     let new_rights = names::rights(subject, &target);
-    if let Some(why) = refusal(subject, new_rights.verdict(arrive)) {
+    let arriving = new_rights.verdict(arrive);
+    if let (Verdict::Deny, Some(why)) = (arriving, refusal(subject, arriving)) {
         return Fault::at(true, why, arrive, target);
     }
     let directory = !moved.is_null() && object::is_directory(moved);
@@ -277,7 +346,14 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
     if gains || other_gains {
         return Fault::at(false, reason::GAINS_RIGHTS, leave, source);
     }
-    Ok(())
+    // Last: nobody is asked about what is refused anyway, and an approval changes no other check. One question is
+    // about both names.
+    match (leaving, arriving) {
+        (Verdict::Hold, Verdict::Hold) => Fault::at(false, reason::HELD, leave | arrive, source),
+        (Verdict::Hold, _) => Fault::at(false, reason::HELD, leave, source),
+        (_, Verdict::Hold) => Fault::at(true, reason::HELD, arrive, target),
+        _ => Ok(()),
+    }
 }
 
 /// `ftruncate`, where it has a hook of its own.
@@ -291,7 +367,9 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
     if is_nameless(&found) {
         return 0;
     }
-    errno(judge_by(&subject, &place, operation::TRUNCATE, TRUNCATE, found, |rights| rights.verdict(TRUNCATE)))
+    result(judge_by(&subject, &place, operation::TRUNCATE, TRUNCATE, found, |rights| {
+        rights.verdict(TRUNCATE)
+    }))
 }
 
 /// A descriptor that another process passed on: judged like an open of what it leads to.
@@ -314,7 +392,7 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {
         return 0;
     }
-    errno(judge_by(&subject, &place, operation::RECEIVE, want, found, |rights| rights.verdict(want)))
+    result(judge_by(&subject, &place, operation::RECEIVE, want, found, |rights| rights.verdict(want)))
 }
 
 /// Where an open file is, for hooks whose pointers the verifier does not trust.
@@ -340,7 +418,7 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     if file.is_null() {
         return 0;
     }
-    errno(map_file(&subject, file))
+    result(map_file(&subject, file))
 }
 
 /// Making a mapping of a file executable later.
@@ -356,13 +434,27 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
     if file.is_null() {
         return 0;
     }
-    errno(map_file(&subject, file))
+    result(map_file(&subject, file))
 }
 
 #[inline(always)]
-fn map_file(subject: &Subject, file: *const u8) -> bool {
+fn map_file(subject: &Subject, file: *const u8) -> Conclusion {
     let place = uncached(file);
     let found =
         names::states_uncached(subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);
-    judge_by(subject, &place, operation::MAP, LOAD, found, |rights| rights.map_verdict())
+    judge_by(subject, &place, operation::MAP, LOAD, found, |rights| {
+        let verdict = rights.map_verdict();
+        if verdict == Verdict::Deny && rights.runs_when_approved() {
+            let sc = maps::SCRATCH.of_current_or_new();
+            if !sc.is_null() {
+                // Through memory: newer kernels type it as a pointer, a global function wants a number.
+                // SAFETY: not null.
+                unsafe { core::ptr::write_volatile(&raw mut (*sc).address, place.dentry as u64) };
+            }
+            if hold::approves_program(sc) != 0 {
+                return Verdict::Allow;
+            }
+        }
+        verdict
+    })
 }

@@ -5,7 +5,7 @@ use crate::{
     call,
     emit::{Denial, refuse},
     object, subject,
-    verifier::errno,
+    verifier::{errno, result},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
@@ -107,7 +107,7 @@ macro_rules! control_hook {
             }
             let Some(subject) = armed() else { return 0 };
             if attributes {
-                return errno(judge(&subject, &uncached(ctx.arg(0)), operation::SETATTR, METADATA));
+                return result(judge(&subject, &uncached(ctx.arg(0)), operation::SETATTR, METADATA));
             }
             errno(refuse(&subject, &Denial::of(operation::IOCTL, reason::FLOOR, command)))
         }

@@ -10,10 +10,11 @@ pub mod net;
 pub mod task;
 
 use crate::{
-    emit::{Denial, refuse},
+    emit::{self, Denial},
     object,
     path::{self, Answer, Place, States, outcome},
     subject::{self, Subject},
+    verifier::Conclusion,
 };
 use enforcer_common::{
     event::reason,
@@ -56,9 +57,9 @@ fn is_knob(place: &Place) -> bool {
     inode.is_null() || object::is_knob(object::magic(inode))
 }
 
-/// Judges `want`, which changes something, on the object at `place`. True: refuse.
+/// Judges `want`, which changes something, on the object at `place`.
 #[inline(always)]
-fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> bool {
+fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> Conclusion {
     let (states, why) = if is_knob(place) {
         ([0; 3], Some(reason::FLOOR))
     } else {
@@ -67,7 +68,7 @@ fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> bool {
     conclude(subject, place, operation, want, states, why)
 }
 
-/// Judges an object whose name ended in `found`. True: refuse.
+/// Judges an object whose name ended in `found`.
 #[inline(always)]
 fn judge_by(
     subject: &Subject,
@@ -76,7 +77,7 @@ fn judge_by(
     want: u16,
     found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
-) -> bool {
+) -> Conclusion {
     let (states, why) = ruling(subject, found, verdict);
     conclude(subject, place, operation, want, states, why)
 }
@@ -103,19 +104,20 @@ fn conclude(
     want: u16,
     states: States,
     why: Option<u16>,
-) -> bool {
-    let Some(reason) = why else { return false };
-    let denial = Denial {
-        operation,
-        reason,
-        access: want,
-        states,
-        dentry: place.dentry as u64,
-        mount: place.mount as u64,
-        argument: 0,
-        check: 0,
-    };
-    refuse(subject, &denial)
+) -> Conclusion {
+    let Some(reason) = why else { return Conclusion::GoOn };
+    emit::conclude(subject, &denial(place, operation, reason, want, states))
+}
+
+/// What is said of an object that is not simply allowed.
+#[inline(always)]
+fn denial(place: &Place, operation: u16, reason: u16, want: u16, states: States) -> Denial {
+    let mut denial = Denial::of(operation, reason, 0);
+    denial.access = want;
+    denial.states = states;
+    denial.dentry = place.dentry as u64;
+    denial.mount = place.mount as u64;
+    denial
 }
 
 /// Whether a walk ended at something that has no name because only the kernel mounts it.

@@ -2,14 +2,14 @@
 
 use super::armed;
 use crate::{
-    emit::{Denial, refuse, refuse_with},
+    emit::{Denial, conclude_with, refuse, refuse_with},
     maps,
     net::{self, Judged, Socket, Unspecified},
     object::{self, pointer},
     path,
     subject::Subject,
     unix,
-    verifier::errno,
+    verifier::{Conclusion, errno, result},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
@@ -67,7 +67,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         // Decided by who made the peer: see unix_stream_connect and unix_may_send.
         return 0;
     }
-    errno(reach(
+    result(reach(
         &subject,
         socket,
         operation::CONNECT,
@@ -111,7 +111,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         return 0;
     }
     let len: u32 = object::number(message, &object::MSG_NAMELEN);
-    errno(reach(&subject, socket, operation::SEND, CONNECT, name as u64, len, Unspecified::Inet))
+    result(reach(&subject, socket, operation::SEND, CONNECT, name as u64, len, Unspecified::Inet))
 }
 
 /// Taking a local address.
@@ -125,10 +125,10 @@ pub fn socket_bind(ctx: LsmContext) -> i32 {
     }
     let sc = maps::SCRATCH.of_current_or_new();
     if sc.is_null() {
-        return errno(lost(&subject, operation::BIND));
+        return result(lost(&subject, operation::BIND));
     }
     let judged = net::judge_bind(sc, &subject, socket, address as u64, len as u32);
-    errno(conclude(sc, &subject, socket, operation::BIND, BIND, judged))
+    result(answer(sc, &subject, socket, operation::BIND, BIND, judged))
 }
 
 /// Listening, which binds a socket that was not bound.
@@ -142,11 +142,11 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     }
     let sc = maps::SCRATCH.of_current_or_new();
     if sc.is_null() {
-        return errno(lost(&subject, operation::LISTEN));
+        return result(lost(&subject, operation::LISTEN));
     }
     let any = Address { family: if socket.family == net::INET6 { 6 } else { 4 }, bytes: [0; 16] };
     let judged = net::look_up(sc, &subject, socket.protocol, &any, 0, BIND);
-    errno(conclude(sc, &subject, socket, operation::LISTEN, BIND, judged))
+    result(answer(sc, &subject, socket, operation::LISTEN, BIND, judged))
 }
 
 /// Options that reroute packets.
@@ -164,7 +164,7 @@ pub fn socket_setsockopt(ctx: LsmContext) -> i32 {
 #[lsm(hook = "unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
-    errno(unix_peer(&subject, ctx.arg(1), operation::UNIX_CONNECT))
+    result(unix_peer(&subject, ctx.arg(1), operation::UNIX_CONNECT))
 }
 
 /// A datagram between unix sockets, or their connecting.
@@ -172,14 +172,14 @@ pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
 pub fn unix_may_send(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let other: *const u8 = ctx.arg(1);
-    errno(unix_peer(&subject, pointer(other, &object::SOCKET_SOCK), operation::UNIX_SEND))
+    result(unix_peer(&subject, pointer(other, &object::SOCKET_SOCK), operation::UNIX_SEND))
 }
 
 /// Peers are the session's own sockets, whatever name they have, and others that rules name.
 #[inline(always)]
-fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
+fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> Conclusion {
     if !peer.is_null() && net::made_in_session(subject, peer) {
-        return false;
+        return Conclusion::GoOn;
     }
     let mut denial =
         Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR }, 0);
@@ -188,7 +188,7 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
     if let Some(states) = name.states {
         let rights = path::rights(subject, &states);
         match rights.verdict(file::CONNECT) {
-            Verdict::Allow => return false,
+            Verdict::Allow => return Conclusion::GoOn,
             Verdict::Hold => denial.reason = reason::HELD,
             // Without a rule it is the floor that refuses, in audit mode too.
             Verdict::Deny if rights.deny & file::CONNECT != 0 => denial.reason = reason::RULE,
@@ -198,7 +198,7 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> bool {
     }
     denial.dentry = name.dentry;
     denial.mount = name.mount;
-    refuse_with(subject, &denial, |header| header.family = net::UNIX)
+    conclude_with(subject, &denial, |header| header.family = net::UNIX)
 }
 
 #[inline(always)]
@@ -210,38 +210,38 @@ fn reach(
     address: u64,
     len: u32,
     unspecified: Unspecified,
-) -> bool {
+) -> Conclusion {
     let sc = maps::SCRATCH.of_current_or_new();
     if sc.is_null() {
         return lost(subject, operation);
     }
     let judged = net::judge(sc, subject, socket, address, len, want, unspecified);
-    conclude(sc, subject, socket, operation, want, judged)
+    answer(sc, subject, socket, operation, want, judged)
 }
 
 /// Refuses for want of working memory, which a record would take too: it is counted.
 #[inline(always)]
-fn lost(subject: &Subject, operation: u16) -> bool {
-    refuse(subject, &Denial::of(operation, reason::INTERNAL, 0))
+fn lost(subject: &Subject, operation: u16) -> Conclusion {
+    conclude_with(subject, &Denial::of(operation, reason::INTERNAL, 0), |_| {})
 }
 
 #[inline(always)]
-fn conclude(
+fn answer(
     sc: *const Scratch,
     subject: &Subject,
     socket: Socket,
     operation: u16,
     want: u16,
     judged: Judged,
-) -> bool {
-    let Judged::Refused(why) = judged else { return false };
+) -> Conclusion {
+    let Judged::Refused(why) = judged else { return Conclusion::GoOn };
     let mut denial =
         Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
     denial.access = want;
     // SAFETY: the scratch is not null; a record is made in another part of it.
     unsafe {
         denial.states[0] = (*sc).range;
-        refuse_with(subject, &denial, |header| {
+        conclude_with(subject, &denial, |header| {
             header.address = (*sc).prefix.address;
             header.port = (*sc).port;
             header.protocol = socket.protocol;

@@ -95,6 +95,14 @@ impl<'a> Checker<'a> {
                 self.problem(*at, "the rule names no path", "name at least one path, or remove the rule");
             }
             let Some((effect, operations)) = self.effect(*at, &common) else { continue };
+            let load = operations.value.iter().find(|op| matches!(op.value, FileOperation::Load));
+            if let (Effect::Hold, Some(load)) = (effect, load) {
+                self.problem(
+                    load.at,
+                    "loading cannot wait for a person: a program is mapped after it has begun to replace the old one",
+                    "hold `exec` of the program instead, or deny `load`",
+                );
+            }
             let operations = operations.value.iter().fold(0, |all, op| all | file_operation(op.value));
             self.rule(*at, Section::Files, index, effect, operations, Objects::Paths(globs), &common);
         }
@@ -147,6 +155,16 @@ impl<'a> Checker<'a> {
             let UnixRuleDraft { allow, hold, deny, tier, because, on_hold, hold_timeout } = rule;
             let common = Common { allow, hold, deny, tier: *tier, because, on_hold, hold_timeout };
             let Some((effect, texts)) = self.effect(*at, &common) else { continue };
+            for text in
+                texts.value.iter().filter(|text| effect == Effect::Hold && text.value.starts_with('@'))
+            {
+                self.problem(
+                    text.at,
+                    "connecting to an abstract name cannot wait for a person: the name is no object that could be \
+                     shown and found again",
+                    "allow it or deny it, or let the peer use a path",
+                );
+            }
             let globs = texts.value.iter().filter_map(|text| self.socket(text)).collect();
             self.rule(*at, Section::Unix, index, effect, file::CONNECT, Objects::Paths(globs), &common);
         }
@@ -234,8 +252,6 @@ impl<'a> Checker<'a> {
         }
         if common.tier == Some(Tier::Critical) && effect != Effect::Deny {
             self.warn(at, format!("tier critical is always denied, so this `{}` denies", effect.name()));
-        } else if holds {
-            self.warn(at, "held actions are refused until an approval channel exists");
         }
         self.rules.push(Rule {
             origin: Origin {

@@ -2,6 +2,7 @@
 //! checks on a running kernel.
 
 pub mod agent;
+pub mod approvals;
 pub mod command;
 pub mod events;
 pub mod harness;

@@ -68,6 +68,18 @@ impl Policy {
         self
     }
 
+    /// Holds running a program.
+    pub fn exec_hold(mut self, path: &str) -> Self {
+        self.exec.push(format!("hold: ['{path}']"));
+        self
+    }
+
+    /// Holds connecting.
+    pub fn connect_hold(mut self, to: &str) -> Self {
+        self.network.push(format!("hold: [connect], to: ['{to}']"));
+        self
+    }
+
     /// Denies running a program.
     pub fn exec_deny(mut self, path: &str) -> Self {
         self.exec.push(format!("deny: ['{path}']"));

@@ -48,11 +48,6 @@ impl Denial {
         Self::new(operations, "rule", Rule::Some(text.to_owned()))
     }
 
-    /// A rule holds it, and nobody can be asked.
-    pub fn held(operations: &'static str, text: &str) -> Self {
-        Self::new(operations, "held", Rule::Some(text.to_owned()))
-    }
-
     /// Something else than a rule decides.
     pub fn because(operations: &'static str, reason: &'static str) -> Self {
         Self::new(operations, reason, Rule::Absent)

@@ -16,6 +16,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("mkdir", |a| sys!(SYS_mkdirat, HERE, &a.text(0)?, 0o755).map(drop)),
     ("rmdir", |a| sys!(SYS_unlinkat, HERE, &a.text(0)?, libc::AT_REMOVEDIR).map(drop)),
     ("unlink", |a| sys!(SYS_unlinkat, HERE, &a.text(0)?, 0).map(drop)),
+    ("unlink-each", unlink_each),
     ("mknod-fifo", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFIFO | 0o644, 0).map(drop)),
     ("mknod-file", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFREG | 0o644, 0).map(drop)),
     ("mknod-disk", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFBLK | 0o600, 0xfe00).map(drop)),
@@ -39,6 +40,33 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("setflags", setflags),
     ("punch-hole", punch_hole),
 ];
+
+/// `unlink-each DIR COUNT`: removes DIR/0, DIR/1 … in a process each, at the same time; the first error of any.
+fn unlink_each(args: &Args<'_>) -> io::Result<()> {
+    let directory = args.text(0)?;
+    let count: usize = args.word(1)?.to_string_lossy().parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut children = Vec::new();
+    for number in 0..count {
+        // SAFETY: the probe has one thread, so the child may do what the parent may.
+        let child = super::sys::result(unsafe { libc::fork() }.into())?;
+        if child == 0 {
+            let path = format!("{}/{number}\0", directory.to_string_lossy());
+            let done = sys!(SYS_unlinkat, HERE, path.as_bytes(), 0);
+            let code = done.err().map_or(0, |error| error.raw_os_error().unwrap_or(255));
+            // SAFETY: ends the child without running what the parent wants to run at its end.
+            unsafe { libc::_exit(code) };
+        }
+        children.push(child as i32);
+    }
+    let mut worst = 0;
+    for child in children {
+        let mut status = 0i32;
+        // SAFETY: `status` takes the status of a child that was just made.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        worst = worst.max(libc::WEXITSTATUS(status));
+    }
+    if worst == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(worst)) }
+}
 
 fn rename(args: &Args<'_>, flags: u32) -> io::Result<()> {
     sys!(SYS_renameat2, HERE, &args.text(0)?, HERE, &args.text(1)?, flags).map(drop)

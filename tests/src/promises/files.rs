@@ -16,7 +16,6 @@ cases!(files:
     listing_a_directory_needs_a_rule,
     reading_a_directory_is_not_reading_its_files,
     deny_beats_allow_in_any_order,
-    what_is_held_is_refused,
     names_of_255_bytes_are_told,
     a_depth_of_100_is_told_and_200_is_refused,
 );
@@ -170,21 +169,6 @@ fn deny_beats_allow_in_any_order(t: &mut Test) -> Outcome {
     check::control(&attempts)?;
     let agent = t.agent(narrow)?;
     check::refused(t, &agent, &twins, &attempts)?;
-    check::allowed(&t.agent(wide)?, &check::acts(&attempts))
-}
-
-fn what_is_held_is_refused(t: &mut Test) -> Outcome {
-    let shut = t.at("shut");
-    let narrow = t.policy().allow("all", &format!("{shut}/**")).hold("delete", &format!("{shut}/f1"));
-    let wide = t.policy().allow("all", &format!("{shut}/**"));
-    let path = format!("{shut}/f1");
-    let denial = Denial::held("unlink", "hold delete").on(&path).asking("delete");
-    let attempts = [Attempt::new(format!("unlink {path}"), denial)];
-    tree(t)?;
-    check::control(&attempts)?;
-    tree(t)?;
-    let agent = t.agent(narrow)?;
-    check::refused(t, &agent, &[format!("read {path}"), format!("unlink {shut}/f2")], &attempts)?;
     check::allowed(&t.agent(wide)?, &check::acts(&attempts))
 }
 

@@ -14,6 +14,7 @@ mod files;
 mod floor;
 mod globs;
 mod grants;
+mod holds;
 mod knobs;
 mod mounts;
 mod network;
@@ -37,6 +38,7 @@ pub const ALL: &[&[Case]] = &[
     mounts::CASES,
     floor::CASES,
     grants::CASES,
+    holds::CASES,
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,

@@ -1,0 +1,399 @@
+//! What waits for a person: the call stops, and goes on or fails as the person says.
+
+use crate::{
+    agent::{Live, PROBE},
+    approvals::{approve, asked, deny, nothing_waits, pending},
+    cases,
+    command::{Command, systemctl, wait_for},
+    ensure, events, fail,
+    harness::{Outcome, Test, exists},
+    peer::Port,
+};
+use serde_json::Value;
+use std::{fs, os::unix::fs::PermissionsExt};
+
+cases!(holds:
+    approved_calls_go_on_as_if_nothing_had_happened,
+    refused_calls_fail_and_leave_nothing_behind,
+    what_nobody_answers_is_refused_in_time,
+    a_signal_to_go_on_answers_nothing,
+    an_approval_is_for_one_object_as_it_was,
+    one_call_asks_once_for_all_its_checks,
+    a_rename_that_waits_gains_nothing,
+    who_is_killed_waits_no_longer,
+    what_waits_outlives_the_daemon,
+    what_an_agent_says_decides_nothing,
+    a_rule_can_refuse_while_somebody_is_asked,
+    an_agent_asks_for_no_more_than_it_may,
+);
+
+/// A directory `w` with files `f0` to `f9`, all allowed, but what `holds` says.
+fn policy(t: &Test, holds: &[(&str, &str)]) -> Outcome<(crate::policy::Policy, String)> {
+    t.fresh()?;
+    let w = t.dir("w")?;
+    for number in 0..10 {
+        t.file(&format!("w/f{number}"))?;
+    }
+    let all = t.policy().allow("all", &format!("{w}/**"));
+    let policy =
+        holds.iter().fold(all, |policy, (operations, path)| policy.hold(operations, &format!("{w}/{path}")));
+    Ok((policy, w))
+}
+
+/// The state of a process as /proc tells it: `T` is stopped.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn process(request: &crate::approvals::Request) -> Outcome<u32> {
+    match request.said["request"]["who"]["process"].as_u64().and_then(|pid| u32::try_from(pid).ok()) {
+        Some(pid) => Ok(pid),
+        None => fail!("no process in {}", request.said),
+    }
+}
+
+fn stopped(pid: u32) -> Outcome {
+    Ok(wait_for("a process that is stopped", 30, || (state(pid) == Some('T')).then_some(()))?)
+}
+
+/// The records of a session about one hold.
+fn about(live: &Live, hold: &str) -> Outcome<Vec<Value>> {
+    Ok(events::since(live.mark)?.into_iter().filter(|record| record["hold"] == hold).collect())
+}
+
+/// Exactly these records about a hold: kind and reason or outcome.
+fn recorded(live: &Live, hold: &str, kind: &str, reason: &str, count: usize) -> Outcome {
+    let found = wait_for(&format!("{count} records {kind} {reason}"), 30, || {
+        let all = about(live, hold).ok()?;
+        let fitting = all.iter().filter(|r| r["kind"] == kind && r["reason"] == reason).count();
+        (fitting >= count).then_some(fitting)
+    });
+    match found {
+        Ok(found) if found == count => Ok(()),
+        Ok(found) => fail!("{found} records {kind} {reason} instead of {count}"),
+        Err(error) => fail!("{error}: {:?}", about(live, hold)?),
+    }
+}
+
+fn approved_calls_go_on_as_if_nothing_had_happened(t: &mut Test) -> Outcome {
+    let holds = [
+        ("write", "f1"),
+        ("create,write", "new"),
+        ("delete", "f2"),
+        ("rename", "f3"),
+        ("create", "dir"),
+        ("metadata", "f4"),
+        ("truncate", "f5"),
+        ("link", "twin"),
+        ("create", "sym"),
+        ("read", "f6"),
+    ];
+    let (policy, w) = policy(t, &holds)?;
+    let port = Port::open()?;
+    let policy = policy
+        .exec_hold("/usr/bin/true")
+        .connect_hold(&format!("127.0.0.1:{}/tcp", port.number))
+        .connect_hold(&format!("127.0.0.1:{}/udp", port.number));
+    let (number, here) = (port.number, "127.0.0.1");
+    // The act, the operation that waits, and what must not be there before and must be there afterwards.
+    let steps: Vec<(String, &str, Box<dyn Fn() -> bool>)> = vec![
+        (format!("write {w}/f1 changed"), "open", is_text(&format!("{w}/f1"), "changed")),
+        (format!("create {w}/new"), "create", there(&format!("{w}/new"))),
+        (format!("unlink {w}/f2"), "unlink", gone(&format!("{w}/f2"))),
+        (format!("rename {w}/f3 {w}/moved"), "rename", there(&format!("{w}/moved"))),
+        (format!("mkdir {w}/dir"), "mkdir", there(&format!("{w}/dir"))),
+        (format!("chmod {w}/f4"), "chmod", has_mode(&format!("{w}/f4"), 0o640)),
+        (format!("truncate {w}/f5"), "truncate", Box::new(|| true)),
+        (format!("link {w}/f7 {w}/twin"), "link", there(&format!("{w}/twin"))),
+        (format!("symlink {w}/f7 {w}/sym"), "symlink", there(&format!("{w}/sym"))),
+        (format!("read {w}/f6"), "open", Box::new(|| true)),
+        ("exec /usr/bin/true".to_owned(), "exec", Box::new(|| true)),
+        (format!("tcp {here} {number}"), "connect", Box::new(|| true)),
+        (format!("udp-send {here} {number}"), "send", Box::new(|| true)),
+    ];
+    let acts: Vec<String> = steps.iter().map(|(act, _, _)| act.clone()).collect();
+    let agent = t.agent(policy)?;
+    let mut live = agent.start(&acts)?;
+    for (act, operation, done) in &steps {
+        let always = done();
+        let request = asked(&agent, operation)?;
+        ensure!(always == done(), "{act} changed something before anybody had answered");
+        stopped(process(&request)?)?;
+        approve(&request, &[])?;
+        let line = live.line()?;
+        ensure!(line == "ok", "{act}, approved: {line}");
+        ensure!(done(), "{act}, approved, did nothing");
+        recorded(&live, &request.hold, "held", "held", 1)?;
+        recorded(&live, &request.hold, "decision", "granted", 1)?;
+    }
+    let code = live.finish()?;
+    ensure!(code == Some(0), "the session ended with {code:?}");
+    Ok(())
+}
+
+fn is_text(path: &str, text: &'static str) -> Box<dyn Fn() -> bool> {
+    let path = path.to_owned();
+    Box::new(move || fs::read_to_string(&path).is_ok_and(|found| found.starts_with(text)))
+}
+
+fn there(path: &str) -> Box<dyn Fn() -> bool> {
+    let path = path.to_owned();
+    Box::new(move || exists(&path))
+}
+
+fn gone(path: &str) -> Box<dyn Fn() -> bool> {
+    let path = path.to_owned();
+    Box::new(move || !exists(&path))
+}
+
+fn has_mode(path: &str, mode: u32) -> Box<dyn Fn() -> bool> {
+    let path = path.to_owned();
+    Box::new(move || fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode))
+}
+
+fn refused_calls_fail_and_leave_nothing_behind(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("create,write", "new"), ("delete", "f2")])?;
+    let policy = policy.exec_hold("/usr/bin/true");
+    let acts = [format!("create {w}/new"), format!("unlink {w}/f2"), "exec /usr/bin/true".to_owned()];
+    let agent = t.agent(policy)?;
+    let mut live = agent.start(&[&acts[..], &[format!("read {w}/f1")]].concat())?;
+    for (act, operation) in acts.iter().zip(["create", "unlink", "exec"]) {
+        let request = asked(&agent, operation)?;
+        deny(&request)?;
+        let line = live.line()?;
+        ensure!(line == "EPERM", "{act}, refused: {line}");
+        recorded(&live, &request.hold, "decision", "refused-by-person", 1)?;
+    }
+    live.expect(&["ok"])?;
+    ensure!(!exists(&format!("{w}/new")) && exists(&format!("{w}/f2")), "something was left behind");
+    Ok(())
+}
+
+fn what_nobody_answers_is_refused_in_time(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[])?;
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 3s"));
+    let agent = t.agent(policy)?;
+    let mut live = agent.start(&[format!("unlink {w}/f1"), format!("read {w}/f1")])?;
+    let request = asked(&agent, "unlink")?;
+    live.expect(&["EPERM", "ok"])?;
+    recorded(&live, &request.hold, "decision", "hold-timed-out", 1)?;
+    // Late: there is nothing left to answer.
+    ensure!(approve(&request, &[]).is_err(), "an answer counted after the time was over");
+    ensure!(exists(&format!("{w}/f1")), "the file is gone");
+    Ok(())
+}
+
+fn a_signal_to_go_on_answers_nothing(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f1")])?;
+    let agent = t.agent(policy)?;
+    let mut live = agent.start(&[format!("unlink {w}/f1"), format!("read {w}/f2")])?;
+    let request = asked(&agent, "unlink")?;
+    let pid = process(&request)?;
+    for _ in 0..50 {
+        stopped(pid)?;
+        let ran = Command::new("kill").args(["-CONT", &pid.to_string()]).run()?;
+        ensure!(ran.code == Some(0), "{ran}");
+    }
+    stopped(pid)?;
+    ensure!(exists(&format!("{w}/f1")), "a signal was an approval");
+    recorded(&live, &request.hold, "held", "held", 1)?;
+    ensure!(pending(&agent)?.len() == 1, "the request was multiplied");
+    approve(&request, &[])?;
+    live.expect(&["ok", "ok"])
+}
+
+fn an_approval_is_for_one_object_as_it_was(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f?")])?;
+    let script = t.file("w/script")?;
+    fs::write(&script, "#!/bin/sh\nexit 0\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let shell = fs::canonicalize("/bin/sh")?.display().to_string();
+    let policy = policy.exec_hold(&script).exec(&shell);
+    let agent = t.agent(policy)?;
+    let acts = [
+        format!("unlink {w}/f1"),
+        format!("unlink {w}/f1"),
+        format!("unlink {w}/f2"),
+        format!("exec {script}"),
+    ];
+    let mut live = agent.start(&acts)?;
+    // Another file of the same name.
+    let first = asked(&agent, "unlink")?;
+    stopped(process(&first)?)?;
+    fs::rename(format!("{w}/f9"), format!("{w}/f1"))?;
+    approve(&first, &[])?;
+    let second = wait_for("a request for the other file", 60, || {
+        pending(&agent).ok()?.into_iter().find(|request| request.hold != first.hold)
+    })?;
+    ensure!(exists(&format!("{w}/f1")), "the other file is gone");
+    approve(&second, &[])?;
+    live.expect(&["ok", "ENOENT"])?;
+    // One use is one use: another name asks anew.
+    let third = asked(&agent, "unlink")?;
+    approve(&third, &[])?;
+    live.expect(&["ok"])?;
+    // A program that has changed.
+    let fourth = asked(&agent, "exec")?;
+    stopped(process(&fourth)?)?;
+    fs::write(&script, "#!/bin/sh\nexit 7\n")?;
+    approve(&fourth, &[])?;
+    let fifth = wait_for("a request for the changed program", 60, || {
+        pending(&agent).ok()?.into_iter().find(|request| request.hold != fourth.hold)
+    })?;
+    deny(&fifth)?;
+    live.expect(&["EPERM"])
+}
+
+fn one_call_asks_once_for_all_its_checks(t: &mut Test) -> Outcome {
+    let (policy, w) =
+        policy(t, &[("read,write,create,truncate", "f1"), ("read,write,create,truncate", "n?")])?;
+    let shell = fs::canonicalize("/bin/sh")?.display().to_string();
+    let script = t.file("w/script")?;
+    fs::write(&script, "#!/bin/sh\nexit 0\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let policy = policy.exec_hold(&script).exec_hold(&shell);
+    let agent = t.agent(policy)?;
+    let acts = [
+        format!("write-trunc {w}/f1"),
+        format!("creat {w}/n1"),
+        format!("create {w}/n2"),
+        format!("exec {script}"),
+    ];
+    let mut live = agent.start(&acts)?;
+    for operation in ["open", "create", "create"] {
+        let request = asked(&agent, operation)?;
+        approve(&request, &[])?;
+        live.expect(&["ok"])?;
+        recorded(&live, &request.hold, "decision", "granted", 1)?;
+    }
+    // A script and its interpreter are two objects: each is asked about once, and the first answer still counts
+    // when the second has come.
+    let first = asked(&agent, "exec")?;
+    approve(&first, &[])?;
+    let second = wait_for("the request for the interpreter", 60, || {
+        pending(&agent).ok()?.into_iter().find(|request| request.hold != first.hold)
+    })?;
+    approve(&second, &[])?;
+    live.expect(&["ok"])?;
+    recorded(&live, &first.hold, "decision", "granted", 1)?;
+    recorded(&live, &second.hold, "decision", "granted", 1)
+}
+
+fn a_rename_that_waits_gains_nothing(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("rename", "f1"), ("rename", "f2")])?;
+    let policy = policy.deny("create", &format!("{w}/shut")).deny("read", &format!("{w}/f2"));
+    let agent = t.agent(policy)?;
+    // Refused without asking: one name is denied, the other would give a right that the object does not have.
+    let mut live = agent.start(&[
+        format!("rename {w}/f1 {w}/shut"),
+        format!("rename {w}/f2 {w}/open"),
+        format!("rename {w}/f1 {w}/open"),
+    ])?;
+    live.expect(&["EPERM", "EPERM"])?;
+    let request = asked(&agent, "rename")?;
+    ensure!(request.said["request"]["what"]["target"] == format!("{w}/open"), "{}", request.said);
+    approve(&request, &[])?;
+    live.expect(&["ok"])
+}
+
+fn who_is_killed_waits_no_longer(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f1")])?;
+    let agent = t.agent(policy)?;
+    let mut live = agent.start(&[format!("unlink {w}/f1")])?;
+    let request = asked(&agent, "unlink")?;
+    let pid = process(&request)?;
+    stopped(pid)?;
+    Command::new("kill").args(["-KILL", &pid.to_string()]).run()?;
+    live.finish()?;
+    nothing_waits(&agent)?;
+    ensure!(approve(&request, &[]).is_err(), "an answer counted though nobody waits");
+    ensure!(exists(&format!("{w}/f1")), "the file is gone");
+    Ok(())
+}
+
+fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f1"), ("delete", "f2")])?;
+    let agent = t.agent(policy)?;
+    let mut waits = Command::new("setsid")
+        .args(["enforcer", "exec", agent.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"])
+        .args(["unlink", &format!("{w}/f1"), ",", "unlink", &format!("{w}/f2")])
+        .spawn()?;
+    let request = asked(&agent, "unlink")?;
+    let pid = process(&request)?;
+    stopped(pid)?;
+    systemctl("kill -s KILL enforcer.service")?;
+    stopped(pid)?;
+    ensure!(exists(&format!("{w}/f1")), "without a daemon it went on");
+    systemctl("restart enforcer.service")?;
+    let again = asked(&agent, "unlink")?;
+    ensure!(again.hold == request.hold, "another request: {} {}", again.said, request.said);
+    approve(&again, &[])?;
+    let next = wait_for("the next request", 60, || {
+        pending(&agent).ok()?.into_iter().find(|one| one.hold != request.hold)
+    })?;
+    ensure!(!exists(&format!("{w}/f1")), "approved, and nothing happened");
+    deny(&next)?;
+    nothing_waits(&agent)?;
+    ensure!(exists(&format!("{w}/f2")), "refused, and it happened");
+    let _ = waits.wait();
+    Ok(())
+}
+
+fn what_an_agent_says_decides_nothing(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f1")])?;
+    let policy = policy.exec("/usr/bin/enforcer").file("allow: [read, list], paths: ['/**']".to_owned());
+    let agent = t.agent(policy)?;
+    let _live = agent.start(&[format!("unlink {w}/f1")])?;
+    let request = asked(&agent, "unlink")?;
+    stopped(process(&request)?)?;
+    let words = ["/usr/bin/enforcer", "approvals", "approve", &request.hold].map(str::to_owned);
+    let session = agent.run(&words)?;
+    ensure!(session.code != Some(0), "an agent approved its own request");
+    ensure!(pending(&agent)?.len() == 1 && exists(&format!("{w}/f1")), "an agent approved its own request");
+    Ok(())
+}
+
+fn a_rule_can_refuse_while_somebody_is_asked(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f2")])?;
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], on_hold: refuse"));
+    let agent = t.agent(policy)?;
+    // The second one waits, so that the third is tried when the first has been approved.
+    let mut live =
+        agent.start(&[format!("unlink {w}/f1"), format!("unlink {w}/f2"), format!("unlink {w}/f1")])?;
+    live.expect(&["EPERM"])?;
+    let both = wait_for("two requests", 60, || {
+        let all = pending(&agent).ok()?;
+        (all.len() == 2).then_some(all)
+    })?;
+    let of = |path: &str| both.iter().find(|one| one.said["request"]["what"]["object"] == path);
+    let (Some(first), Some(second)) = (of(&format!("{w}/f1")), of(&format!("{w}/f2"))) else {
+        fail!("other requests: {both:?}")
+    };
+    approve(first, &[])?;
+    approve(second, &[])?;
+    live.expect(&["ok", "ok"])
+}
+
+fn an_agent_asks_for_no_more_than_it_may(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "many/*")])?;
+    for number in 0..40 {
+        t.file(&format!("w/many/{number}"))?;
+    }
+    let agent = t.agent(policy)?;
+    // Each in a process of its own; those that have not come back after the others wait.
+    let mut live = agent.start(&[format!("unlink-each {w}/many 40"), format!("read {w}/f0")])?;
+    let most = wait_for("as many requests as there may be", 60, || {
+        let all = pending(&agent).ok()?.len();
+        (all >= 16).then_some(all)
+    })?;
+    ensure!(most == 16, "{most} requests wait");
+    for request in pending(&agent)? {
+        deny(&request)?;
+    }
+    // All were refused: some by a person, the others at once.
+    live.expect(&["EPERM", "ok"])?;
+    let left = fs::read_dir(format!("{w}/many"))?.count();
+    ensure!(left == 40, "{left} of 40 files are left");
+    Ok(())
+}

@@ -17,6 +17,7 @@ mod report;
 mod serve;
 mod signals;
 mod sweep;
+pub mod uninstall;
 pub mod watch;
 
 #[cfg(test)]

@@ -75,6 +75,20 @@ pub fn start(settings: &Settings) -> Result<Box<dyn Enforcement>, StartError> {
     Ok(Box::new(Kernel::start(&settings.paths.pins, &settings.paths.cgroups)?))
 }
 
+/// The cgroups that the tables pinned in `pins` call sessions.
+///
+/// # Errors
+/// The tables cannot be read, or are of another version.
+pub fn pinned_sessions(pins: &Path) -> Result<Vec<u64>, StartError> {
+    let maps = pins.join("maps");
+    match earlier(&maps)? {
+        Some(_) => {
+            Ok(sessions::list(&Tables::open(&maps)?).iter().map(|entry| entry.session.cgroup).collect())
+        }
+        None => Ok(Vec::new()),
+    }
+}
+
 impl Kernel {
     /// As [`start`], for pins in `pins` and the cgroup hierarchy mounted at `cgroups`.
     pub fn start(pins: &Path, cgroups: &Path) -> Result<Self, StartError> {

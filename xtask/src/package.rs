@@ -195,12 +195,10 @@ fn changelog(date: &str) -> Result<String> {
 }
 
 fn copyright() -> Result<String> {
-    let root = compile::root();
-    let text = |name: &str| fs::read_to_string(root.join(name)).with_context(|| name.to_owned());
-    let licences = [text("LICENSE-MIT")?, text("LICENSE-APACHE")?];
+    let mit = fs::read_to_string(compile::root().join("LICENSE-MIT")).context("LICENSE-MIT")?;
     Ok(format!(
-        "The Enforcer is under the MIT licence or the Apache licence 2.0, at your choice. Its kernel programs are\n\
-         also under the GNU General Public License, version 2 (/usr/share/common-licenses/GPL-2).\n\n{}",
-        licences.join("\n\n")
+        "The Enforcer is under the MIT licence or the Apache licence 2.0 (/usr/share/common-licenses/Apache-2.0), at\n\
+         your choice. Its kernel programs are also under the GNU General Public License, version 2\n\
+         (/usr/share/common-licenses/GPL-2).\n\n{mit}"
     ))
 }

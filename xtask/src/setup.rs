@@ -76,6 +76,12 @@ const DEMO: [Need; 2] = [
 const PACKAGE_CHECKS: [Need; 1] =
     [Need { package: "lintian", sign: Sign::Program("lintian"), why: "knows what a good Debian package is" }];
 
+const FULL_TESTS: [Need; 1] = [Need {
+    package: "prometheus",
+    sign: Sign::Program("promtool"),
+    why: "promtool reads the daemon's metrics",
+}];
+
 /// `cargo xtask setup`: everything.
 pub(crate) fn all() -> Result<()> {
     for_userland()?;
@@ -142,6 +148,11 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
 /// For `cargo xtask package --check` only.
 pub(crate) fn for_package_checks() -> Result<()> {
     apt(&PACKAGE_CHECKS)
+}
+
+/// For `cargo xtask test --full` only.
+pub(crate) fn for_full_tests() -> Result<()> {
+    apt(&FULL_TESTS)
 }
 
 /// A cargo tool of one release, in the cache's own root; installed there when it is not.

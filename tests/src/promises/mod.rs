@@ -18,6 +18,7 @@ mod knobs;
 mod mounts;
 mod network;
 pub mod outsiders;
+mod package;
 mod policies;
 mod refusals;
 mod sessions;
@@ -45,6 +46,9 @@ pub const ALL: &[&[Case]] = &[
     units::CASES,
     outsiders::CASES,
 ];
+
+/// The tests of the Debian package.
+pub const PACKAGE: &[&[Case]] = &[package::CASES];
 
 /// The tests for a kernel without the BPF LSM.
 pub const WITHOUT_LSM: &[&[Case]] = &[refusals::CASES];

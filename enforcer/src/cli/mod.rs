@@ -1,6 +1,7 @@
 //! The command line. Errors are printed here, once, with their remedy.
 
 mod audit;
+mod doctor;
 mod exec;
 pub mod exit;
 mod format;
@@ -63,6 +64,15 @@ enum Command {
     Agents,
     /// Say whether agents are confined. Exits with 0 (enforcing), 1 (degraded) or 2 (NOT ENFORCING).
     Status,
+    /// Look for what keeps this host from enforcing, before or after the installation, and say how to mend it.
+    /// Exits as status does.
+    Doctor {
+        /// Exit with 0 if this host can enforce and with 71 if not, whether or not anything is installed.
+        #[arg(long)]
+        host: bool,
+    },
+    /// Print figures for monitoring as OpenMetrics text.
+    Metrics,
     /// Make the daemon read the policies again.
     Reload,
     /// Check and explain policies; needs no daemon.
@@ -231,6 +241,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         },
         Command::Status => match connect(cli)?.ask(&Request::Status)? {
             Reply::Status(status) => status::print_status(&status, cli.output),
+            other => Err(unexpected(&other)),
+        },
+        Command::Doctor { host } => doctor::run(&settings(cli)?, *host, cli.output),
+        Command::Metrics => match connect(cli)?.ask(&Request::Metrics)? {
+            Reply::Metrics { text } => print(&match cli.output {
+                Output::Human => text,
+                Output::Json => json_text(&serde_json::json!({"openmetrics": text})),
+            }),
             other => Err(unexpected(&other)),
         },
         Command::Reload => match connect(cli)?.ask(&Request::Reload)? {

@@ -425,6 +425,11 @@ impl Enforcement for Kernel {
         Ok(agents.chain([nobody]).collect())
     }
 
+    fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        let all = (0..limits::AGENTS).map(|slot| (AgentSlot(slot), self.tables.agent(slot)));
+        Ok(all.filter(|(_, a)| a.version == 1).map(|(slot, a)| (slot, a.same_call)).collect())
+    }
+
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
         let mut count = 0;
         let mut take = |ring: &mut RingBuf<MapData>, end: usize| {

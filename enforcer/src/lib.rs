@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod event;
 #[cfg(feature = "kernel")]
 pub mod kernel;

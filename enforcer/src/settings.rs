@@ -3,7 +3,10 @@
 use crate::log::segments::OnDamage;
 use enforcer_common::limits;
 use serde::Deserialize;
-use std::path::{Component, Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Component, Path, PathBuf},
+};
 
 /// Where the settings are looked for unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
@@ -24,6 +27,8 @@ pub struct Settings {
     pub audit: Audit,
     /// The daemon itself.
     pub daemon: Daemon,
+    /// Figures for monitoring.
+    pub metrics: Metrics,
 }
 
 /// Where things are.
@@ -170,6 +175,22 @@ impl Default for Daemon {
     }
 }
 
+/// Figures for monitoring, as OpenMetrics text over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// The unix socket, for root and the members of `control.group`; `""` for none.
+    pub socket: PathBuf,
+    /// A loopback address with its port, `127.0.0.1:9469`, which every local process may ask; none without it.
+    pub address: Option<SocketAddr>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { socket: "/run/enforcer/metrics.sock".into(), address: None }
+    }
+}
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -276,7 +297,9 @@ impl Settings {
             return Some(("agents.executors", format!("more than {} entries", limits::EXECUTORS - 1)));
         }
         let key = self.audit.key.iter().map(|path| ("audit.key", path));
-        named.into_iter().chain(executors).chain(key).find_map(|(key, path)| {
+        let metrics =
+            Some(("metrics.socket", &self.metrics.socket)).filter(|(_, p)| !p.as_os_str().is_empty());
+        named.into_iter().chain(executors).chain(key).chain(metrics).find_map(|(key, path)| {
             let absolute = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
             (!absolute).then(|| (key, format!("{path:?} is not an absolute path without `..`")))
         })
@@ -309,6 +332,12 @@ impl Settings {
         }
         if self.daemon.canary_seconds == 0 {
             return Some(("daemon.canary_seconds", "0 is not an interval".to_owned()));
+        }
+        if let Some(address) = self.metrics.address
+            && !address.ip().is_loopback()
+        {
+            let problem = format!("{address} is not a loopback address; put a proxy with TLS before it");
+            return Some(("metrics.address", problem));
         }
         self.control.group.is_empty().then(|| ("control.group", "is empty".to_owned()))
     }
@@ -376,6 +405,16 @@ mod tests {
         assert!(refused("[launch]\nmemory_max = 'G'").contains("memory_max"));
         assert!(refused("[launch]\npids_max = 0").contains("pids_max"));
         assert!(Settings::parse("x", "[launch]\nmemory_max='2G'\npids_max=512").is_ok());
+    }
+
+    #[test]
+    fn metrics_stay_on_this_host() {
+        for address in ["0.0.0.0:9469", "10.0.0.1:9469", "[::]:9469"] {
+            let message = refused(&format!("[metrics]\naddress = '{address}'"));
+            assert!(message.contains("metrics.address"), "{message}");
+        }
+        assert!(Settings::parse("x", "[metrics]\naddress = '[::1]:9469'\nsocket = ''").is_ok());
+        assert!(refused("[metrics]\nsocket = 'run/x'").contains("metrics.socket"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fuzz;
 mod guest;
 mod kernels;
 mod kvm;
+mod package;
 mod payload;
 mod progress;
 mod rootfs;
@@ -45,6 +46,8 @@ enum Task {
     Test(test::Options),
     /// Watch a real agent work inside its scope and try to leave it
     Demo(demo::Options),
+    /// A .deb and an .rpm of this checkout, in target/package
+    Package(package::Options),
     /// Measure what enforcement costs
     Bench(bench::Options),
     /// Feed the readers of policies, records and requests with what nobody would write
@@ -71,6 +74,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Vm(vm) => vm::main(vm),
         Task::Test(options) => test::main(&options),
         Task::Demo(options) => demo::main(&options),
+        Task::Package(options) => package::main(&options).map(|()| 0),
         Task::Bench(options) => bench::main(&options),
         Task::Fuzz(options) => fuzz::main(&options),
         Task::Tidy => tidy::check().map(|()| 0),

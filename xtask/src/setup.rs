@@ -73,6 +73,15 @@ const DEMO: [Need; 2] = [
     Need { package: "npm", sign: Sign::Program("npm"), why: "fetches the agent of the demo" },
 ];
 
+const PACKAGE_CHECKS: [Need; 1] =
+    [Need { package: "lintian", sign: Sign::Program("lintian"), why: "knows what a good Debian package is" }];
+
+const FULL_TESTS: [Need; 1] = [Need {
+    package: "prometheus",
+    sign: Sign::Program("promtool"),
+    why: "promtool reads the daemon's metrics",
+}];
+
 /// `cargo xtask setup`: everything.
 pub(crate) fn all() -> Result<()> {
     for_userland()?;
@@ -134,6 +143,42 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
         bail!("{} does not run; it loads LLVM from the lib directory of rustup's toolchain", own.display());
     }
     Ok(own)
+}
+
+/// For `cargo xtask package --check` only.
+pub(crate) fn for_package_checks() -> Result<()> {
+    apt(&PACKAGE_CHECKS)
+}
+
+/// For `cargo xtask test --full` only.
+pub(crate) fn for_full_tests() -> Result<()> {
+    apt(&FULL_TESTS)
+}
+
+/// A cargo tool of one release, in the cache's own root; installed there when it is not.
+pub(crate) fn cargo_tool(name: &str, version: &str, why: &str) -> Result<PathBuf> {
+    let root = cache::dir()?.join("cargo");
+    let tool = root.join("bin").join(name);
+    let installed = || {
+        output(Command::new(&tool).arg("--version"))
+            .is_ok_and(|text| text.split_whitespace().any(|w| w == version))
+    };
+    if installed() {
+        return Ok(tool);
+    }
+    let _lock = cache::lock()?;
+    note(format!("{name} {version} is for {why}; it goes to {}", root.display()));
+    run_logged(
+        &format!("installing {name} (about three minutes)"),
+        Command::new("cargo")
+            .args(["install", name, "--locked", "--force", "--version", version, "--root"])
+            .arg(&root)
+            .env_remove("CARGO_TARGET_DIR"),
+    )?;
+    if !installed() {
+        bail!("{} does not say that it is version {version}", tool.display());
+    }
+    Ok(tool)
 }
 
 /// A command run by root: itself, or through sudo.

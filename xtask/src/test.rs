@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, BufRead, BufReader, Write},
+    path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Instant,
@@ -14,6 +15,7 @@ use clap::Args;
 use crate::{
     compile::{self, cargo},
     kernels::Kernel,
+    package,
     progress::{self, Ticker},
     setup, tidy, vm,
 };
@@ -53,6 +55,10 @@ const GUESTS: [GuestTest; 3] = [
         timeout: [120, 120],
     },
 ];
+
+/// With --full only: making the package takes tools that are compiled first.
+const PACKAGE: GuestTest =
+    GuestTest { name: "package", program: "package-suite", daemon: false, cmdline: "", timeout: [600, 600] };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
@@ -140,6 +146,10 @@ fn unit_tests(options: &Options) -> Result<Tally> {
         command.args(["test", "--release", "--package", "enforcer", "--test", "audit"]);
         command.args(&options.filter).args(["--", "--ignored"]);
         tally.add(cargo_test("unit tests in full", command)?);
+        setup::for_full_tests()?;
+        let mut command = cargo();
+        command.args(["test", "--package", "enforcer", "--lib", "--", "--ignored", "promtool"]);
+        tally.add(cargo_test("metrics, as promtool reads them", command)?);
     }
     Ok(tally)
 }
@@ -163,10 +173,13 @@ fn cargo_test(what: &str, mut command: std::process::Command) -> Result<Tally> {
 
 fn guests(options: &Options, tally: &mut Tally) {
     let kernels = if options.kernel.is_empty() { Kernel::ALL.to_vec() } else { options.kernel.clone() };
+    if options.full && kernels.contains(&Kernel::V6_12) {
+        package(options, tally);
+    }
     for kernel in kernels {
         for test in &GUESTS {
             let label = format!("{} on {}", test.name, kernel.name());
-            match guest(options, kernel, test, &label) {
+            match guest(options, kernel, test, &label, None) {
                 Ok(counts) => {
                     progress::note(format!(
                         "{label}: {} passed, {} failed, {} skipped",
@@ -180,7 +193,25 @@ fn guests(options: &Options, tally: &mut Tally) {
     }
 }
 
-fn guest(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Result<Tally> {
+/// Installs, upgrades, removes and purges the Debian package in a guest that has nothing else of ours.
+fn package(options: &Options, tally: &mut Tally) {
+    let run = || -> Result<Tally> {
+        let deb = package::make(&compile::as_built(), true)?.deb;
+        guest(options, Kernel::V6_12, &PACKAGE, "package on 6.12", Some(deb))
+    };
+    match run() {
+        Ok(counts) => tally.add(counts),
+        Err(error) => tally.one("package on 6.12", Err(error)),
+    }
+}
+
+fn guest(
+    options: &Options,
+    kernel: Kernel,
+    test: &GuestTest,
+    label: &str,
+    package: Option<PathBuf>,
+) -> Result<Tally> {
     progress::note(format!("{label}: booting"));
     let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];
     if options.full {
@@ -193,6 +224,7 @@ fn guest(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Re
         no_daemon: !test.daemon,
         policies: policies.is_dir().then_some(policies),
         cmdline: test.cmdline.to_owned(),
+        package,
         timeout: test.timeout[usize::from(options.full)],
         tick: Some(format!("{label} is running")),
         ..vm::Options::new(kernel)

@@ -83,6 +83,9 @@ pub(crate) struct Options {
     /// Ext4 images to mount read-only; for the demo, not for the command line
     #[arg(skip)]
     pub(crate) images: Vec<(PathBuf, String)>,
+    /// Install nothing of this build but the tests' programs, and lay this package beside them
+    #[arg(long, value_name = "DEB")]
+    pub(crate) package: Option<PathBuf>,
     /// Says every few seconds that the command is running; for tests, not for the command line
     #[arg(skip)]
     pub(crate) tick: Option<String>,
@@ -101,6 +104,7 @@ impl Options {
             timeout: 600,
             no_build: false,
             images: Vec::new(),
+            package: None,
             tick: None,
         }
     }
@@ -283,9 +287,17 @@ fn pack(
         payload.bytes(&format!("{HERE}/start-daemon"), 0o644, b"")?;
     }
 
-    install(&mut payload, built)?;
-    payload.dir("etc/enforcer")?;
-    payload.dir("etc/enforcer/policies.d")?;
+    match &options.package {
+        Some(package) => {
+            payload.file(Path::new("usr/lib/enforcer-tests/enforcer.deb"), package, Some(0o644))?
+        }
+        None => {
+            install(&mut payload, built)?;
+            payload.dir("etc/enforcer")?;
+            payload.dir("etc/enforcer/policies.d")?;
+        }
+    }
+    tests(&mut payload, built)?;
     if let Some(policies) = &options.policies {
         payload.tree("etc/enforcer/policies.d", policies, Modes::Plain)?;
     }
@@ -321,7 +333,11 @@ fn install(payload: &mut Payload, built: &compile::Built) -> Result<()> {
         let unconditional = b"[Unit]\nConditionNeedsUpdate=\n";
         payload.bytes("etc/systemd/system/systemd-sysusers.service.d/guest.conf", 0o644, unconditional)?;
     }
-    // The programs of enforcer-tests are its src/bin entries.
+    Ok(())
+}
+
+/// The programs of enforcer-tests, which are its src/bin entries.
+fn tests(payload: &mut Payload, built: &compile::Built) -> Result<()> {
     let sources = compile::root().join("tests/src/bin");
     for entry in fs::read_dir(&sources).into_iter().flatten().flatten() {
         let source = entry.path();

@@ -101,6 +101,11 @@ impl Recorder {
         self.ledger.committed()
     }
 
+    /// Records that were taken: they are in the log once [`Recorder::committed`] has come so far.
+    pub fn taken(&self) -> u64 {
+        self.next
+    }
+
     /// Records something about the log itself.
     fn own(&mut self, kind: &str, mut fields: Value) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);

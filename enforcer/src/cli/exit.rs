@@ -49,6 +49,8 @@ codes! {
     CannotWrite = 73, "state cannot be written: disk full or read-only";
     /// `audit`: not what was signed.
     NotVerified = 74, "`audit`: the log or the export is not what was signed";
+    /// Something else must end first.
+    Busy = 75, "`daemon --uninstall`: a daemon or agents are still running";
     /// Not allowed.
     Permission = 77, "not permitted: not root, or not allowed to launch this agent";
     /// The settings file is broken.

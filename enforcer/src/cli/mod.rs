@@ -1,9 +1,11 @@
 //! The command line. Errors are printed here, once, with their remedy.
 
 mod audit;
+mod doctor;
 mod exec;
 pub mod exit;
 mod format;
+mod generate;
 mod learn;
 mod policy;
 mod relay;
@@ -55,13 +57,22 @@ enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Load the kernel programs, publish the policies and serve until told to end.
-    Daemon,
+    Daemon(DaemonArgs),
     /// Run a command as an agent.
     Exec(ExecArgs),
     /// List the agents and their sessions.
     Agents,
     /// Say whether agents are confined. Exits with 0 (enforcing), 1 (degraded) or 2 (NOT ENFORCING).
     Status,
+    /// Look for what keeps this host from enforcing, before or after the installation, and say how to mend it.
+    /// Exits as status does.
+    Doctor {
+        /// Exit with 0 if this host can enforce and with 71 if not, whether or not anything is installed.
+        #[arg(long)]
+        host: bool,
+    },
+    /// Print figures for monitoring as OpenMetrics text.
+    Metrics,
     /// Make the daemon read the policies again.
     Reload,
     /// Check and explain policies; needs no daemon.
@@ -72,6 +83,17 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print the version.
     Version,
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, completions and the JSON Schema of policies into a directory, for packages.
+    #[command(hide = true)]
+    Generate {
+        /// The directory.
+        directory: PathBuf,
+    },
     #[command(hide = true)]
     LaunchHelper,
     #[command(hide = true)]
@@ -83,6 +105,16 @@ enum Command {
         /// The file that must be allowed inside: the cgroup is a session.
         allowed: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// End enforcement instead: detach the programs and remove what is pinned. Agents must have ended.
+    #[arg(long)]
+    uninstall: bool,
+    /// Why enforcement ends; goes into the audit log.
+    #[arg(long, value_name = "TEXT", requires = "uninstall")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -191,7 +223,14 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Daemon => {
+        Command::Daemon(DaemonArgs { uninstall: true, reason }) => {
+            let said = daemon::uninstall::run(&settings(cli)?, reason.as_deref(), pinned_sessions)?;
+            print(&match cli.output {
+                Output::Human => format!("{said}\n"),
+                Output::Json => json_text(&serde_json::json!({"done": said})),
+            })
+        }
+        Command::Daemon(_) => {
             log_to_stderr();
             daemon::run(settings(cli)?, start).map(|()| Exit::Ok.into())
         }
@@ -202,6 +241,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         },
         Command::Status => match connect(cli)?.ask(&Request::Status)? {
             Reply::Status(status) => status::print_status(&status, cli.output),
+            other => Err(unexpected(&other)),
+        },
+        Command::Doctor { host } => doctor::run(&settings(cli)?, *host, cli.output),
+        Command::Metrics => match connect(cli)?.ask(&Request::Metrics)? {
+            Reply::Metrics { text } => print(&match cli.output {
+                Output::Human => text,
+                Output::Json => json_text(&serde_json::json!({"openmetrics": text})),
+            }),
             other => Err(unexpected(&other)),
         },
         Command::Reload => match connect(cli)?.ask(&Request::Reload)? {
@@ -230,6 +277,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
                 "kernel_side": cfg!(feature = "kernel"),
             })),
         }),
+        Command::Completions { shell } => print(&generate::completions(*shell)?),
+        Command::Generate { directory } => generate::all(directory),
         Command::LaunchHelper | Command::Canary { .. } => {
             Err(Failure::new(Exit::Internal, "a hidden command came this far", ""))
         }
@@ -237,7 +286,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 #[cfg(feature = "kernel")]
-use crate::kernel::start;
+use crate::kernel::{pinned_sessions, start};
+
+#[cfg(not(feature = "kernel"))]
+fn pinned_sessions(_: &std::path::Path) -> Result<Vec<u64>, daemon::enforcement::StartError> {
+    start(&Settings::default()).map(|_| Vec::new())
+}
 
 #[cfg(not(feature = "kernel"))]
 fn start(_: &Settings) -> Result<Box<dyn daemon::enforcement::Enforcement>, daemon::enforcement::StartError> {

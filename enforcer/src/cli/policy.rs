@@ -191,5 +191,10 @@ pub(super) fn find(settings: &Settings, named: &OsStr) -> Result<ValidPolicy, Fa
 
 /// Prints the JSON Schema.
 pub(super) fn schema() -> Result<ExitCode, Failure> {
-    print(&json_text(&policy::schema()))
+    print(&schema_text())
+}
+
+/// The JSON Schema of policies.
+pub(super) fn schema_text() -> String {
+    json_text(&policy::schema())
 }

@@ -41,6 +41,8 @@ fn status_text(status: &Status, colour: bool) -> String {
             None => "not refused yet".to_owned(),
         },
     );
+    let folded = format!("{} refusals were further checks of a call that is recorded", status.folded);
+    line("folded", &folded);
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }
@@ -72,10 +74,14 @@ fn agents_text(agents: &[AgentStatus]) -> String {
     }
     let mut out = String::new();
     for agent in agents {
-        let AgentStatus { name, owner, purpose, version, digest, mode, trust, file, sessions } = agent;
+        let AgentStatus { name, owner, purpose, version, digest, mode, trust, file, folded, sessions } =
+            agent;
         let digest = digest.get(..12).unwrap_or(digest);
         out += &format!("{}  version {version} ({digest})  {mode}  {trust}\n", printable(name));
         out += &format!("  {} ({})\n  {}\n", printable(purpose), printable(owner), printable(file));
+        if *folded > 0 {
+            out += &format!("  {folded} refusals were further checks of a call that is recorded\n");
+        }
         for session in sessions {
             out += &format!(
                 "  session {}  {}  cgroup {}  {} s\n",

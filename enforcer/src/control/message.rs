@@ -56,6 +56,8 @@ pub enum Request {
     Status,
     /// The agents and their sessions.
     Agents,
+    /// Figures for monitoring, as OpenMetrics text.
+    Metrics,
     /// Read the policies again.
     Reload,
     /// Start a command as an agent. The relayed standard input, output and error come beside it.
@@ -101,6 +103,11 @@ pub enum Reply {
     Agents {
         /// By name.
         agents: Vec<AgentStatus>,
+    },
+    /// To [`Request::Metrics`].
+    Metrics {
+        /// OpenMetrics.
+        text: String,
     },
     /// To [`Request::Reload`].
     Reloaded {
@@ -203,6 +210,9 @@ pub struct Status {
     pub canary: Option<String>,
     /// What could not be recorded.
     pub lost: Lost,
+    /// Refusals of all agents that were a further check of a system call whose refusal is recorded already.
+    #[serde(default)]
+    pub folded: u64,
 }
 
 /// What could not be recorded since the daemon started.
@@ -276,6 +286,9 @@ pub struct AgentStatus {
     pub trust: String,
     /// The policy's file.
     pub file: String,
+    /// Refusals that were a further check of a system call whose refusal is recorded already.
+    #[serde(default)]
+    pub folded: u64,
     /// Its sessions.
     pub sessions: Vec<SessionStatus>,
 }

@@ -117,7 +117,7 @@ async fn converse(core: &Shared, stream: UnixStream, group: Option<u32>) -> Resu
 
 fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure> {
     let needed = match request {
-        Request::Status | Request::Agents => Role::Read,
+        Request::Status | Request::Agents | Request::Metrics => Role::Read,
         Request::Reload => Role::Operate,
         Request::Signal { .. } | Request::Exec(_) => {
             return Err(Failure::new(Exit::Usage, "no session was started on this connection", ""));
@@ -133,6 +133,7 @@ fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure
     Ok(match request {
         Request::Status => Reply::Status(core.borrow().status()),
         Request::Agents => Reply::Agents { agents: core.borrow().agent_list() },
+        Request::Metrics => Reply::Metrics { text: core.borrow().metrics() },
         Request::Reload => {
             let outcome = core.borrow_mut().reload();
             Reply::Reloaded {

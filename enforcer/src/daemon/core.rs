@@ -4,6 +4,7 @@ use super::{
     aggregate::{Aggregator, Summary},
     canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
+    metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
     policies::{Known, LastGood, Loaded},
@@ -97,6 +98,7 @@ pub struct Core {
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
     pub(super) no_proof: Option<String>,
     pub(super) proven_at: Option<i128>,
+    pub(super) verdicts: Verdicts,
 }
 
 impl Core {
@@ -159,6 +161,7 @@ impl Core {
             lost_seen,
             no_proof: Some("no canary has been refused yet".to_owned()),
             proven_at: None,
+            verdicts: Verdicts::default(),
         })
     }
 
@@ -220,12 +223,14 @@ impl Core {
         let names = Names { slots: &self.slots, numbers: &self.numbers };
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let malformed = &mut self.lost.malformed;
+        let verdicts = &mut self.verdicts;
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
                 sweep |= event.kind == Kind::SessionRemoved;
                 refill |= event.kind == Kind::SessionBound;
                 newest = newest.max(event.header.time);
                 watched.note(&event);
+                verdicts.note(names.slots.name(AgentSlot(event.header.agent)), &event);
                 let (alone, closed) = repeats.take(bytes, &event);
                 if let Some(summary) = closed {
                     record_repeats(audit.as_mut(), &summary, offset, &names);

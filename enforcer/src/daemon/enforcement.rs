@@ -206,6 +206,10 @@ pub trait Enforcement {
     /// Per agent: decisions and activity records that the rings could not take, since the maps exist.
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError>;
 
+    /// Per agent: refusals that were a further check of a system call whose refusal is recorded already, since the
+    /// maps exist.
+    fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError>;
+
     /// Hands waiting records to `f`, in order per ring, and says how many there were. Fewer than `most`: no
     /// ring has any more.
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError>;

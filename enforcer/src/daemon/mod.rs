@@ -5,6 +5,8 @@ pub mod canary;
 pub mod core;
 pub mod enforcement;
 pub mod judge;
+mod metrics;
+mod metrics_server;
 mod names;
 mod numbers;
 pub mod policies;
@@ -17,6 +19,7 @@ mod report;
 mod serve;
 mod signals;
 mod sweep;
+pub mod uninstall;
 pub mod watch;
 
 #[cfg(test)]
@@ -31,6 +34,7 @@ mod throughput;
 use crate::{
     audit::Recorder,
     cli::exit::{Exit, Failure},
+    control::message::State,
     settings::Settings,
 };
 use enforcement::{Enforcement, StartError};
@@ -46,6 +50,17 @@ pub type Start = fn(&Settings) -> Result<Box<dyn Enforcement>, StartError>;
 
 /// Runs the daemon until it is told to end. Either it enforces, or it returns an error.
 pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
+    let pins = settings.paths.pins.clone();
+    run_or_fail(settings, start).inspect_err(|failure| {
+        // What an earlier daemon pinned goes on deciding.
+        let word = if pins.join("maps").exists() { State::Degraded } else { State::NotEnforcing }.word();
+        let text = format!("{word}: {failure}");
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Status(&text)]);
+    })
+}
+
+fn run_or_fail(settings: Settings, start: Start) -> Result<(), Failure> {
     probe_host(&settings)?;
     let _only = only_daemon(&settings)?;
     make_roots(&settings)?;
@@ -70,9 +85,20 @@ pub async fn run_with(
 
 /// Refuses a host that cannot enforce; every problem is logged, the first decides the exit code.
 fn probe_host(settings: &Settings) -> Result<(), Failure> {
+    let host = this_host(settings);
+    let mut problems = probe::problems(&host).into_iter();
+    let Some(first) = problems.next() else { return Ok(()) };
+    for other in problems {
+        tracing::error!(remedy = other.remedy, "{other}");
+    }
+    Err(first)
+}
+
+/// Where to look on this host.
+pub fn this_host(settings: &Settings) -> probe::Host<'static> {
     let build = nix::sys::utsname::uname().map(|name| name.version().to_string_lossy().into_owned());
     let bpffs = settings.paths.pins.parent().unwrap_or(Path::new("/sys/fs/bpf"));
-    let host = probe::Host {
+    probe::Host {
         uid: nix::unistd::geteuid().as_raw(),
         release: probe::full_release(&kernel_release(), &build.unwrap_or_default()),
         cgroups: settings.paths.cgroups.clone(),
@@ -83,13 +109,7 @@ fn probe_host(settings: &Settings) -> Result<(), Failure> {
         bpffs: bpffs.to_owned(),
         state: settings.paths.state.clone(),
         magic: &|path| Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0),
-    };
-    let mut problems = probe::problems(&host).into_iter();
-    let Some(first) = problems.next() else { return Ok(()) };
-    for other in problems {
-        tracing::error!(remedy = other.remedy, "{other}");
     }
-    Err(first)
 }
 
 /// Two daemons would undo each other's work. The lock ends with the process.

@@ -60,6 +60,35 @@ pub fn problems(host: &Host<'_>) -> Vec<Failure> {
     checks.iter().filter_map(|check| check(host)).collect()
 }
 
+/// What a host must have, each with what is wrong there, if anything is. Changes nothing on the host.
+pub fn needs(host: &Host<'_>) -> [(Need, Option<Failure>); 6] {
+    [
+        (Need::Kernel, kernel_version(host)),
+        (Need::Cgroups, cgroup_mode(host)),
+        (Need::BpfLsm, bpf_lsm(host)),
+        (Need::Lockdown, lockdown(host)),
+        (Need::Btf, btf(host)),
+        (Need::Bpffs, bpffs(host)),
+    ]
+}
+
+/// Something that a host must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A version of Linux.
+    Kernel,
+    /// Cgroup v2 and nothing else.
+    Cgroups,
+    /// `bpf` among the LSMs.
+    BpfLsm,
+    /// No lockdown for confidentiality.
+    Lockdown,
+    /// The kernel's types.
+    Btf,
+    /// The BPF file system.
+    Bpffs,
+}
+
 /// The version in `uname -r`, `6.1.0-44-cloud-amd64`. What follows the third number is the vendor's.
 pub fn version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);

@@ -2,6 +2,7 @@
 
 use super::{
     core::{Core, boot_time, now},
+    enforcement::AgentSlot,
     judge::{Facts, judge},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     policy::Mode,
 };
 use enforcer_common::map::{SESSION_ARMED, SESSION_LAUNCHING};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 impl Core {
     /// How things are.
@@ -57,7 +58,13 @@ impl Core {
             policies: self.files.clone(),
             canary: self.proven_at.map(rfc3339),
             lost: self.lost,
+            folded: self.folded().values().sum(),
         }
+    }
+
+    /// Folded refusals by agent; what cannot be read is missing.
+    pub(super) fn folded(&self) -> BTreeMap<AgentSlot, u64> {
+        self.enforcement.folded().unwrap_or_default().into_iter().collect()
     }
 
     /// Agents whose policy has expired.
@@ -87,6 +94,7 @@ impl Core {
                 age: u64::try_from(age).unwrap_or(0),
             });
         }
+        let folded = self.folded();
         let agent = |(name, state): (&String, &super::core::AgentState)| {
             let policy = &state.loaded.policy;
             AgentStatus {
@@ -101,6 +109,7 @@ impl Core {
                 },
                 trust: policy.trust().name().to_owned(),
                 file: state.file.display().to_string(),
+                folded: folded.get(&state.slot).copied().unwrap_or(0),
                 sessions: by_slot.remove(&state.slot.0).unwrap_or_default(),
             }
         };

@@ -4,14 +4,14 @@ use super::{
     canary::{Canary, Silence},
     core::{Core, Shared},
     enforcement::{Enforcement, EnforcementError},
-    open_audit,
+    metrics_server, open_audit,
     policies::is_policy,
     proof::{self, Heard},
     signals::{Asked, Signals},
 };
 use crate::{
     cli::exit::{Exit, Failure},
-    control::{fds, server},
+    control::{fds, message::State, server},
     settings::Settings,
 };
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -64,7 +64,9 @@ pub(super) async fn run(
 
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
         .map_err(internal("open the control socket"))?;
+    let metrics = metrics_server::bind(&settings).await?;
     let mut tasks = JoinSet::new();
+    tasks.spawn_local(endless(metrics_server::serve(core.clone(), metrics)));
     let rings = core.borrow().ring_fds();
     let filled = Rc::new(Notify::new());
     for fd in rings {
@@ -131,6 +133,23 @@ fn say_ready(core: &Shared) {
     tracing::info!("{text}");
 }
 
+/// The word in systemd's status line is the one of `enforcer status`, also when it changes.
+fn say_state(core: &Shared, said: &mut Option<State>) {
+    let status = core.borrow().status();
+    let problem = status.problems.first().map_or(String::new(), |problem| format!(": {problem}"));
+    notify(&[NotifyState::Status(&format!(
+        "{}: {} agents, {} sessions{problem}",
+        status.state.word(),
+        status.agents,
+        status.sessions
+    ))]);
+    if said.replace(status.state).is_some_and(|before| before != status.state) {
+        tracing::warn!("{}{problem}", status.state.word());
+        let fields = json!({"state": status.state, "problems": status.problems});
+        core.borrow_mut().record("state", fields);
+    }
+}
+
 async fn watch_ring(fd: RawFd, filled: Rc<Notify>) -> Result<(), Failure> {
     let failed = internal("watch a ring");
     let ring = fds::watch(fds::duplicate_raw(fd).map_err(&failed)?).map_err(&failed)?;
@@ -165,10 +184,14 @@ async fn tick(core: Shared) {
     for timer in [&mut losses, &mut sweep, &mut sync] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
+    let mut said = None;
     loop {
         tokio::select! {
             _ = losses.tick() => core.borrow_mut().note_losses(),
-            _ = sweep.tick() => core.borrow_mut().sweep(),
+            _ = sweep.tick() => {
+                core.borrow_mut().sweep();
+                say_state(&core, &mut said);
+            }
             _ = sync.tick() => core.borrow_mut().sync(),
         }
     }

@@ -25,6 +25,9 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zerocopy::FromZeros;
 
+#[path = "metrics_tests.rs"]
+mod metrics;
+
 #[derive(Clone, Default)]
 struct Memory(Rc<RefCell<Vec<Value>>>);
 impl Sink for Memory {

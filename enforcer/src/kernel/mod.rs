@@ -75,6 +75,20 @@ pub fn start(settings: &Settings) -> Result<Box<dyn Enforcement>, StartError> {
     Ok(Box::new(Kernel::start(&settings.paths.pins, &settings.paths.cgroups)?))
 }
 
+/// The cgroups that the tables pinned in `pins` call sessions.
+///
+/// # Errors
+/// The tables cannot be read, or are of another version.
+pub fn pinned_sessions(pins: &Path) -> Result<Vec<u64>, StartError> {
+    let maps = pins.join("maps");
+    match earlier(&maps)? {
+        Some(_) => {
+            Ok(sessions::list(&Tables::open(&maps)?).iter().map(|entry| entry.session.cgroup).collect())
+        }
+        None => Ok(Vec::new()),
+    }
+}
+
 impl Kernel {
     /// As [`start`], for pins in `pins` and the cgroup hierarchy mounted at `cgroups`.
     pub fn start(pins: &Path, cgroups: &Path) -> Result<Self, StartError> {
@@ -409,6 +423,11 @@ impl Enforcement for Kernel {
         );
         let agents = used.map(|(slot, a)| (AgentSlot(slot), a.lost_decisions, a.lost_activity));
         Ok(agents.chain([nobody]).collect())
+    }
+
+    fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        let all = (0..limits::AGENTS).map(|slot| (AgentSlot(slot), self.tables.agent(slot)));
+        Ok(all.filter(|(_, a)| a.version == 1).map(|(slot, a)| (slot, a.same_call)).collect())
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {

@@ -131,6 +131,21 @@ const MOST: usize = 100_000;
 
 /// The ids of every cgroup at `path` and below, or an error where it cannot be told.
 pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
+    Ok(cgroups_below(path)?.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Those of the cgroups `ids` at `path` or below in which a process lives.
+pub fn populated_among(path: &Path, ids: &[u64]) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (at, id) in cgroups_below(path)? {
+        if ids.contains(&id) && populated(&at)? {
+            found.push(at);
+        }
+    }
+    Ok(found)
+}
+
+fn cgroups_below(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let (mut ids, mut waiting) = (Vec::new(), vec![path.to_owned()]);
     while let Some(at) = waiting.pop() {
         let found =
@@ -141,8 +156,7 @@ pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        ids.push(id);
-        if ids.len() > MOST {
+        if ids.len() >= MOST {
             return Err(io::Error::other("too many cgroups"));
         }
         for child in children {
@@ -151,6 +165,7 @@ pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
                 waiting.push(child.path());
             }
         }
+        ids.push((at, id));
     }
     Ok(ids)
 }

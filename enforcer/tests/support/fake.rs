@@ -35,6 +35,8 @@ pub struct Told {
     pub flood: Option<Vec<u8>>,
     /// Lost decisions and activity by agent.
     pub lost: BTreeMap<AgentSlot, (u64, u64)>,
+    /// Folded refusals by agent.
+    pub folded: BTreeMap<AgentSlot, u64>,
     /// Digests of policies by id.
     pub digests: BTreeMap<u32, [u8; 32]>,
     /// The last id of a policy.
@@ -182,6 +184,10 @@ impl Enforcement for Fake {
 
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError> {
         Ok(self.0.borrow().lost.iter().map(|(slot, (d, a))| (*slot, *d, *a)).collect())
+    }
+
+    fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        Ok(self.0.borrow().folded.iter().map(|(slot, count)| (*slot, *count)).collect())
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {

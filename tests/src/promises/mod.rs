@@ -19,6 +19,7 @@ mod knobs;
 mod mounts;
 mod network;
 pub mod outsiders;
+mod package;
 mod policies;
 mod refusals;
 mod sessions;
@@ -47,6 +48,9 @@ pub const ALL: &[&[Case]] = &[
     units::CASES,
     outsiders::CASES,
 ];
+
+/// The tests of the Debian package.
+pub const PACKAGE: &[&[Case]] = &[package::CASES];
 
 /// The tests for a kernel without the BPF LSM.
 pub const WITHOUT_LSM: &[&[Case]] = &[refusals::CASES];

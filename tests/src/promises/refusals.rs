@@ -13,6 +13,7 @@ cases!(refusals:
     nobody_but_root_runs_the_daemon,
     broken_settings_are_named,
     without_a_daemon_nothing_is_started,
+    every_surface_says_not_enforcing,
 );
 
 /// One error, which names the thing, and nothing that looks like work.
@@ -53,5 +54,26 @@ fn without_a_daemon_nothing_is_started(t: &mut Test) -> Outcome {
     let ran = Command::new("enforcer").args(["exec", "anybody", "--", "/usr/bin/touch", &proof]).run()?;
     refuses(&ran, 69, &["daemon"])?;
     ensure!(!exists(&proof), "the command ran");
+    Ok(())
+}
+
+fn every_surface_says_not_enforcing(_: &mut Test) -> Outcome {
+    let doctor = Command::new("enforcer").args(["doctor"]).run()?;
+    ensure!(doctor.code == Some(2) && doctor.out.starts_with("NOT ENFORCING\n"), "{doctor}");
+    let lsm = doctor.out.lines().find(|line| line.contains("FATAL  lsm")).unwrap_or_default();
+    ensure!(lsm.contains("BPF LSM is off"), "{doctor}");
+    // Debian's words, with what is active now and bpf.
+    ensure!(doctor.out.contains("lsm=landlock,lockdown,yama,bpf to GRUB_CMDLINE_LINUX"), "{doctor}");
+    let host = Command::new("enforcer").args(["doctor", "--host"]).run()?;
+    ensure!(host.code == Some(71), "{host}");
+    // The unit: it ends with the code, is not started again and again, and its status line says the word.
+    let started = Command::new("systemctl").args(["start", "enforcer.service"]).run()?;
+    ensure!(started.code != Some(0), "{started}");
+    let shown = Command::new("systemctl")
+        .args(["show", "enforcer.service", "--property=ExecMainStatus,StatusText"])
+        .run()?;
+    ensure!(shown.out.contains("ExecMainStatus=71"), "{shown}");
+    ensure!(shown.out.contains("StatusText=NOT ENFORCING: "), "{shown}");
+    Command::new("systemctl").args(["stop", "enforcer.service"]).run()?;
     Ok(())
 }

@@ -1,0 +1,217 @@
+//! Figures for monitoring: counted as records come, and put into OpenMetrics text when somebody asks.
+
+use super::core::{Core, now};
+use crate::{
+    control::message::State,
+    event::decode::{Event, Kind},
+    log::{segments, store::CHECKPOINT},
+};
+use enforcer_common::{
+    event::{flag, operation},
+    verdict::Verdict,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::atomic::AtomicU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Operation, verdict, reason, and whether it only would have been refused.
+type Act = (u16, u16, u16, bool);
+
+/// Decisions since the daemon started, by agent and by what they were.
+#[derive(Default)]
+pub(super) struct Verdicts {
+    by_agent: HashMap<String, HashMap<Act, u64>>,
+    /// Below a root, and nobody's.
+    of_nobody: HashMap<Act, u64>,
+}
+
+impl Verdicts {
+    /// Counts a record, if it is a decision.
+    pub(super) fn note(&mut self, agent: Option<&str>, event: &Event<'_>) {
+        if !matches!(event.kind, Kind::Decision | Kind::Held) {
+            return;
+        }
+        let header = &event.header;
+        let act = (header.operation, header.verdict, header.reason, header.flags & flag::WOULD != 0);
+        let acts = match agent {
+            None => &mut self.of_nobody,
+            Some(name) => {
+                if !self.by_agent.contains_key(name) {
+                    self.by_agent.insert(name.to_owned(), HashMap::new());
+                }
+                let Some(acts) = self.by_agent.get_mut(name) else { return };
+                acts
+            }
+        };
+        *acts.entry(act).or_default() += 1;
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, Act, u64)> {
+        let named = self.by_agent.iter().map(|(name, acts)| (name.as_str(), acts));
+        named
+            .chain([("", &self.of_nobody)])
+            .flat_map(|(name, acts)| acts.iter().map(move |(act, count)| (name, *act, *count)))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    agent: String,
+    operation: String,
+    verdict: String,
+    reason: String,
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentLabels {
+    agent: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: String,
+    kernel: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: String,
+}
+
+type Count = Counter<u64, AtomicU64>;
+
+impl Core {
+    /// All figures, as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        let mut registry = Registry::with_prefix("enforcer");
+        self.put_state(&mut registry);
+        self.put_decisions(&mut registry);
+        self.put_audit(&mut registry);
+        let mut text = String::new();
+        match encode(&mut text, &registry) {
+            Ok(()) => text,
+            // Writing into a string does not fail.
+            Err(error) => format!("# {error}\n# EOF\n"),
+        }
+    }
+
+    fn put_state(&self, registry: &mut Registry) {
+        let status = self.status();
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: status.version, kernel: status.kernel }).set(1);
+        registry.register("build_info", "The daemon and the kernel that it runs on", build);
+        let state = Family::<StateLabels, Gauge>::default();
+        for one in [State::Enforcing, State::Degraded, State::NotEnforcing] {
+            let is = i64::from(one == status.state);
+            state.get_or_create(&StateLabels { state: one.word() }).set(is);
+        }
+        registry.register("state", "1 for the state that `enforcer status` says, 0 for the others", state);
+        let errors = status.policies.iter().filter(|file| file.error.is_some()).count();
+        let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
+        for (name, help, value) in [
+            ("agents", "Agents with a policy, the daemon's own included", status.agents),
+            ("sessions", "Sessions that exist", status.sessions),
+            ("problems", "What `enforcer status` lists as needing attention", status.problems.len()),
+            ("policy_errors", "Policy files that are not in force as they stand", errors),
+            ("hooks_missing", "Hooks that are not attached", missing),
+        ] {
+            gauge(registry, name, help, value as i64);
+        }
+        if let Some(proven) = self.proven_at {
+            let age = (now() - proven).max(0) / 1_000_000_000;
+            gauge(registry, "canary_age_seconds", "Since a refusal was last proven", age as i64);
+        }
+        let (used, room) = (Family::<TableLabels, Gauge>::default(), Family::<TableLabels, Gauge>::default());
+        for table in status.usage {
+            let labels = TableLabels { table: table.name };
+            used.get_or_create(&labels).set(i64::try_from(table.used).unwrap_or(i64::MAX));
+            room.get_or_create(&labels).set(i64::try_from(table.room).unwrap_or(i64::MAX));
+        }
+        registry.register("table_used", "Entries or bytes of the kernel's tables in use", used);
+        registry.register("table_room", "Entries or bytes that the kernel's tables have", room);
+    }
+
+    fn put_decisions(&self, registry: &mut Registry) {
+        let decisions = Family::<DecisionLabels, Count>::default();
+        for (agent, (operation, verdict, reason, would), count) in self.verdicts.all() {
+            let unknown = |number: u16| format!("unknown-{number}");
+            let named = |known: &Verdict| *known as u16 == verdict;
+            let verdict = match [Verdict::Allow, Verdict::Hold, Verdict::Deny].into_iter().find(named) {
+                Some(Verdict::Allow) => "allow".to_owned(),
+                Some(Verdict::Hold) => "hold".to_owned(),
+                Some(Verdict::Deny) => "deny".to_owned(),
+                None => unknown(verdict),
+            };
+            let labels = DecisionLabels {
+                agent: agent.to_owned(),
+                operation: operation::name(operation).map_or_else(|| unknown(operation), str::to_owned),
+                verdict,
+                reason: crate::event::decode::reason_name(reason)
+                    .map_or_else(|| unknown(reason), str::to_owned),
+                mode: if would { "audit" } else { "enforce" },
+            };
+            decisions.get_or_create(&labels).inc_by(count);
+        }
+        let help = "Recorded decisions since the daemon started; no agent: below a root, and nobody's";
+        registry.register("decisions", help, decisions);
+        let folded = Family::<AgentLabels, Count>::default();
+        for (slot, count) in self.folded() {
+            let Some(name) = self.slots.name(slot) else { continue };
+            folded.get_or_create(&AgentLabels { agent: name.to_owned() }).inc_by(count);
+        }
+        let help = "Refusals that were a further check of a system call whose refusal is recorded";
+        registry.register("folded_refusals", help, folded);
+        let lost = Family::<KindLabels, Count>::default();
+        for (kind, count) in [
+            ("decisions", self.lost.decisions),
+            ("activity", self.lost.activity),
+            ("malformed", self.lost.malformed),
+            ("unwritten", self.lost.unwritten),
+        ] {
+            lost.get_or_create(&KindLabels { kind }).inc_by(count);
+        }
+        registry.register("lost_records", "Records that could not be kept since the daemon started", lost);
+    }
+
+    /// The log as it lies on the disk; what is not there yet is left out.
+    fn put_audit(&self, registry: &mut Registry) {
+        let state = &self.settings.paths.state;
+        if let Ok(meta) = fs::metadata(state.join("audit/events.jsonl")) {
+            gauge(registry, "audit_live_copy_bytes", "Size of events.jsonl", meta.len() as i64);
+        }
+        let logs = segments::list(&crate::audit::directory(state)).unwrap_or_default();
+        let checkpoint = logs.last().and_then(|(_, log)| fs::metadata(log.join(CHECKPOINT)).ok());
+        if let Some(written) = checkpoint.and_then(|meta| meta.modified().ok()) {
+            let since = SystemTime::now().duration_since(written).unwrap_or_default();
+            let at = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let help = "Since the last checkpoint of the signed log; a quiet log has one a minute";
+            gauge(registry, "audit_checkpoint_age_seconds", help, since.as_secs() as i64);
+            gauge(registry, "audit_checkpoint_time_seconds", "When it was written", at.as_secs() as i64);
+        }
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}

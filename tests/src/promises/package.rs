@@ -1,0 +1,138 @@
+//! The Debian package, from an empty host and back to one. The tests build on each other.
+
+use crate::{
+    agent::{PROBE, ROOT},
+    cases,
+    command::{Command, Ran},
+    ensure,
+    harness::{Outcome, Test, exists},
+};
+use serde_json::Value;
+use std::fs;
+
+cases!(package:
+    it_installs_and_enforces_without_policies,
+    the_first_agent_is_governed_after_two_more_commands,
+    neither_an_agent_nor_anybody_beside_one_ends_enforcement,
+    an_upgrade_keeps_enforcing,
+    removal_ends_enforcement_and_says_so,
+    a_purge_leaves_nothing,
+);
+
+const DEB: &str = "/usr/lib/enforcer-tests/enforcer.deb";
+const PINS: &str = "/sys/fs/bpf/enforcer";
+const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
+
+fn shell(words: &str) -> Outcome<Ran> {
+    Ok(Command::new("sh").args(["-c", words]).run()?)
+}
+
+fn works(words: &str) -> Outcome<Ran> {
+    let ran = shell(words)?;
+    ensure!(ran.code == Some(0), "{ran}");
+    Ok(ran)
+}
+
+fn install() -> Outcome<Ran> {
+    // The guest has no archive: what the package needs is there.
+    works(&format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}"))
+}
+
+fn state() -> Outcome<(Option<i32>, Value)> {
+    let ran = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
+    let status = serde_json::from_str(&ran.out).unwrap_or_default();
+    Ok((ran.code, status))
+}
+
+fn it_installs_and_enforces_without_policies(_: &mut Test) -> Outcome {
+    ensure!(!exists("/usr/bin/enforcer") && !exists(PINS), "something is installed already");
+    install()?;
+    let (code, status) = state()?;
+    ensure!(code == Some(0) && status["state"] == "enforcing", "{code:?} {status}");
+    ensure!(status["agents"] == 1 && status["policies"] == Value::Array(Vec::new()), "{status}");
+    works("systemctl is-enabled enforcer.service && systemctl is-active enforcer.service")?;
+    for surface in
+        ["enforcer doctor --host", "systemctl status --no-pager enforcer | grep -F 'Status: \"enforcing'"]
+    {
+        works(surface)?;
+    }
+    let doctor = works("enforcer doctor")?;
+    ensure!(doctor.out.starts_with("enforcing\n") && !doctor.out.contains("FATAL"), "{doctor}");
+    let scrape = "curl --silent --unix-socket /run/enforcer/metrics.sock http://enforcer/metrics";
+    let metrics = works(scrape)?.out;
+    ensure!(metrics.contains("enforcer_state{state=\"enforcing\"} 1\n"), "{metrics}");
+    // The host goes on as before.
+    works("systemctl daemon-reload && systemd-run --quiet --wait --collect true && getent group enforcer")?;
+    for path in ["man/man1/enforcer-exec.1.gz", "enforcer/policy.schema.json", "doc/enforcer/policy.md"] {
+        // dpkg may have been told to leave documentation out.
+        let listed = works("dpkg-query --listfiles enforcer")?.out;
+        ensure!(listed.lines().any(|line| line == format!("/usr/share/{path}")), "no {path} in\n{listed}");
+    }
+    Ok(())
+}
+
+fn the_first_agent_is_governed_after_two_more_commands(_: &mut Test) -> Outcome {
+    fs::write(
+        "/tmp/first.yaml",
+        "apiVersion: enforcer/v1\nkind: AgentPolicy\nmetadata: { id: first, version: 1, owner: t, purpose: t }\n\
+         launch: { by: [uid:root], run_as: root }\ninclude: [base@1]\n\
+         files:\n  - { allow: [read, list, write, delete], paths: [/sys/fs/**] }\n\
+         exec:\n  - { allow: [/usr/bin/cat, /usr/bin/enforcer, /usr/bin/rm, /usr/bin/sleep] }\n",
+    )?;
+    works("install -m 0644 /tmp/first.yaml /etc/enforcer/policies.d/ && enforcer reload")?;
+    let ran = shell("enforcer exec first -- cat /etc/shadow")?;
+    ensure!(ran.code == Some(1) && ran.err.contains("Operation not permitted"), "{ran}");
+    works("cat /etc/shadow").map(drop)
+}
+
+fn neither_an_agent_nor_anybody_beside_one_ends_enforcement(_: &mut Test) -> Outcome {
+    let ran = shell("enforcer exec first -- enforcer daemon --uninstall")?;
+    ensure!(ran.code != Some(0) && exists(PINS), "{ran}");
+    let ran = shell("enforcer exec first -- rm -r /sys/fs/bpf/enforcer")?;
+    ensure!(ran.code != Some(0) && exists(PINS), "{ran}");
+    let user = "setpriv --reuid=1000 --regid=1000 --clear-groups enforcer daemon --uninstall";
+    ensure!(shell(user)?.code == Some(77), "a user");
+    let ran = shell("enforcer daemon --uninstall")?;
+    ensure!(ran.code == Some(75) && ran.err.contains("another daemon"), "{ran}");
+    works("enforcer exec first --detach -- sleep 1000")?;
+    works("systemctl stop enforcer.service")?;
+    let ran = shell("enforcer daemon --uninstall")?;
+    ensure!(ran.code == Some(75) && ran.err.contains("agents are running"), "{ran}");
+    ensure!(exists(&format!("{PINS}/maps/GATE")), "the pins are gone");
+    works("systemctl start enforcer.service").map(drop)
+}
+
+fn an_upgrade_keeps_enforcing(_: &mut Test) -> Outcome {
+    let links = || works(&format!("cd {PINS} && find . -name 'file_open*' | sort")).map(|ran| ran.out);
+    let before = links()?;
+    install()?;
+    ensure!(links()? == before && !before.is_empty(), "other links than {before}");
+    ensure!(state()?.0 == Some(0), "{:?}", state()?);
+    // The session that was running went on, and what is refused is refused.
+    let ran = shell("enforcer exec first -- cat /etc/shadow")?;
+    ensure!(ran.code == Some(1), "{ran}");
+    works(&format!("grep -q 'populated 1' {ROOT}/cgroup.events")).map(drop)
+}
+
+fn removal_ends_enforcement_and_says_so(_: &mut Test) -> Outcome {
+    let ran = works("DEBIAN_FRONTEND=noninteractive apt-get remove --yes enforcer")?;
+    ensure!(ran.out.contains("NOT ENFORCING"), "{ran}");
+    ensure!(!exists(PINS) && !exists("/usr/bin/enforcer") && !exists("/run/enforcer/control.sock"), "{ran}");
+    let log = fs::read_to_string(LOG)?;
+    let records = |kind: &str| log.lines().filter(|line| line.contains(&format!("\"{kind}\""))).count();
+    ensure!(records("enforcement-ends") == 1 && records("enforcement-ended") == 1, "{log}");
+    ensure!(log.contains("package removed"), "{log}");
+    // What would have been refused below the root is refused no more.
+    works(&format!("mkdir -p {ROOT}/free && echo $$ > {ROOT}/free/cgroup.procs && {PROBE} fork")).map(drop)
+}
+
+fn a_purge_leaves_nothing(_: &mut Test) -> Outcome {
+    works("dpkg --purge enforcer")?;
+    let ran = works(
+        "find / -xdev \\( -path '*enforcer-tests*' -o -path '*enforcer-guest*' -o -path '/var/log/*' \
+         -o -path '/var/cache/*' -o -path '/proc/*' \\) -prune -o -iname '*enforcer*' -print",
+    )?;
+    ensure!(ran.out.trim().is_empty(), "left: {}", ran.out);
+    ensure!(shell("getent group enforcer")?.code != Some(0), "the group is left");
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! The Enforcer.
 
+pub mod approvals;
 pub mod audit;
 pub mod cli;
 pub mod control;

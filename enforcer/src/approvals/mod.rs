@@ -1,0 +1,14 @@
+//! A person decides: requests, statements, who may decide, and the queue between them and the kernel.
+//!
+//! Decisions are pure: time and what was read come in, actions go out. [`drive`] is the one place that says in
+//! which order actions take effect.
+
+pub mod approver;
+pub mod canonical;
+pub mod error;
+pub mod hold;
+pub mod request;
+pub mod shape;
+pub mod signature;
+pub mod statement;
+pub mod words;

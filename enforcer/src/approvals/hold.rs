@@ -58,8 +58,8 @@ pub struct Hold {
     pub id: HoldId,
     /// What becomes of it.
     pub state: HoldState,
-    /// The session that it belongs to.
-    pub session: SessionKey,
+    /// Slot of the session that it belongs to.
+    pub slot: u32,
 }
 
 /// A session, safe against reuse of its slot.

@@ -5,10 +5,16 @@
 
 pub mod approver;
 pub mod canonical;
+pub mod drive;
 pub mod error;
 pub mod hold;
+pub mod queue;
 pub mod request;
 pub mod shape;
 pub mod signature;
 pub mod statement;
+pub mod store;
 pub mod words;
+
+#[cfg(test)]
+mod tests;

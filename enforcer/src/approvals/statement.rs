@@ -165,15 +165,12 @@ mod tests {
             ("approve", "Approve", StatementError::Line("decision")),
             ("shape: once", "shape: always", StatementError::Line("shape")),
             ("request: 01", "request: 03", StatementError::Line("request")),
-            ("request: 02", "request: 01", StatementError::Line("valid-until")),
+            ("request: 02", "request: 00", StatementError::Line("request")),
             ("08:00:00Z", "08:00:00+00:00", StatementError::Line("valid-until")),
             ("reason: ", "because: ", StatementError::Line("reason")),
         ] {
             let bad = good.replacen(from, to, 1);
-            let found = Statement::parse(&bad).expect_err(&bad);
-            if to != "request: 01" {
-                assert_eq!(found, expected, "{bad}");
-            }
+            assert_eq!(Statement::parse(&bad), Err(expected), "{bad}");
         }
         assert_eq!(Statement::parse(&(good.clone() + "x: y\n")), Err(StatementError::Form));
         assert_eq!(Statement::parse(good.trim_end()), Err(StatementError::Line("reason")));

@@ -1,0 +1,84 @@
+//! The queue on the disk: one file, replaced as a whole. It counts for the boot that it was written in; after
+//! another one nobody waits any more.
+
+use super::queue::Kept;
+use crate::event::text::hex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Where something is kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    boot: &'a str,
+    kept: &'a Kept,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    boot: String,
+    kept: Kept,
+}
+
+impl Store {
+    /// The store in the daemon's state directory.
+    pub fn new(state: &Path) -> Self {
+        Self { file: state.join("approvals/queue.json") }
+    }
+
+    /// Keeps the queue. When this returns it survives a crash of the host.
+    pub fn keep(&self, boot: &str, kept: &Kept) -> io::Result<()> {
+        write_whole(&self.file, &sealed(&serde_json::to_vec(&Written { boot, kept })?))
+    }
+
+    /// Reads the queue: nothing where there is none or it is of another boot, an error where it is damaged.
+    pub fn load(&self, boot: &str) -> Result<Kept, String> {
+        let Some(json) = read_sealed(&self.file)? else { return Ok(Kept::default()) };
+        let read: Read =
+            serde_json::from_slice(&json).map_err(|e| format!("{}: {e}", self.file.display()))?;
+        Ok(if read.boot == boot { read.kept } else { Kept::default() })
+    }
+}
+
+/// One line with the digest of what follows.
+pub(super) fn sealed(json: &[u8]) -> Vec<u8> {
+    [hex(&Sha256::digest(json)).as_bytes(), b"\n", json].concat()
+}
+
+/// What was sealed in a file; `None` where there is no file.
+pub(super) fn read_sealed(file: &Path) -> Result<Option<Vec<u8>>, String> {
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("{}: {e}", file.display())),
+    };
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let json = bytes.get(end + 1..).unwrap_or_default();
+    match hex(&Sha256::digest(json)).as_bytes() == &bytes[..end] {
+        true => Ok(Some(json.to_vec())),
+        false => Err(format!("{}: it is damaged", file.display())),
+    }
+}
+
+/// Replaces a file as a whole.
+pub(super) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let fresh = file.with_extension("new");
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::rename(&fresh, file)?;
+    File::open(directory)?.sync_all()
+}

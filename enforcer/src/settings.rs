@@ -1,5 +1,6 @@
 //! The settings file, `enforcer.toml`. Unknown keys are errors; every key has a default.
 
+use crate::approvals::{queue::TwoPersons, webhook};
 use crate::log::segments::OnDamage;
 use enforcer_common::limits;
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub control: Control,
     /// The audit log.
     pub audit: Audit,
+    /// What waits for a person, and who decides.
+    pub approvals: Approvals,
     /// The daemon itself.
     pub daemon: Daemon,
     /// Figures for monitoring.
@@ -37,6 +40,8 @@ pub struct Settings {
 pub struct Paths {
     /// Directory of the policies.
     pub policies: PathBuf,
+    /// Directory of the approvers.
+    pub approvers: PathBuf,
     /// The daemon's own files: audit log, last good policies.
     pub state: PathBuf,
     /// The control socket.
@@ -51,6 +56,7 @@ impl Default for Paths {
     fn default() -> Self {
         Self {
             policies: "/etc/enforcer/policies.d".into(),
+            approvers: "/etc/enforcer/approvers.d".into(),
             state: "/var/lib/enforcer".into(),
             socket: "/run/enforcer/control.sock".into(),
             pins: "/sys/fs/bpf/enforcer".into(),
@@ -161,6 +167,43 @@ impl Default for Audit {
     }
 }
 
+/// What waits for a person, and who decides.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// Seconds that a request is open where its rule does not say.
+    pub timeout_seconds: u64,
+    /// Seconds that a refusal stands before the same thing may be asked again.
+    pub refusal_seconds: u64,
+    /// Requests of one agent that may wait at one time.
+    pub per_agent: u32,
+    /// Refusals and timeouts in a row after which an agent is not listened to for a while.
+    pub strikes: u32,
+    /// How long that is, in seconds.
+    pub cool_down_seconds: u64,
+    /// Root on this host decides without a signature.
+    pub local_operator: bool,
+    /// Where two persons must sign.
+    pub two_persons: Vec<TwoPersons>,
+    /// Who hears of new requests.
+    pub webhook: Option<webhook::Target>,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self {
+            timeout_seconds: 600,
+            refusal_seconds: 60,
+            per_agent: 16,
+            strikes: 5,
+            cool_down_seconds: 300,
+            local_operator: true,
+            two_persons: Vec::new(),
+            webhook: None,
+        }
+    }
+}
+
 /// The daemon itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -255,6 +298,7 @@ impl Settings {
             .map(|p| ("agents.roots", p))
             .or_else(|| self.paths_problem())
             .or_else(|| self.launch_problem())
+            .or_else(|| self.approvals_problem())
     }
 
     fn roots_problem(&self) -> Option<String> {
@@ -287,6 +331,7 @@ impl Settings {
         let paths = &self.paths;
         let named = [
             ("paths.policies", &paths.policies),
+            ("paths.approvers", &paths.approvers),
             ("paths.state", &paths.state),
             ("paths.socket", &paths.socket),
             ("paths.pins", &paths.pins),
@@ -303,6 +348,27 @@ impl Settings {
             let absolute = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
             (!absolute).then(|| (key, format!("{path:?} is not an absolute path without `..`")))
         })
+    }
+
+    fn approvals_problem(&self) -> Option<(&'static str, String)> {
+        const YEAR: u64 = 366 * 86_400;
+        let approvals = &self.approvals;
+        for (key, seconds) in [
+            ("approvals.timeout_seconds", approvals.timeout_seconds),
+            ("approvals.refusal_seconds", approvals.refusal_seconds),
+            ("approvals.cool_down_seconds", approvals.cool_down_seconds),
+        ] {
+            if !(1..=YEAR).contains(&seconds) {
+                return Some((key, "must be 1 to 31622400 seconds".to_owned()));
+            }
+        }
+        if approvals.per_agent == 0 || approvals.strikes == 0 {
+            return Some(("approvals", "per_agent and strikes must be at least 1".to_owned()));
+        }
+        if approvals.two_persons.iter().any(|two| two.tiers.is_empty() || two.agents.is_empty()) {
+            return Some(("approvals.two_persons", "names no agents or no tiers".to_owned()));
+        }
+        approvals.webhook.as_ref().and_then(webhook::Target::problem).map(|p| ("approvals.webhook", p))
     }
 
     fn launch_problem(&self) -> Option<(&'static str, String)> {

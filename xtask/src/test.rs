@@ -150,6 +150,10 @@ fn unit_tests(options: &Options) -> Result<Tally> {
         let mut command = cargo();
         command.args(["test", "--package", "enforcer", "--lib", "--", "--ignored", "promtool"]);
         tally.add(cargo_test("metrics, as promtool reads them", command)?);
+        // Beside these the library's ignored tests are measurements.
+        let mut command = cargo();
+        command.args(["test", "--release", "--package", "enforcer", "--lib", "in_full", "--", "--ignored"]);
+        tally.add(cargo_test("decisions in full", command)?);
     }
     Ok(tally)
 }

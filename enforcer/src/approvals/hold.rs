@@ -49,6 +49,8 @@ pub enum HoldState {
     Granted,
     /// It is refused until its time is over.
     Refused,
+    /// Its time is over, or its uses are used up. What waited for it is refused.
+    Over,
 }
 
 /// An entry of the kernel's table of holds, as far as the queue looks at it.

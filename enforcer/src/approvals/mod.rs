@@ -3,8 +3,10 @@
 //! Decisions are pure: time and what was read come in, actions go out. [`drive`] is the one place that says in
 //! which order actions take effect.
 
+pub mod ancestry;
 pub mod approver;
 pub mod canonical;
+pub mod directory;
 pub mod drive;
 pub mod error;
 pub mod hold;
@@ -14,6 +16,7 @@ pub mod shape;
 pub mod signature;
 pub mod statement;
 pub mod store;
+pub mod webhook;
 pub mod words;
 
 #[cfg(test)]

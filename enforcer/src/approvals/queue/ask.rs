@@ -80,6 +80,10 @@ impl Queue {
             self.insert(id, entry);
             actions.push(Action::Persist);
             actions.push(Action::Kernel(KernelAct::Open(id, deadline, waits)));
+            if !waits {
+                // It stopped before anybody could say that it need not; it is refused now and comes again.
+                actions.push(Action::Kernel(KernelAct::Wake(ask.waiter)));
+            }
             actions.push(Action::Announce(id));
         }
         actions.extend(self.quotas(now));

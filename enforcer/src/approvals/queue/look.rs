@@ -106,9 +106,12 @@ impl Queue {
             // A grant that was never recorded as a decision of a person: it ends here.
             return self.refuse(now, id, "approval-void", "the kernel had a grant that nobody has recorded");
         }
-        if now.boot >= entry.deadline {
+        if now.boot >= entry.deadline || kernel == Some(HoldState::Over) {
             let agent = entry.request.who.agent.clone();
             let mut actions = self.refuse(now, id, "approval-timed-out", "nobody decided in time");
+            // What is open until now is over, and the kernel says that it timed out.
+            actions.pop();
+            actions.push(Action::Kernel(KernelAct::Open(id, now.boot, false)));
             actions.extend(self.strike(&agent, now));
             return actions;
         }
@@ -134,11 +137,16 @@ impl Queue {
         let granted = matches!(state, State::Granted { .. });
         let fits = match kernel {
             Some(HoldState::Granted) => granted,
-            Some(HoldState::Refused) => !granted,
+            Some(HoldState::Refused | HoldState::Over) => !granted,
             Some(HoldState::Pending) | None => false,
         };
         if counts && fits {
             return Vec::new();
+        }
+        if counts && kernel == Some(HoldState::Pending) && !granted {
+            // The kernel has not taken the refusal.
+            let State::Refused { until, .. } = *state else { return Vec::new() };
+            return vec![Action::Kernel(KernelAct::Refuse(id, until))];
         }
         if kernel == Some(HoldState::Granted) && !granted {
             return self.refuse(now, id, "approval-void", "the kernel had a grant for what was refused");
@@ -150,7 +158,7 @@ impl Queue {
         }
         actions.push(Action::Persist);
         // What is asked again meanwhile stays.
-        if matches!(kernel, Some(HoldState::Granted | HoldState::Refused)) {
+        if matches!(kernel, Some(HoldState::Granted | HoldState::Refused | HoldState::Over)) {
             actions.push(Action::Kernel(KernelAct::Forget(id)));
         }
         actions
@@ -175,13 +183,15 @@ impl Queue {
             let due = match hold.state {
                 HoldState::Granted => true,
                 HoldState::Pending => now.boot.saturating_sub(since) > GRACE,
-                HoldState::Refused => false,
+                HoldState::Refused | HoldState::Over => false,
             };
-            if due {
+            if hold.state == HoldState::Over {
+                actions.push(Action::Kernel(KernelAct::Forget(hold.id)));
+            } else if due {
                 let until = now.boot.saturating_add(self.limits.refusal * SECOND);
                 let because = match hold.state {
                     HoldState::Granted => "the kernel had a grant that nobody has recorded",
-                    HoldState::Pending | HoldState::Refused => "what was asked for is not known",
+                    _ => "what was asked for is not known",
                 };
                 actions.push(Action::Record(
                     "approval-void",

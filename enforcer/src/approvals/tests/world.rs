@@ -202,7 +202,13 @@ impl Bench {
             return;
         }
         let known = self.sim.holds.get(&id(n)).copied();
-        if known.is_some_and(|h| h.state == HoldState::Refused && now.boot < h.until) {
+        let refused = known.is_some_and(|h| match h.state {
+            HoldState::Refused => now.boot < h.until,
+            // It timed out, and stays so until it is forgotten.
+            HoldState::Pending => now.boot >= h.until,
+            HoldState::Granted | HoldState::Over => false,
+        });
+        if refused {
             return;
         }
         let waiter = Waiter { id: id(n), pid: 100 + n, tgid: 100 + n, started: 5 };
@@ -232,8 +238,14 @@ impl Bench {
     }
 
     fn seen(&self) -> Seen {
+        let now = self.sim.now().boot;
+        let state = |hold: &InKernel| match hold.state {
+            HoldState::Granted if hold.uses == 0 => HoldState::Over,
+            state if now < hold.until => state,
+            _ => HoldState::Over,
+        };
         let holds =
-            self.sim.holds.iter().map(|(id, hold)| Hold { id: *id, state: hold.state, slot: SESSION.slot });
+            self.sim.holds.iter().map(|(id, hold)| Hold { id: *id, state: state(hold), slot: SESSION.slot });
         let session = SessionInfo { key: SESSION, id: "0".repeat(32), agent: "billing-bot".to_owned() };
         Seen { holds: holds.collect(), waiters: self.sim.waiters.clone(), sessions: vec![session] }
     }

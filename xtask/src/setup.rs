@@ -73,6 +73,12 @@ const DEMO: [Need; 2] = [
     Need { package: "npm", sign: Sign::Program("npm"), why: "fetches the agent of the demo" },
 ];
 
+const UNIT_TESTS: [Need; 1] = [Need {
+    package: "openssh-client",
+    sign: Sign::Program("ssh-keygen"),
+    why: "signs decisions as approvers do, in tests",
+}];
+
 const PACKAGE_CHECKS: [Need; 1] =
     [Need { package: "lintian", sign: Sign::Program("lintian"), why: "knows what a good Debian package is" }];
 
@@ -88,6 +94,7 @@ pub(crate) fn all() -> Result<()> {
     for_bpf()?;
     for_guests()?;
     for_demo()?;
+    apt(&UNIT_TESTS)?;
     for component in ["rustfmt", "clippy"] {
         let tool = if component == "clippy" { "cargo-clippy" } else { component };
         if !succeeds(Command::new(tool).arg("--version")) {

@@ -5,7 +5,7 @@ mod lines;
 mod recorder;
 
 pub use lines::JsonLines;
-pub use recorder::{Recorder, directory, public_key, secret_key};
+pub use recorder::{Recorder, boot, directory, host, public_key, secret_key};
 
 use serde_json::Value;
 use std::io;
@@ -26,6 +26,12 @@ pub trait Sink {
 
     /// Forces what was flushed to the disk.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Writes what was appended so that it stays, or says why not: waits for the disk.
+    fn settle(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.sync()
+    }
 
     /// How many records could not be kept since the start, each for as many [`acts`] as it stands for.
     fn lost(&self) -> u64;

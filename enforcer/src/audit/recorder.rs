@@ -25,6 +25,9 @@ const BATCH: usize = 1 << 18;
 /// After so long without a record there is one that says so: a fresh checkpoint shows that the log lives.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// How long a record that must stay is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where the log lies in the daemon's state directory.
 pub fn directory(state: &Path) -> PathBuf {
     state.join("audit/log")
@@ -178,6 +181,23 @@ impl Sink for Recorder {
         self.lines.sync()
     }
 
+    fn settle(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.lines.sync()?;
+        // The log's own thread writes; what it has written survives the daemon, and is signed within a moment.
+        let begun = Instant::now();
+        while self.ledger.waiting() > 0 {
+            if let Some(error) = self.ledger.error() {
+                return Err(io::Error::other(error));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(io::Error::other("the audit log is not written fast enough"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
     fn lost(&self) -> u64 {
         self.lost + self.lines.lost()
     }
@@ -217,7 +237,8 @@ impl Salts {
     }
 }
 
-fn host() -> String {
+/// The host, as records name it.
+pub fn host() -> String {
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     if machine.trim().is_empty() {
         let name = nix::unistd::gethostname().unwrap_or_default();
@@ -226,7 +247,8 @@ fn host() -> String {
     host_id(&machine)
 }
 
-fn boot() -> String {
+/// The boot, as records name it.
+pub fn boot() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().replace('-', "")
 }

@@ -1,5 +1,6 @@
 //! The command line. Errors are printed here, once, with their remedy.
 
+mod approvals;
 mod audit;
 mod doctor;
 mod exec;
@@ -81,6 +82,9 @@ enum Command {
     /// Verify, prove, search and export the signed audit log; needs no daemon.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What waits for a person: list, show, approve, deny, submit, watch.
+    #[command(subcommand)]
+    Approvals(approvals::ApprovalsCommand),
     /// Print the version.
     Version,
     /// Print the completions for a shell.
@@ -270,6 +274,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Policy(PolicyCommand::Schema) => policy::schema(),
         Command::Audit(command) => audit::run(command, cli.output, &|| settings(cli)),
+        Command::Approvals(command) => approvals::run(command, cli.output, &|| connect(cli)),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

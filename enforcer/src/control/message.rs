@@ -1,5 +1,6 @@
 //! What is asked and answered over the control socket.
 
+use super::approvals::{ApprovalStatus, Decision};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -60,6 +61,15 @@ pub enum Request {
     Metrics,
     /// Read the policies again.
     Reload,
+    /// What waits for a person.
+    Approvals,
+    /// A person's decision.
+    Decide {
+        /// The canonical text.
+        statement: String,
+        /// Its signature, as ssh-keygen writes it; without one the peer itself decides.
+        signature: Option<String>,
+    },
     /// Start a command as an agent. The relayed standard input, output and error come beside it.
     Exec(ExecRequest),
     /// Pass a signal to the session that this connection has started.
@@ -117,6 +127,18 @@ pub enum Reply {
         retired: Vec<String>,
         /// What is wrong.
         problems: Vec<String>,
+    },
+    /// To [`Request::Approvals`].
+    Approvals {
+        /// The requests, the oldest first.
+        requests: Vec<ApprovalStatus>,
+        /// Files of approvers that cannot be used.
+        problems: Vec<String>,
+    },
+    /// To [`Request::Decide`].
+    Decided {
+        /// What became of each request.
+        decisions: Vec<Decision>,
     },
     /// The command runs.
     Started {

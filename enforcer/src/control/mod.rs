@@ -1,5 +1,6 @@
 //! The control socket: length-prefixed JSON frames, descriptors beside them, and who may ask for what.
 
+pub mod approvals;
 pub mod client;
 pub mod connection;
 pub mod fds;

@@ -1,6 +1,7 @@
 //! Serving the control socket.
 
 use super::{
+    approvals,
     connection::{Connection, ConnectionError},
     message::{Reply, Request},
     peer::{Peer, Role},
@@ -108,16 +109,21 @@ async fn converse(core: &Shared, stream: UnixStream, group: Option<u32>) -> Resu
         if let Request::Exec(exec) = request {
             return session::run(core, &peer, exec, connection).await;
         }
-        match answer(core, peer.role(group), &request) {
+        match answer(core, &peer, peer.role(group), &request) {
             Ok(reply) => connection.reply(&reply).await?,
             Err(failure) => connection.fail(&failure).await?,
         }
     }
 }
 
-fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure> {
+fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<Reply, Failure> {
     let needed = match request {
-        Request::Status | Request::Agents | Request::Metrics => Role::Read,
+        // Who may decide is told by the signature; carrying one here takes no more than being let in.
+        Request::Status
+        | Request::Agents
+        | Request::Metrics
+        | Request::Approvals
+        | Request::Decide { .. } => Role::Read,
         Request::Reload => Role::Operate,
         Request::Signal { .. } | Request::Exec(_) => {
             return Err(Failure::new(Exit::Usage, "no session was started on this connection", ""));
@@ -134,6 +140,10 @@ fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure
         Request::Status => Reply::Status(core.borrow().status()),
         Request::Agents => Reply::Agents { agents: core.borrow().agent_list() },
         Request::Metrics => Reply::Metrics { text: core.borrow().metrics() },
+        Request::Approvals => approvals::list(&core.borrow()),
+        Request::Decide { statement, signature } => {
+            approvals::decide(&mut core.borrow_mut(), peer, statement, signature.as_deref())?
+        }
         Request::Reload => {
             let outcome = core.borrow_mut().reload();
             Reply::Reloaded {

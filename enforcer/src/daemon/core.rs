@@ -4,6 +4,7 @@ use super::{
     aggregate::{Aggregator, Summary},
     canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
+    holds::{Approvals, Held},
     metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
@@ -91,6 +92,8 @@ pub struct Core {
     /// Sessions whose refusals somebody waits for.
     pub(crate) watched: Watched,
     pub(super) repeats: Aggregator,
+    /// What waits for a person.
+    pub(super) approvals: Approvals,
     pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
@@ -136,6 +139,7 @@ impl Core {
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
         let last_good = LastGood::new(&settings.paths.state);
+        let approvals = Approvals::load(&settings);
         Ok(Self {
             settings,
             program,
@@ -155,6 +159,7 @@ impl Core {
             launching: HashSet::new(),
             watched: Watched::default(),
             repeats: Aggregator::default(),
+            approvals,
             offset: None,
             sweep_due: true,
             lost: Lost::default(),
@@ -220,6 +225,7 @@ impl Core {
         let (began, offset) = (boot_time(), boot_offset(self.offset));
         self.offset = Some(offset);
         let (mut sweep, mut refill, mut newest) = (false, false, 0);
+        let mut held = Vec::new();
         let names = Names { slots: &self.slots, numbers: &self.numbers };
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let malformed = &mut self.lost.malformed;
@@ -231,6 +237,9 @@ impl Core {
                 newest = newest.max(event.header.time);
                 watched.note(&event);
                 verdicts.note(names.slots.name(AgentSlot(event.header.agent)), &event);
+                if event.kind == Kind::Held {
+                    held.push(Held::new(&event, &names));
+                }
                 let (alone, closed) = repeats.take(bytes, &event);
                 if let Some(summary) = closed {
                     record_repeats(audit.as_mut(), &summary, offset, &names);
@@ -260,8 +269,10 @@ impl Core {
         if records > 0 || !closed.is_empty() {
             self.flush();
         }
+        self.take_held(held);
         if refill || sweep {
             self.refill();
+            self.look_at_holds(true);
         }
         Drained { records, more }
     }

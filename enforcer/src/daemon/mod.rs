@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod canary;
 pub mod core;
 pub mod enforcement;
+mod holds;
 pub mod judge;
 mod metrics;
 mod metrics_server;

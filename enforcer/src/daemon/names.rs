@@ -39,9 +39,21 @@ impl json::Context for Names<'_> {
     }
 }
 
+fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
+    let note = |(id, rule): (RuleId, &Rule)| json::RuleNote {
+        text: format!("{} {id} at {}", describe(rule), rule.origin()),
+        because: rule.because().map(str::to_owned),
+    };
+    Some(deciding_rules(loaded, event, base)?.into_iter().map(note).collect())
+}
+
 /// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
 /// those that the automata's states stand for, which may be some more. `None`: it cannot be told.
-fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
+pub(super) fn deciding_rules<'a>(
+    loaded: &'a Loaded,
+    event: &Event<'_>,
+    base: Option<u32>,
+) -> Option<Vec<(RuleId, &'a Rule)>> {
     let header = &event.header;
     let ids = if let Some(endpoint) = event.endpoint() {
         // 0.0.0.0 and `::` mean something else to whoever binds than to whoever connects.
@@ -75,14 +87,10 @@ fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option
         _ => ids,
     };
     let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
-    let note = |(id, rule): (RuleId, &Rule)| json::RuleNote {
-        text: format!("{} {id} at {}", describe(rule), rule.origin()),
-        because: rule.because().map(str::to_owned),
-    };
-    Some(rules.filter(|(_, rule)| rule.operations() & want != 0).map(note).collect())
+    Some(rules.filter(|(_, rule)| rule.operations() & want != 0).collect())
 }
 
-fn describe(rule: &Rule) -> String {
+pub(super) fn describe(rule: &Rule) -> String {
     let objects: Vec<String> = match rule.objects() {
         Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
         Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),

@@ -39,6 +39,8 @@ const TICK: Duration = Duration::from_millis(500);
 const LOSSES: Duration = Duration::from_secs(5);
 /// How often the daemon looks for sessions that have ended unnoticed.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often the daemon looks at what waits for a person: timeouts are as exact as this.
+const HOLDS: Duration = Duration::from_secs(1);
 /// Editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Canaries in a row that may fail without showing that nothing is refused.
@@ -178,10 +180,10 @@ pub(super) async fn drain(core: Shared, filled: Rc<Notify>) {
 }
 
 async fn tick(core: Shared) {
-    let (mut losses, mut sweep) = (interval(LOSSES), interval(SWEEP));
+    let (mut losses, mut sweep, mut holds) = (interval(LOSSES), interval(SWEEP), interval(HOLDS));
     let seconds = core.borrow().settings.audit.sync_seconds;
     let mut sync = interval(Duration::from_secs(seconds));
-    for timer in [&mut losses, &mut sweep, &mut sync] {
+    for timer in [&mut losses, &mut sweep, &mut sync, &mut holds] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut said = None;
@@ -192,6 +194,7 @@ async fn tick(core: Shared) {
                 core.borrow_mut().sweep();
                 say_state(&core, &mut said);
             }
+            _ = holds.tick() => core.borrow_mut().look_at_holds(false),
             _ = sync.tick() => core.borrow_mut().sync(),
         }
     }

@@ -337,6 +337,8 @@ fn order(
 
 fn announce(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms, bound: &Bound, pid: i32) {
     let command: Vec<String> = request.command.iter().map(|argument| escape(&argument.0)).collect();
+    let launcher = format!("uid {} pid {}", peer.uid, peer.pid);
+    core.borrow_mut().note_launch(session_id(bound.session.id), request.task.clone(), launcher);
     core.borrow_mut().record(
         "launched",
         json!({

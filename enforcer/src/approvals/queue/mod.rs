@@ -185,6 +185,11 @@ impl Queue {
         Self { limits, kept, digests, sessions: Vec::new(), stirred, strange: BTreeMap::new() }
     }
 
+    /// A queue with the same limits that knows nothing.
+    pub fn empty(&self) -> Self {
+        Self::new(self.limits.clone(), Kept::default())
+    }
+
     /// What is to be kept.
     pub fn kept(&self) -> &Kept {
         &self.kept

@@ -1,0 +1,426 @@
+//! What waits for a person, between the kernel's tables and the queue: the daemon as the queue's world.
+
+use super::{
+    core::{Core, boot_time, now},
+    enforcement::{AgentSlot, EnforcementError},
+    names::{Names, deciding_rules, describe},
+};
+use crate::{
+    approvals::{
+        ancestry,
+        approver::Approvers,
+        directory,
+        drive::{self, Decided, World},
+        error::DecisionError,
+        hold::{self, HoldId, HoldState, Now, SessionKey},
+        queue::{Ask, Kept, KernelAct, Launch, Limits, Queue, Seen, SessionInfo},
+        request::{Request, RuleText, Shown, What, Who, Why},
+        signature::LocalPeer,
+        store::Store,
+        webhook::Webhook,
+        words,
+    },
+    audit,
+    control::peer::Peer,
+    event::{
+        decode::Event,
+        json::Context as _,
+        text::{hex, session_id},
+    },
+    policy::{OnHold, Tier},
+    settings::Settings,
+};
+use enforcer_common::{
+    event::flag,
+    hold::{ASKED, GRANTED, Hold, REFUSED, WAITING, WaiterKey, Word},
+};
+use serde_json::{Value, json};
+
+/// The daemon's part of approvals.
+pub(super) struct Approvals {
+    queue: Queue,
+    store: Store,
+    boot: String,
+    host: String,
+    webhook: Option<Webhook>,
+    /// What an earlier daemon has kept cannot be read.
+    problem: Option<String>,
+}
+
+/// A record of the kernel about a thread that waits, with what only the daemon knows of it.
+pub(super) struct Held {
+    id: HoldId,
+    at: u64,
+    waiter: hold::Waiter,
+    session: [u64; 2],
+    timeout: Option<u64>,
+    waits: bool,
+    who: Who,
+    what: What,
+    why: Why,
+}
+
+impl Approvals {
+    /// Reads what an earlier daemon has kept. What is damaged counts as nothing: what waits is then refused.
+    pub(super) fn load(settings: &Settings) -> Self {
+        let (store, boot) = (Store::new(&settings.paths.state), audit::boot());
+        let (kept, problem) = match store.load(&boot) {
+            Ok(kept) => (kept, None),
+            Err(problem) => (Kept::default(), Some(problem)),
+        };
+        let own = &settings.approvals;
+        let limits = Limits {
+            timeout: own.timeout_seconds,
+            refusal: own.refusal_seconds,
+            per_agent: own.per_agent,
+            strikes: own.strikes,
+            cool_down: own.cool_down_seconds,
+            two_persons: own.two_persons.clone(),
+        };
+        let webhook = own.webhook.as_ref().and_then(|target| {
+            Webhook::start(target).inspect_err(|error| tracing::error!(error, "there is no webhook")).ok()
+        });
+        Self { queue: Queue::new(limits, kept), store, boot, host: audit::host(), webhook, problem }
+    }
+}
+
+impl Held {
+    /// Keeps of a record what a request needs.
+    pub(super) fn new(event: &Event<'_>, names: &Names<'_>) -> Self {
+        let header = &event.header;
+        let known = names.numbers.loaded(header.policy);
+        let policy = known.map(|(loaded, _)| &loaded.policy);
+        let rules = known.and_then(|(loaded, base)| deciding_rules(loaded, event, base)).unwrap_or_default();
+        // Where the rule cannot be told, the strictest that a person can decide about.
+        let tier = rules.iter().map(|(_, rule)| rule.tier().unwrap_or(Tier::Low)).max().unwrap_or(Tier::High);
+        let note = names.policy(header.policy);
+        let agent = names.slots.name(AgentSlot(header.agent));
+        Self {
+            id: HoldId(header.hold),
+            at: header.time,
+            waiter: hold::Waiter {
+                id: HoldId(header.hold),
+                pid: header.pid,
+                tgid: header.tgid,
+                started: header.started,
+            },
+            session: header.session,
+            timeout: rules.iter().filter_map(|(_, rule)| rule.hold_timeout()).min(),
+            waits: rules.iter().all(|(_, rule)| rule.on_hold() != Some(OnHold::Refuse)),
+            who: Who {
+                agent: agent.map_or_else(|| format!("unknown-{}", header.agent), str::to_owned),
+                owner: policy.map(|policy| policy.owner().to_owned()).unwrap_or_default(),
+                purpose: policy.map(|policy| policy.purpose().to_owned()).unwrap_or_default(),
+                session: session_id(header.session),
+                process: header.tgid,
+                thread: header.pid,
+                uid: header.uid,
+                exe: Shown::of(event.exe),
+                ..Who::default()
+            },
+            what: what(event),
+            why: Why {
+                rules: rules
+                    .iter()
+                    .map(|(id, rule)| RuleText {
+                        text: format!("{} {id} at {}", describe(rule), rule.origin()),
+                        because: rule.because().map(str::to_owned),
+                    })
+                    .collect(),
+                tier,
+                trust: policy.map(|policy| policy.trust_in_force(None).name().to_owned()).unwrap_or_default(),
+                policy_version: note.as_ref().map(|note| note.version).unwrap_or_default(),
+                policy_digest: policy.map(|policy| hex(&policy.digest())).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+fn what(event: &Event<'_>) -> What {
+    let header = &event.header;
+    let object = match event.endpoint() {
+        Some(endpoint) if event.object.is_empty() => {
+            let protocol = match i32::from(endpoint.protocol) {
+                libc::IPPROTO_TCP => "tcp".to_owned(),
+                libc::IPPROTO_UDP => "udp".to_owned(),
+                other => other.to_string(),
+            };
+            let address =
+                endpoint.address.map_or_else(|| format!("family {}", endpoint.family), |a| a.to_string());
+            Shown::of(format!("{address} port {} {protocol}", endpoint.port).as_bytes())
+        }
+        _ => Shown::of(event.object),
+    };
+    let cut =
+        if header.flags & flag::OBJECT_CUT != 0 { ", the path is longer than what is shown" } else { "" };
+    let identity = (header.inode != 0 || header.device != 0).then(|| {
+        let (major, minor) = (header.device >> 20, header.device & 0xf_ffff);
+        format!("device {major}:{minor} inode {}{cut}", header.inode)
+    });
+    What {
+        operation: event.operation().into_owned(),
+        access: event.access().map(std::borrow::Cow::into_owned).collect(),
+        object,
+        target: (!event.target.is_empty()).then(|| Shown::of(event.target)),
+        identity,
+    }
+}
+
+/// The time, twice.
+fn present() -> Now {
+    Now {
+        wall: i64::try_from(now() / 1_000_000_000).unwrap_or(i64::MAX),
+        boot: u64::try_from(boot_time()).unwrap_or_default(),
+    }
+}
+
+fn state(hold: &Hold, boot: u64) -> HoldState {
+    let word = Word(hold.word);
+    let open = boot < hold.deadline;
+    match word.state() {
+        WAITING | ASKED if open => HoldState::Pending,
+        GRANTED if open && word.uses() > 0 => HoldState::Granted,
+        REFUSED if open => HoldState::Refused,
+        _ => HoldState::Over,
+    }
+}
+
+impl Core {
+    /// Puts what came from the kernel before the queue.
+    pub(super) fn take_held(&mut self, held: Vec<Held>) {
+        if held.is_empty() {
+            return;
+        }
+        let sessions = match self.session_keys() {
+            Ok(sessions) => sessions,
+            // What nobody was asked about is refused after a while.
+            Err(error) => return tracing::error!(%error, "cannot list the sessions"),
+        };
+        let mut actions = Vec::new();
+        for one in held {
+            let Some(session) = sessions.iter().find(|s| s.id == session_id(one.session)) else { continue };
+            let ask = Ask {
+                id: one.id,
+                at: one.at,
+                session: session.key,
+                waiter: one.waiter,
+                waits: one.waits,
+                timeout: one.timeout,
+            };
+            let time = present();
+            let launch = self.approvals.queue.launch(&one.who.session).cloned();
+            let host = self.approvals.host.clone();
+            actions.extend(self.approvals.queue.ask(time, &ask, |deadline| {
+                let (task, launcher) = launch.map_or((None, None), |l| (l.task, Some(l.launcher)));
+                let process = one.who.process;
+                let directory = ancestry::directory(process);
+                let who =
+                    Who { host, task, launcher, ancestry: ancestry::ancestry(process), directory, ..one.who };
+                let (what, why) = (one.what, one.why);
+                let (hold, number, since) = (one.id, number(), time.wall);
+                Request { hold, number, who, what, why, since, deadline, justification: None }
+            }));
+        }
+        self.with_queue(|core, queue| drive::perform(core, queue, actions));
+    }
+
+    /// Compares the queue with the kernel's tables. Without `sessions`, only if something waits.
+    pub fn look_at_holds(&mut self, sessions: bool) {
+        let (holds, waiters) = match (self.enforcement.holds(), self.enforcement.waiters()) {
+            (Ok(holds), Ok(waiters)) => (holds, waiters),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::error!(%error, "cannot read what waits for a person");
+            }
+        };
+        if let Some(problem) = self.approvals.problem.take() {
+            tracing::error!(problem, "what waits for a person is refused");
+            self.record("approvals-lost", json!({"because": problem}));
+        }
+        let idle = holds.is_empty() && waiters.is_empty() && self.approvals.queue.entries().next().is_none();
+        if idle && !sessions {
+            return;
+        }
+        let time = present();
+        let sessions = match self.session_keys() {
+            Ok(sessions) => sessions,
+            Err(error) => return tracing::error!(%error, "cannot list the sessions"),
+        };
+        let mut seen = Seen { sessions, ..Seen::default() };
+        let known = |(id, hold): &(enforcer_common::hold::HoldId, Hold)| hold::Hold {
+            id: HoldId(*id),
+            state: state(hold, time.boot),
+            slot: hold.slot,
+        };
+        seen.holds = holds.iter().map(known).collect();
+        for (key, waiter) in waiters {
+            if ancestry::exists(key.tgid, key.pid, key.started) {
+                let (pid, tgid, started) = (key.pid, key.tgid, key.started);
+                seen.waiters.push(hold::Waiter { id: HoldId(waiter.id), pid, tgid, started });
+            } else if let Err(error) = self.enforcement.forget_waiter(key) {
+                tracing::error!(%error, "cannot forget a thread that has gone");
+            }
+        }
+        let actions = self.approvals.queue.look(time, &seen);
+        self.with_queue(|core, queue| drive::perform(core, queue, actions));
+    }
+
+    /// How many threads wait for each request.
+    pub fn waiting_threads(&self) -> std::collections::BTreeMap<HoldId, usize> {
+        let mut out = std::collections::BTreeMap::new();
+        for (_, waiter) in self.enforcement.waiters().unwrap_or_default() {
+            *out.entry(HoldId(waiter.id)).or_default() += 1;
+        }
+        out
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Queue {
+        &self.approvals.queue
+    }
+
+    /// The approvers as their files are now.
+    pub fn approvers(&self) -> Approvers {
+        directory::read(&self.settings.paths.approvers, nix::unistd::geteuid().as_raw())
+    }
+
+    /// What a peer is, where nobody has signed.
+    pub fn local_peer(&self, peer: &Peer) -> LocalPeer {
+        LocalPeer {
+            uid: peer.uid,
+            pid: peer.pid,
+            login_uid: ancestry::login_uid(peer.pid),
+            may_decide: self.settings.approvals.local_operator,
+        }
+    }
+
+    /// A person decides.
+    pub fn decide(
+        &mut self,
+        text: &str,
+        signature: Option<&str>,
+        peer: &LocalPeer,
+    ) -> Result<Decided, DecisionError> {
+        let approvers = self.approvers();
+        let all = self.enforcement.waiters().map_err(|e| DecisionError::Kernel(e.to_string()))?;
+        let waiters: Vec<hold::Waiter> = all
+            .into_iter()
+            .map(|(key, waiter)| hold::Waiter {
+                id: HoldId(waiter.id),
+                pid: key.pid,
+                tgid: key.tgid,
+                started: key.started,
+            })
+            .collect();
+        let result = self.with_queue(|core, queue| {
+            drive::decide(core, queue, (text, signature), peer, &approvers, &waiters)
+        });
+        if let Err(error) = &result {
+            let error = error.to_string();
+            let fields = json!({"because": error, "peer": {"uid": peer.uid, "pid": peer.pid}});
+            self.record("approval-rejected", fields);
+        }
+        result
+    }
+
+    /// Remembers who has launched a session.
+    pub fn note_launch(&mut self, session: String, task: Option<String>, launcher: String) {
+        self.approvals.queue.note_launch(session, Launch { task, launcher });
+    }
+
+    fn with_queue<T>(&mut self, act: impl FnOnce(&mut Self, &mut Queue) -> T) -> T {
+        // The world is the daemon without its queue.
+        let empty = self.approvals.queue.empty();
+        let mut queue = std::mem::replace(&mut self.approvals.queue, empty);
+        let result = act(self, &mut queue);
+        self.approvals.queue = queue;
+        result
+    }
+
+    fn session_keys(&self) -> Result<Vec<SessionInfo>, EnforcementError> {
+        let sessions = self.enforcement.sessions()?;
+        let info = |entry: &super::enforcement::SessionEntry| {
+            let slot = AgentSlot(entry.session.agent);
+            SessionInfo {
+                key: SessionKey { slot: entry.slot, generation: entry.session.generation },
+                id: session_id(entry.session.id),
+                agent: self.slots.name(slot).map_or_else(|| format!("unknown-{}", slot.0), str::to_owned),
+            }
+        };
+        Ok(sessions.iter().map(info).collect())
+    }
+
+    /// Whether a request is still open in the kernel: a grant that comes later is none.
+    fn is_open(&self, id: HoldId) -> Result<bool, String> {
+        let holds = self.enforcement.holds().map_err(|e| e.to_string())?;
+        let boot = present().boot;
+        Ok(holds.iter().any(|(other, hold)| *other == id.0 && state(hold, boot) == HoldState::Pending))
+    }
+}
+
+impl World for Core {
+    fn now(&self) -> Now {
+        present()
+    }
+
+    fn record(&mut self, kind: &'static str, fields: Value) {
+        Self::record(self, kind, fields);
+    }
+
+    fn record_surely(&mut self, kind: &'static str, fields: Value) -> Result<(), String> {
+        let before = self.audit.lost();
+        Self::record(self, kind, fields);
+        self.audit.settle().map_err(|e| e.to_string())?;
+        match self.audit.lost() == before {
+            true => Ok(()),
+            false => Err("the audit log has no room".to_owned()),
+        }
+    }
+
+    fn persist(&mut self, kept: &Kept) -> Result<(), String> {
+        let Approvals { store, boot, .. } = &self.approvals;
+        store.keep(boot, kept).map_err(|e| e.to_string())
+    }
+
+    fn kernel(&mut self, act: KernelAct) -> Result<bool, String> {
+        let told = match act {
+            KernelAct::Open(id, until, wait) => self.enforcement.set_hold_open(id.0, until, wait),
+            KernelAct::Grant(id, ..) if !self.is_open(id)? => Ok(false),
+            KernelAct::Grant(id, uses, until) => self.enforcement.grant(id.0, uses.min(Word::MOST), until),
+            KernelAct::Refuse(id, until) => self.enforcement.refuse_hold(id.0, until),
+            KernelAct::Forget(id) => self.enforcement.forget_hold(id.0).map(|()| true),
+            KernelAct::Quota(slot, more) => self.enforcement.set_hold_quota(slot, more).map(|()| true),
+            KernelAct::Wake(waiter) => {
+                let hold::Waiter { pid, tgid, started, .. } = waiter;
+                self.enforcement.wake(WaiterKey { pid, tgid, started }).map(|()| true)
+            }
+        };
+        told.map_err(|e| e.to_string())
+    }
+
+    fn announce(&mut self, queue: &Queue, id: HoldId) {
+        let Some(entry) = queue.entry(id) else { return };
+        let request = &entry.request;
+        tracing::info!(hold = %id, agent = request.who.agent, "asks to {}", words::act(&request.what));
+        let Some(webhook) = &self.approvals.webhook else { return };
+        let body = json!({
+            "event": "approval-requested", "hold": id.to_string(), "request": hex(&request.digest()),
+            "agent": request.who.agent, "act": words::act(&request.what), "deadline": request.deadline,
+            "text": request.text(),
+        });
+        if !webhook.send(body.to_string()) {
+            tracing::error!(hold = %id, "too many announcements wait for the webhook: this one is dropped");
+        }
+    }
+
+    fn complain(&mut self, what: &str) {
+        tracing::error!("{what}");
+    }
+}
+
+/// Random, so that no two requests are the same.
+fn number() -> String {
+    let mut bytes = [0; 16];
+    // It has no way to fail where it has worked once (random(7)), and the audit log's salts come from it too.
+    getrandom::getrandom(&mut bytes).expect("the kernel gives random bytes");
+    hex(&bytes)
+}

@@ -1,6 +1,9 @@
 //! The settings file, `enforcer.toml`. Unknown keys are errors; every key has a default.
 
-use crate::log::segments::OnDamage;
+use crate::{
+    log::segments::OnDamage,
+    sink::settings::{self as sinks, SinkSettings},
+};
 use enforcer_common::limits;
 use serde::Deserialize;
 use std::{
@@ -29,6 +32,8 @@ pub struct Settings {
     pub daemon: Daemon,
     /// Figures for monitoring.
     pub metrics: Metrics,
+    /// Where the audit log's records go besides.
+    pub sinks: Vec<SinkSettings>,
 }
 
 /// Where things are.
@@ -255,6 +260,7 @@ impl Settings {
             .map(|p| ("agents.roots", p))
             .or_else(|| self.paths_problem())
             .or_else(|| self.launch_problem())
+            .or_else(|| sinks::problem(&self.sinks).map(|problem| ("sinks", problem)))
     }
 
     fn roots_problem(&self) -> Option<String> {

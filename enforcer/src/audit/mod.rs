@@ -5,8 +5,9 @@ mod lines;
 mod recorder;
 
 pub use lines::JsonLines;
-pub use recorder::{Recorder, directory, public_key, secret_key};
+pub use recorder::{Recorder, cursors, directory, public_key, secret_key};
 
+use crate::sink::SinkStatus;
 use serde_json::Value;
 use std::io;
 
@@ -29,4 +30,9 @@ pub trait Sink {
 
     /// How many records could not be kept since the start, each for as many [`acts`] as it stands for.
     fn lost(&self) -> u64;
+
+    /// How what delivers records elsewhere does.
+    fn sinks(&self) -> Vec<SinkStatus> {
+        Vec::new()
+    }
 }

@@ -10,11 +10,13 @@ use crate::{
         segments,
     },
     settings::Settings,
+    sink::{SinkStatus, Sinks, Wake},
 };
 use serde_json::{Map, Value, json};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -35,6 +37,11 @@ pub fn public_key(state: &Path) -> PathBuf {
     state.join("audit/key.pub")
 }
 
+/// Where the cursors of sinks lie.
+pub fn cursors(state: &Path) -> PathBuf {
+    state.join("audit/sinks")
+}
+
 /// Where the secret key lies unless the settings or a credential say otherwise.
 pub fn secret_key(settings: &Settings) -> PathBuf {
     settings.audit.key.clone().unwrap_or_else(|| settings.paths.state.join("audit/key"))
@@ -44,6 +51,8 @@ pub fn secret_key(settings: &Settings) -> PathBuf {
 pub struct Recorder {
     lines: JsonLines,
     ledger: Ledger,
+    // Ends after the ledger: what that commits last is still delivered.
+    sinks: Sinks,
     place: Place,
     salts: Salts,
     /// Index of the next record.
@@ -76,10 +85,15 @@ impl Recorder {
         tracing::info!(records = next, origin = ready.store.origin(), "audit log");
         let interval = Duration::from_millis(settings.audit.checkpoint_milliseconds);
         let log = ready.store.directory().to_owned();
-        let ledger = Ledger::start(ready, interval).map_err(|e| LogError::io("write", &log, e))?;
+        let wake = Arc::new(Wake::default());
+        let ledger =
+            Ledger::start(ready, interval, Arc::clone(&wake)).map_err(|e| LogError::io("write", &log, e))?;
+        let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake)
+            .map_err(|e| LogError::Sink(e.to_string()))?;
         let mut recorder = Self {
             lines,
             ledger,
+            sinks,
             place,
             salts: Salts::default(),
             next,
@@ -162,6 +176,9 @@ impl Sink for Recorder {
             let because = "the audit log could not be written fast enough";
             self.own("lost", json!({"agent": null, "records": records, "because": because}));
         }
+        for (kind, fields) in self.sinks.records() {
+            self.own(kind, fields);
+        }
         self.hand_over();
         self.lines.flush()?;
         match self.ledger.error() {
@@ -180,6 +197,10 @@ impl Sink for Recorder {
 
     fn lost(&self) -> u64 {
         self.lost + self.lines.lost()
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
+        self.sinks.status()
     }
 }
 

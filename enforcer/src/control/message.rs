@@ -1,5 +1,6 @@
 //! What is asked and answered over the control socket.
 
+use crate::sink::SinkStatus;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -98,7 +99,7 @@ pub struct ExecRequest {
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Agents`].
     Agents {
         /// By name.
@@ -213,6 +214,9 @@ pub struct Status {
     /// Refusals of all agents that were a further check of a system call whose refusal is recorded already.
     #[serde(default)]
     pub folded: u64,
+    /// What delivers records elsewhere.
+    #[serde(default)]
+    pub sinks: Vec<SinkStatus>,
 }
 
 /// What could not be recorded since the daemon started.

@@ -131,7 +131,7 @@ fn answer(core: &Shared, role: Role, request: &Request) -> Result<Reply, Failure
         return Err(Failure::new(Exit::Permission, "not permitted", remedy));
     }
     Ok(match request {
-        Request::Status => Reply::Status(core.borrow().status()),
+        Request::Status => Reply::Status(Box::new(core.borrow().status())),
         Request::Agents => Reply::Agents { agents: core.borrow().agent_list() },
         Request::Metrics => Reply::Metrics { text: core.borrow().metrics() },
         Request::Reload => {

@@ -1,9 +1,11 @@
 //! Where records go: the signed log (`crate::log`) and its live copy in JSON lines.
 
+mod alerts;
 mod ledger;
 mod lines;
 mod recorder;
 
+pub use alerts::{AlertSettings, Rate};
 pub use lines::JsonLines;
 pub use recorder::{Recorder, cursors, directory, public_key, secret_key};
 

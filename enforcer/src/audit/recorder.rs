@@ -1,6 +1,6 @@
 //! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
 
-use super::{JsonLines, Sink, ledger::Ledger};
+use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger};
 use crate::{
     event::{json::SCHEMA, text::rfc3339},
     log::{
@@ -53,6 +53,7 @@ pub struct Recorder {
     ledger: Ledger,
     // Ends after the ledger: what that commits last is still delivered.
     sinks: Sinks,
+    alerts: Alerts,
     place: Place,
     salts: Salts,
     /// Index of the next record.
@@ -94,6 +95,7 @@ impl Recorder {
             lines,
             ledger,
             sinks,
+            alerts: Alerts::new(settings.alerts.clone()),
             place,
             salts: Salts::default(),
             next,
@@ -142,6 +144,9 @@ impl Recorder {
         if self.batch_bytes > BATCH {
             self.hand_over();
         }
+        if let Some(alert) = self.alerts.note(record, self.next - 1, boot_time()) {
+            self.own("alert", alert);
+        }
     }
 
     fn hand_over(&mut self) {
@@ -188,6 +193,11 @@ impl Sink for Recorder {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        if let Some(alert) = self.alerts.look_at_clock(wall, boot_time()) {
+            self.own("alert", alert);
+            self.flush()?;
+        }
         if self.last_record.elapsed() >= QUIET {
             self.own("alive", json!({}));
             self.flush()?;
@@ -245,6 +255,12 @@ fn host() -> String {
         return host_id(&name.to_string_lossy());
     }
     host_id(&machine)
+}
+
+/// Nanoseconds since the host booted, its sleep included.
+fn boot_time() -> i128 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
 }
 
 fn boot() -> String {

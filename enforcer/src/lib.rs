@@ -13,6 +13,7 @@ pub mod launch;
 pub mod log;
 pub mod policy;
 pub mod settings;
+pub mod sink;
 
 // So that the fake kernel side serves unit tests and integration tests alike.
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! The settings file, `enforcer.toml`. Unknown keys are errors; every key has a default.
 
-use crate::approvals::{queue::TwoPersons, webhook};
-use crate::log::segments::OnDamage;
+use crate::{
+    approvals::{queue::TwoPersons, webhook},
+    audit::AlertSettings,
+    log::segments::OnDamage,
+    sink::settings::{self as sinks, SinkSettings},
+};
 use enforcer_common::limits;
 use serde::Deserialize;
 use std::{
@@ -32,6 +36,10 @@ pub struct Settings {
     pub daemon: Daemon,
     /// Figures for monitoring.
     pub metrics: Metrics,
+    /// Where the audit log's records go besides.
+    pub sinks: Vec<SinkSettings>,
+    /// Which records become alerts.
+    pub alerts: AlertSettings,
 }
 
 /// Where things are.
@@ -159,11 +167,30 @@ pub struct Audit {
     pub key: Option<PathBuf>,
     /// What to do at the start when the log is not what was signed.
     pub on_damage: OnDamage,
+    /// What to do while the log cannot be written or signed.
+    pub on_failure: OnFailure,
+}
+
+/// What to do while the log cannot be written or signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Enforcement and launches go on; records wait, and those that cannot are counted.
+    #[default]
+    Continue,
+    /// The same, but no session is started.
+    Refuse,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { sync_seconds: 1, checkpoint_milliseconds: 1000, key: None, on_damage: OnDamage::NewLog }
+        Self {
+            sync_seconds: 1,
+            checkpoint_milliseconds: 1000,
+            key: None,
+            on_damage: OnDamage::NewLog,
+            on_failure: OnFailure::Continue,
+        }
     }
 }
 
@@ -299,6 +326,8 @@ impl Settings {
             .or_else(|| self.paths_problem())
             .or_else(|| self.launch_problem())
             .or_else(|| self.approvals_problem())
+            .or_else(|| self.alerts.problem())
+            .or_else(|| sinks::problem(&self.sinks).map(|problem| ("sinks", problem)))
     }
 
     fn roots_problem(&self) -> Option<String> {

@@ -17,7 +17,7 @@ use crate::{
     kernels::Kernel,
     package,
     progress::{self, Ticker},
-    setup, tidy, vm,
+    receivers, setup, tidy, vm,
 };
 
 #[derive(Args)]
@@ -139,6 +139,8 @@ fn checks(tally: &mut Tally) {
 fn unit_tests(options: &Options) -> Result<Tally> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).args(&options.filter);
+    let receivers = receivers::environment();
+    command.envs(receivers.iter().cloned());
     let mut tally = cargo_test("unit tests", command)?;
     if options.full {
         // The full numbers of what is sampled otherwise: killed writers, failing power, changed logs.

@@ -1,6 +1,9 @@
 //! The thread that writes the signed log, so that disks and signatures never make the rings wait.
 
-use crate::log::{error::LogError, leaf::Sealed, segments::Ready, store::Store};
+use crate::{
+    log::{error::LogError, leaf::Sealed, segments::Ready, store::Store},
+    sink::Wake,
+};
 use std::{
     fs, io,
     sync::{
@@ -34,14 +37,15 @@ struct Shared {
 }
 
 impl Ledger {
-    /// Starts the thread. At least every `interval` there is a checkpoint over what has come.
-    pub(super) fn start(ready: Ready, interval: Duration) -> io::Result<Self> {
+    /// Starts the thread. At least every `interval` there is a checkpoint over what has come; `wake` is told.
+    pub(super) fn start(ready: Ready, interval: Duration, wake: Arc<Wake>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (batches, orders) = mpsc::channel();
         let writer = Writer {
             store: ready.store,
             keys: ready.keys,
             shared: Arc::clone(&shared),
+            wake,
             unflushed: 0,
             committed_at: None,
             interval,
@@ -96,6 +100,7 @@ struct Writer {
     store: Store,
     keys: crate::log::key::Keys,
     shared: Arc<Shared>,
+    wake: Arc<Wake>,
     unflushed: usize,
     /// When the last commit was tried.
     committed_at: Option<Instant>,
@@ -146,6 +151,7 @@ impl Writer {
             self.hand_over();
         }
         self.shared.committed.store(self.store.committed(), Ordering::Release);
+        self.wake.committed();
         self.note(committed);
     }
 

@@ -1,12 +1,15 @@
 //! Where records go: the signed log (`crate::log`) and its live copy in JSON lines.
 
+mod alerts;
 mod ledger;
 mod lines;
 mod recorder;
 
+pub use alerts::{AlertSettings, Rate};
 pub use lines::JsonLines;
-pub use recorder::{Recorder, boot, directory, host, public_key, secret_key};
+pub use recorder::{Recorder, boot, cursors, directory, host, public_key, secret_key};
 
+use crate::sink::SinkStatus;
 use serde_json::Value;
 use std::io;
 
@@ -35,4 +38,9 @@ pub trait Sink {
 
     /// How many records could not be kept since the start, each for as many [`acts`] as it stands for.
     fn lost(&self) -> u64;
+
+    /// How what delivers records elsewhere does.
+    fn sinks(&self) -> Vec<SinkStatus> {
+        Vec::new()
+    }
 }

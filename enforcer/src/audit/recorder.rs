@@ -1,6 +1,6 @@
 //! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
 
-use super::{JsonLines, Sink, ledger::Ledger};
+use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger};
 use crate::{
     event::{json::SCHEMA, text::rfc3339},
     log::{
@@ -10,11 +10,13 @@ use crate::{
         segments,
     },
     settings::Settings,
+    sink::{SinkStatus, Sinks, Wake},
 };
 use serde_json::{Map, Value, json};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -38,6 +40,11 @@ pub fn public_key(state: &Path) -> PathBuf {
     state.join("audit/key.pub")
 }
 
+/// Where the cursors of sinks lie.
+pub fn cursors(state: &Path) -> PathBuf {
+    state.join("audit/sinks")
+}
+
 /// Where the secret key lies unless the settings or a credential say otherwise.
 pub fn secret_key(settings: &Settings) -> PathBuf {
     settings.audit.key.clone().unwrap_or_else(|| settings.paths.state.join("audit/key"))
@@ -47,6 +54,9 @@ pub fn secret_key(settings: &Settings) -> PathBuf {
 pub struct Recorder {
     lines: JsonLines,
     ledger: Ledger,
+    // Ends after the ledger: what that commits last is still delivered.
+    sinks: Sinks,
+    alerts: Alerts,
     place: Place,
     salts: Salts,
     /// Index of the next record.
@@ -79,10 +89,16 @@ impl Recorder {
         tracing::info!(records = next, origin = ready.store.origin(), "audit log");
         let interval = Duration::from_millis(settings.audit.checkpoint_milliseconds);
         let log = ready.store.directory().to_owned();
-        let ledger = Ledger::start(ready, interval).map_err(|e| LogError::io("write", &log, e))?;
+        let wake = Arc::new(Wake::default());
+        let ledger =
+            Ledger::start(ready, interval, Arc::clone(&wake)).map_err(|e| LogError::io("write", &log, e))?;
+        let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake)
+            .map_err(|e| LogError::Sink(e.to_string()))?;
         let mut recorder = Self {
             lines,
             ledger,
+            sinks,
+            alerts: Alerts::new(settings.alerts.clone()),
             place,
             salts: Salts::default(),
             next,
@@ -131,6 +147,9 @@ impl Recorder {
         if self.batch_bytes > BATCH {
             self.hand_over();
         }
+        if let Some(alert) = self.alerts.note(record, self.next - 1, boot_time()) {
+            self.own("alert", alert);
+        }
     }
 
     fn hand_over(&mut self) {
@@ -165,6 +184,9 @@ impl Sink for Recorder {
             let because = "the audit log could not be written fast enough";
             self.own("lost", json!({"agent": null, "records": records, "because": because}));
         }
+        for (kind, fields) in self.sinks.records() {
+            self.own(kind, fields);
+        }
         self.hand_over();
         self.lines.flush()?;
         match self.ledger.error() {
@@ -174,6 +196,11 @@ impl Sink for Recorder {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        if let Some(alert) = self.alerts.look_at_clock(wall, boot_time()) {
+            self.own("alert", alert);
+            self.flush()?;
+        }
         if self.last_record.elapsed() >= QUIET {
             self.own("alive", json!({}));
             self.flush()?;
@@ -200,6 +227,10 @@ impl Sink for Recorder {
 
     fn lost(&self) -> u64 {
         self.lost + self.lines.lost()
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
+        self.sinks.status()
     }
 }
 
@@ -245,6 +276,12 @@ pub fn host() -> String {
         return host_id(&name.to_string_lossy());
     }
     host_id(&machine)
+}
+
+/// Nanoseconds since the host booted, its sleep included.
+fn boot_time() -> i128 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
 }
 
 /// The boot, as records name it.

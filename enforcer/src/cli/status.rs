@@ -46,6 +46,10 @@ fn status_text(status: &Status, colour: bool) -> String {
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }
+    for sink in &status.sinks {
+        let state = if sink.error.is_some() { "does not deliver" } else { "delivers" };
+        line("sink", &format!("{} ({}): {state}, {} records wait", sink.name, sink.target, sink.lag));
+    }
     if !status.problems.is_empty() {
         out.push_str("problems:\n");
         for problem in &status.problems {

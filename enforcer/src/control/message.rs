@@ -1,6 +1,7 @@
 //! What is asked and answered over the control socket.
 
 use super::approvals::{ApprovalStatus, Decision};
+use crate::sink::SinkStatus;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -108,7 +109,7 @@ pub struct ExecRequest {
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Agents`].
     Agents {
         /// By name.
@@ -235,6 +236,9 @@ pub struct Status {
     /// Refusals of all agents that were a further check of a system call whose refusal is recorded already.
     #[serde(default)]
     pub folded: u64,
+    /// What delivers records elsewhere.
+    #[serde(default)]
+    pub sinks: Vec<SinkStatus>,
 }
 
 /// What could not be recorded since the daemon started.

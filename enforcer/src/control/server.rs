@@ -137,7 +137,7 @@ fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<R
         return Err(Failure::new(Exit::Permission, "not permitted", remedy));
     }
     Ok(match request {
-        Request::Status => Reply::Status(core.borrow().status()),
+        Request::Status => Reply::Status(Box::new(core.borrow().status())),
         Request::Agents => Reply::Agents { agents: core.borrow().agent_list() },
         Request::Metrics => Reply::Metrics { text: core.borrow().metrics() },
         Request::Approvals => approvals::list(&core.borrow()),

@@ -22,7 +22,7 @@ use crate::{
         json,
     },
     policy::trust_tiers,
-    settings::Settings,
+    settings::{OnFailure, Settings},
 };
 use enforcer_common::map::TierMap;
 use serde_json::Value;
@@ -183,6 +183,14 @@ impl Core {
     /// Why agents must not be started now.
     pub fn no_proof(&self) -> Option<&str> {
         self.no_proof.as_deref()
+    }
+
+    /// Why no session must be started because of the audit log: it cannot be written, and the settings say so.
+    pub fn unrecorded(&self) -> Option<&str> {
+        match self.settings.audit.on_failure {
+            OnFailure::Continue => None,
+            OnFailure::Refuse => self.audit_error.as_deref(),
+        }
     }
 
     /// The rings' descriptors.

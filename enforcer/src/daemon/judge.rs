@@ -1,7 +1,10 @@
 //! Whether agents are confined, in one word: pure.
 
 use super::enforcement::Health;
-use crate::control::message::{FileStatus, Lost, State};
+use crate::{
+    control::message::{FileStatus, Lost, State},
+    sink::SinkStatus,
+};
 
 /// What is known.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Facts<'a> {
     pub lost: Lost,
     /// Why the audit log cannot be written.
     pub audit: Option<&'a str>,
+    /// What delivers records elsewhere.
+    pub sinks: &'a [SinkStatus],
 }
 
 /// The state, and everything that needs attention.
@@ -56,6 +61,11 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     }
     if let Some(why) = facts.audit {
         minor.push(format!("the audit log cannot be written: {why}"));
+    }
+    for sink in facts.sinks {
+        if let Some(error) = &sink.error {
+            minor.push(format!("sink {}: {error}; {} records wait", sink.name, sink.lag));
+        }
     }
     let Lost { decisions, activity, malformed, unwritten } = facts.lost;
     for (count, what) in [
@@ -122,5 +132,20 @@ mod tests {
         assert_eq!(state, State::Degraded);
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[1].contains("a.yaml: 3:1: unknown key"));
+    }
+
+    #[test]
+    fn a_sink_that_does_not_deliver_degrades_and_is_named() {
+        let sinks = [SinkStatus {
+            name: "siem".to_owned(),
+            lag: 7,
+            error: Some("no route".to_owned()),
+            ..SinkStatus::default()
+        }];
+        let (state, problems) = judge(&Facts { sinks: &sinks, ..healthy() });
+        assert_eq!(
+            (state, &problems[..]),
+            (State::Degraded, &["sink siem: no route; 7 records wait".to_owned()][..])
+        );
     }
 }

@@ -97,6 +97,12 @@ struct TableLabels {
     table: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
+    target: String,
+}
+
 type Count = Counter<u64, AtomicU64>;
 
 impl Core {
@@ -106,6 +112,7 @@ impl Core {
         self.put_state(&mut registry);
         self.put_decisions(&mut registry);
         self.put_audit(&mut registry);
+        self.put_sinks(&mut registry);
         let mut text = String::new();
         match encode(&mut text, &registry) {
             Ok(()) => text,
@@ -190,6 +197,28 @@ impl Core {
             lost.get_or_create(&KindLabels { kind }).inc_by(count);
         }
         registry.register("lost_records", "Records that could not be kept since the daemon started", lost);
+    }
+
+    fn put_sinks(&self, registry: &mut Registry) {
+        let (waiting, failing) =
+            (Family::<SinkLabels, Gauge>::default(), Family::<SinkLabels, Gauge>::default());
+        let (delivered, failures) =
+            (Family::<SinkLabels, Count>::default(), Family::<SinkLabels, Count>::default());
+        for sink in self.audit.sinks() {
+            let labels = SinkLabels { sink: sink.name, target: sink.target };
+            waiting.get_or_create(&labels).set(i64::try_from(sink.lag).unwrap_or(i64::MAX));
+            failing.get_or_create(&labels).set(sink.error.is_some().into());
+            delivered.get_or_create(&labels).inc_by(sink.delivered);
+            failures.get_or_create(&labels).inc_by(sink.failures);
+        }
+        registry.register("sink_waiting_records", "Signed records that a sink has not delivered", waiting);
+        registry.register("sink_failing", "1 while a sink does not deliver", failing);
+        registry.register(
+            "sink_delivered_records",
+            "Records that a sink has delivered, repeated ones too",
+            delivered,
+        );
+        registry.register("sink_failures", "Deliveries that failed", failures);
     }
 
     /// The log as it lies on the disk; what is not there yet is left out.

@@ -18,6 +18,7 @@ impl Core {
     pub fn status(&self) -> Status {
         let health = self.enforcement.health();
         let expired = self.expired();
+        let sinks = self.audit.sinks();
         let facts = Facts {
             health: health.clone(),
             no_proof: self.no_proof.as_deref(),
@@ -26,6 +27,7 @@ impl Core {
             expired: &expired,
             lost: self.lost,
             audit: self.audit_error.as_deref(),
+            sinks: &sinks,
         };
         let (state, mut problems) = judge(&facts);
         let sessions = match self.enforcement.sessions() {
@@ -59,6 +61,7 @@ impl Core {
             canary: self.proven_at.map(rfc3339),
             lost: self.lost,
             folded: self.folded().values().sum(),
+            sinks,
         }
     }
 

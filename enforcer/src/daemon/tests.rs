@@ -370,6 +370,20 @@ fn without_a_refused_canary_nothing_is_enforced() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_launches_only_where_the_settings_say_so() {
+    let mut world = World::new();
+    assert_eq!(world.core.unrecorded(), None);
+    world.core.audit_error = Some("no space".to_owned());
+    assert_eq!(world.core.unrecorded(), None);
+    let mut settings = (*world.core.settings).clone();
+    settings.audit.on_failure = crate::settings::OnFailure::Refuse;
+    world.core.settings = Rc::new(settings);
+    assert_eq!(world.core.unrecorded(), Some("no space"));
+    world.core.flush();
+    assert_eq!(world.core.unrecorded(), None);
+}
+
+#[test]
 fn the_canarys_cgroup_stays_nobodys() {
     let mut world = World::new();
     let id = world.core.canary.cgroup().expect("canary");

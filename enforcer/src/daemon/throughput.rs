@@ -9,7 +9,7 @@ use super::{
     fake::{Fake, Told},
 };
 use crate::{
-    audit::{JsonLines, acts},
+    audit::{JsonLines, Recorder, Sink, acts},
     event::decode::tests::record,
     settings::Settings,
 };
@@ -27,7 +27,8 @@ fn policy(rules: usize) -> String {
     text
 }
 
-fn core(dir: &Path, fake: &Fake, rules: usize) -> Core {
+/// The daemon with a file of lines only, or with the signed log and a sink.
+fn core(dir: &Path, fake: &Fake, rules: usize, signed: bool) -> Core {
     for name in ["policies.d", "state", "cgroups/agents.slice"] {
         fs::create_dir_all(dir.join(name)).expect("dir");
     }
@@ -38,10 +39,18 @@ fn core(dir: &Path, fake: &Fake, rules: usize) -> Core {
     settings.paths.cgroups = dir.join("cgroups");
     let program = Path::new("/proc/self/exe");
     let canary = Canary::prepare(&settings, program).expect("canary");
-    let log = JsonLines::open(&dir.join("events.jsonl")).expect("log");
+    let log: Box<dyn Sink> = if signed {
+        let sink = format!(
+            "[[sinks]]\nname='file'\nbatch=5000\nfile={{path='{}/out',rotate_megabytes=9999}}",
+            dir.display()
+        );
+        settings.sinks = Settings::parse("sink", &sink).expect("valid").sinks;
+        Box::new(Recorder::open(&settings).expect("log"))
+    } else {
+        Box::new(JsonLines::open(&dir.join("events.jsonl")).expect("log"))
+    };
     let mut core =
-        Core::new(Rc::new(settings), program.to_owned(), canary, Box::new(fake.clone()), Box::new(log))
-            .expect("core");
+        Core::new(Rc::new(settings), program.to_owned(), canary, Box::new(fake.clone()), log).expect("core");
     core.reload();
     core
 }
@@ -64,7 +73,7 @@ fn measure(rules: usize, batch: usize, same: bool) {
     let total: usize = std::env::var("RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
     let dir = tempfile::tempdir().expect("dir");
     let fake = Fake(Rc::new(RefCell::new(Told::default())));
-    let mut core = core(dir.path(), &fake, rules);
+    let mut core = core(dir.path(), &fake, rules, false);
     let all = denials(total, same);
     let begun = Instant::now();
     for some in all.chunks(batch) {
@@ -107,4 +116,29 @@ fn identical_denials_in_batches() {
 #[ignore = "a measurement"]
 fn different_denials_under_a_thousand_rules() {
     measure(1000, 256, false);
+}
+
+/// From the ring's bytes to the signed log, its live copy, and a file that a sink writes.
+#[test]
+#[ignore = "a measurement"]
+fn different_denials_into_the_signed_log_and_one_sink() {
+    let total: usize = std::env::var("RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
+    let dir = tempfile::tempdir().expect("dir");
+    let fake = Fake(Rc::new(RefCell::new(Told::default())));
+    let mut core = core(dir.path(), &fake, 10, true);
+    let all = denials(total, false);
+    let begun = Instant::now();
+    for some in all.chunks(256) {
+        fake.0.borrow_mut().records = some.to_vec();
+        core.drain();
+    }
+    core.drain_all();
+    let taken = begun.elapsed().as_secs_f64();
+    while core.audit.sinks().iter().any(|sink| sink.delivered < total as u64 || sink.lag > 0) {
+        assert!(begun.elapsed().as_secs() < 600, "{:?}", core.audit.sinks());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let delivered = begun.elapsed().as_secs_f64();
+    let (taken, delivered) = (total as f64 / taken, total as f64 / delivered);
+    println!("{total} denials: {taken:.0} records/s into the log, {delivered:.0} records/s out of the sink");
 }

@@ -125,7 +125,7 @@ fn links(pins: &Path) -> io::Result<Option<usize>> {
 fn ask_daemon(socket: &Path) -> DaemonFact {
     use crate::cli::exit::Exit;
     match Client::connect(socket).and_then(|mut client| client.ask(&Request::Status)) {
-        Ok(Reply::Status(status)) => DaemonFact::Answers(Box::new(status)),
+        Ok(Reply::Status(status)) => DaemonFact::Answers(status),
         Ok(_) => DaemonFact::Silent("the daemon answers something else".to_owned()),
         Err(failure) if failure.exit == Exit::Permission => DaemonFact::Forbidden,
         Err(failure) => DaemonFact::Silent(failure.message),

@@ -135,6 +135,15 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
     if let Some(why) = core.no_proof() {
         return Err(Failure::new(Exit::Kernel, format!("not enforcing: {why}"), "see enforcer status"));
     }
+    if let Some(why) = core.unrecorded() {
+        let remedy =
+            "make room for the log; audit.on_failure = \"refuse\" starts no session until it can be written";
+        return Err(Failure::new(
+            Exit::CannotWrite,
+            format!("the audit log cannot be written: {why}"),
+            remedy,
+        ));
+    }
     let Some(agent) = core.agent(name) else {
         let remedy = "enforcer agents lists those that have a policy";
         return Err(Failure::new(Exit::Usage, format!("there is no agent {shown}"), remedy));

@@ -43,6 +43,9 @@ pub enum LogError {
         /// What was expected.
         why: NoteError,
     },
+    /// A sink cannot be started.
+    #[error("a sink: {0}")]
+    Sink(String),
     /// A checkpoint cannot be signed.
     #[error("cannot sign the audit log: {0}")]
     Sign(NoteError),
@@ -78,6 +81,7 @@ impl LogError {
                 "keep the directory as evidence; audit.on_damage = \"new-log\" begins a new log beside it"
             }
             Self::OtherKey { .. } => "restore the key, or see `enforcer audit rotate-key` for replacing it",
+            Self::Sink(_) => "see its entry under [[sinks]] in the settings",
             Self::Sign(_) => "check the key",
         }
     }

@@ -121,8 +121,12 @@ fn sync_directory(of: &Path) -> Result<(), LogError> {
     File::open(parent).and_then(|d| d.sync_all()).map_err(|e| LogError::io("sync", parent, e))
 }
 
-/// Reads a key from a file that only its owner can read, and that belongs to root or to us.
 fn read(path: &Path) -> Result<SecretKey, LogError> {
+    SecretKey::parse(&read_secret(path)?).map_err(|e| LogError::key(path, e.to_string()))
+}
+
+/// Reads a secret from a file that only its owner can read, and that belongs to root or to us.
+pub(crate) fn read_secret(path: &Path) -> Result<String, LogError> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -139,12 +143,11 @@ fn read(path: &Path) -> Result<SecretKey, LogError> {
         return Err(LogError::key(path, "others than its owner have rights on it; chmod 600 it"));
     }
     let mut text = String::new();
-    match (&mut file).take(4096).read_to_string(&mut text) {
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(LogError::key(path, "not text")),
-        Err(e) => return Err(LogError::io("read", path, e)),
-        Ok(_) => {}
+    match (&mut file).take(65_536).read_to_string(&mut text) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(LogError::key(path, "not text")),
+        Err(e) => Err(LogError::io("read", path, e)),
+        Ok(_) => Ok(text),
     }
-    SecretKey::parse(&text).map_err(|e| LogError::key(path, e.to_string()))
 }
 
 #[cfg(test)]

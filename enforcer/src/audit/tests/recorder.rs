@@ -47,6 +47,23 @@ fn records_are_committed_soon_and_numbered_in_both_places() {
 }
 
 #[test]
+fn an_alert_is_a_record_right_after_the_one_that_it_is_about() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut settings = settings(dir.path());
+    settings.alerts.floor = true;
+    let mut recorder = Recorder::open(&settings).expect("opens");
+    recorder.append(&record(0));
+    recorder.append(&json!({"kind": "decision", "agent": "a", "verdict": "deny", "reason": "floor"}));
+    drop(recorder);
+    let last = lines(dir.path()).pop().expect("a record");
+    assert_eq!(
+        (&last["kind"], &last["rule"], &last["record"]),
+        (&json!("alert"), &json!("floor"), &json!(2))
+    );
+    assert_eq!(last["seq"], 3);
+}
+
+#[test]
 fn a_restart_goes_on_and_loses_nothing() {
     let dir = tempfile::tempdir().expect("dir");
     for start in 0..5u64 {

@@ -157,7 +157,7 @@ fn failure(error: &LogError) -> Failure {
     let exit = match error {
         LogError::Damaged { .. } | LogError::OtherKey { .. } => Exit::NotVerified,
         LogError::Io { .. } => Exit::NoInput,
-        LogError::Key { .. } | LogError::Sign(_) => Exit::BadSettings,
+        LogError::Key { .. } | LogError::Sign(_) | LogError::Sink(_) => Exit::BadSettings,
     };
     Failure::new(exit, error.to_string(), error.remedy())
 }

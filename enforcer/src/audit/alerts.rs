@@ -1,0 +1,279 @@
+//! Which records are worth waking somebody: rules of the settings over the stream of records. Pure.
+
+use super::acts;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, VecDeque};
+
+/// The daemon proves itself by being refused; that alarms nobody.
+const OWN: &str = "enforcer-canary";
+/// A step of the clock that is none of the small corrections that time services make. Nanoseconds.
+const STEP: i128 = 1_000_000_000;
+/// Nanoseconds in a second.
+const SECOND: i128 = 1_000_000_000;
+
+/// `[alerts]` in the settings. A rule that is not set does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertSettings {
+    /// So many denials of one agent in so many seconds.
+    pub denials: Option<Rate>,
+    /// Any denial by the floor.
+    pub floor: bool,
+    /// Records were lost.
+    pub loss: bool,
+    /// The proof that agents are refused has failed.
+    pub not_enforcing: bool,
+    /// The signing key was changed, or a new log was begun.
+    pub keys: bool,
+    /// The host's clock was set.
+    pub clock: bool,
+    /// A sink does not deliver; another one can still say so.
+    pub sinks: bool,
+    /// The same rule alerts about the same agent at most once in so many seconds.
+    pub repeat_seconds: u64,
+}
+
+impl Default for AlertSettings {
+    fn default() -> Self {
+        Self {
+            denials: None,
+            floor: false,
+            loss: false,
+            not_enforcing: false,
+            keys: false,
+            clock: false,
+            sinks: false,
+            repeat_seconds: 300,
+        }
+    }
+}
+
+/// A number of acts in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many.
+    pub count: u64,
+    /// In how many seconds.
+    pub seconds: u64,
+}
+
+impl AlertSettings {
+    /// What is wrong with them.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        let rate = self.denials?;
+        if !(1..=100_000).contains(&rate.count) {
+            return Some(("alerts.denials.count", "must be 1 to 100000".to_owned()));
+        }
+        let problem = "must be 1 to 86400: a day".to_owned();
+        (!(1..=86_400).contains(&rate.seconds)).then_some(("alerts.denials.seconds", problem))
+    }
+}
+
+/// The state of all rules.
+pub(super) struct Alerts {
+    settings: AlertSettings,
+    /// Denials of the last while, by agent; never more entries than a rule counts.
+    denials: HashMap<String, VecDeque<(i128, u64)>>,
+    /// When a rule alerted about an agent, and how often it had to be silent since.
+    said: HashMap<(&'static str, String), (i128, u64)>,
+    /// Wall clock minus boot time, at the last look.
+    offset: Option<i128>,
+}
+
+impl Alerts {
+    pub(super) fn new(settings: AlertSettings) -> Self {
+        Self { settings, denials: HashMap::new(), said: HashMap::new(), offset: None }
+    }
+
+    /// Looks at record number `seq`; returns the fields of the alerts that it gives rise to. `now` only ever
+    /// grows: nanoseconds since the boot.
+    pub(super) fn note(&mut self, record: &Map<String, Value>, seq: u64, now: i128) -> Option<Value> {
+        let text = |key: &str| record.get(key).and_then(Value::as_str);
+        let agent = text("agent").unwrap_or_default();
+        let settings = &self.settings;
+        let (rule, because) = match text("kind")? {
+            "decision" => return self.decision(record, seq, now),
+            "lost" if settings.loss => ("loss", "records were lost"),
+            "canary" if settings.not_enforcing => {
+                ("not-enforcing", "a process without rights was not seen to be refused")
+            }
+            "key-handover" if settings.keys => ("keys", "the signing key was replaced"),
+            "log-begun" if settings.keys => ("keys", "the log was not what was signed; a new one was begun"),
+            "sink-failed" if settings.sinks => ("sinks", "a sink does not deliver"),
+            _ => return None,
+        };
+        let about = if rule == "sinks" { text("sink").unwrap_or_default() } else { agent };
+        let mut alert = self.say(rule, about, now, because)?;
+        alert["record"] = seq.into();
+        Some(alert)
+    }
+
+    fn decision(&mut self, record: &Map<String, Value>, seq: u64, now: i128) -> Option<Value> {
+        let text = |key: &str| record.get(key).and_then(Value::as_str);
+        let flags = record.get("flags").and_then(Value::as_array);
+        let would = flags.is_some_and(|flags| flags.iter().any(|flag| flag == "would"));
+        let agent =
+            text("agent").filter(|agent| *agent != OWN && !would && text("verdict") == Some("deny"))?;
+        let rate =
+            self.settings.denials.filter(|rate| self.reaches(*rate, agent, acts(record.get("count")), now));
+        let floor = self.settings.floor && text("reason") == Some("floor");
+        let mut alert = match (floor, rate) {
+            (true, _) => self.say("floor", agent, now, "the floor refused an act")?,
+            (false, Some(rate)) => {
+                let because = format!("{} denials within {} seconds", rate.count, rate.seconds);
+                self.say("denials", agent, now, &because)?
+            }
+            (false, None) => return None,
+        };
+        alert["record"] = seq.into();
+        alert["session"] = record.get("session").cloned().unwrap_or_default();
+        alert["operation"] = record.get("operation").cloned().unwrap_or_default();
+        Some(alert)
+    }
+
+    /// Counts denials; whether they are as many as the rule says. Then it begins anew.
+    fn reaches(&mut self, rate: Rate, agent: &str, count: u64, now: i128) -> bool {
+        let recent = match self.denials.get_mut(agent) {
+            Some(recent) => recent,
+            None => self.denials.entry(agent.to_owned()).or_default(),
+        };
+        while recent.front().is_some_and(|(at, _)| now - at >= i128::from(rate.seconds) * SECOND) {
+            recent.pop_front();
+        }
+        recent.push_back((now, count));
+        let reached = recent.iter().map(|(_, count)| count).sum::<u64>() >= rate.count;
+        if reached {
+            self.denials.remove(agent);
+        }
+        reached
+    }
+
+    /// Looks at the clock; both times in nanoseconds. A host that slept has not set it: boot time goes on.
+    pub(super) fn look_at_clock(&mut self, wall: i128, boot: i128) -> Option<Value> {
+        let before = self.offset.replace(wall - boot)?;
+        let step = wall - boot - before;
+        if !self.settings.clock || step.abs() < STEP {
+            return None;
+        }
+        let because = format!("the clock was set by {} milliseconds", step / 1_000_000);
+        self.say("clock", "", boot, &because)
+    }
+
+    /// The alert, unless the same was said a short while ago.
+    fn say(&mut self, rule: &'static str, about: &str, now: i128, because: &str) -> Option<Value> {
+        let said = self.said.entry((rule, about.to_owned()));
+        let pause = i128::from(self.settings.repeat_seconds) * SECOND;
+        let mut silent = 0;
+        match said {
+            std::collections::hash_map::Entry::Occupied(mut said) => {
+                let (at, count) = said.get_mut();
+                if now - *at < pause {
+                    *count += 1;
+                    return None;
+                }
+                silent = std::mem::take(count);
+                *at = now;
+            }
+            std::collections::hash_map::Entry::Vacant(place) => drop(place.insert((now, 0))),
+        }
+        let (key, about) = (if rule == "sinks" { "sink" } else { "agent" }, about);
+        let about = if about.is_empty() { Value::Null } else { about.into() };
+        Some(json!({"rule": rule, "because": because, key: about, "silent": silent}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> AlertSettings {
+        let denials = Some(Rate { count: 5, seconds: 10 });
+        let on = true;
+        AlertSettings {
+            denials,
+            floor: on,
+            loss: on,
+            not_enforcing: on,
+            keys: on,
+            clock: on,
+            sinks: on,
+            repeat_seconds: 60,
+        }
+    }
+
+    fn denial(agent: &str, reason: &str, count: u64) -> Map<String, Value> {
+        let record = json!({"kind": "decision", "agent": agent, "verdict": "deny", "reason": reason, "count": count,
+            "session": "0f", "operation": "open", "flags": []});
+        record.as_object().expect("object").clone()
+    }
+
+    fn kind(kind: &str) -> Map<String, Value> {
+        json!({"kind": kind, "sink": "siem"}).as_object().expect("object").clone()
+    }
+
+    #[test]
+    fn so_many_denials_of_one_agent_in_a_time_alert_and_slow_ones_or_those_of_others_do_not() {
+        let mut alerts = Alerts::new(all());
+        for n in 0..40 {
+            // One in three seconds: never five in ten.
+            assert_eq!(alerts.note(&denial("slow", "rule", 1), n, i128::from(n) * 3 * SECOND), None);
+        }
+        let mut at = |agent: &str, count, seq| alerts.note(&denial(agent, "rule", count), seq, 200 * SECOND);
+        assert_eq!((at("a", 2, 1), at("b", 2, 2), at("a", 2, 3), at("b", 2, 4)), (None, None, None, None));
+        let alert = at("a", 1, 5).expect("an alert");
+        assert_eq!(
+            (&alert["rule"], &alert["agent"], &alert["record"]),
+            (&json!("denials"), &json!("a"), &json!(5))
+        );
+        assert_eq!(alert["because"], "5 denials within 10 seconds");
+        // A repeated denial counts for as many as it stands for.
+        assert!(at("c", 5, 6).is_some());
+    }
+
+    #[test]
+    fn the_same_alert_waits_and_says_how_often_it_was_silent() {
+        let mut alerts = Alerts::new(all());
+        let mut at = |second: i128| alerts.note(&denial("a", "floor", 1), 0, second * SECOND);
+        assert_eq!(at(0).expect("an alert")["silent"], 0);
+        assert!((1..60).all(|second| at(second).is_none()));
+        assert_eq!(at(60).expect("an alert")["silent"], 59);
+    }
+
+    #[test]
+    fn each_other_rule_has_its_record_and_nothing_alerts_that_is_not_set() {
+        for (record, rule) in [
+            (kind("lost"), "loss"),
+            (kind("canary"), "not-enforcing"),
+            (kind("key-handover"), "keys"),
+            (kind("log-begun"), "keys"),
+            (kind("sink-failed"), "sinks"),
+            (denial("a", "floor", 1), "floor"),
+        ] {
+            let alert = Alerts::new(all()).note(&record, 7, 0).expect("an alert");
+            assert_eq!((&alert["rule"], &alert["record"]), (&json!(rule), &json!(7)));
+            assert_eq!(Alerts::new(AlertSettings::default()).note(&record, 7, 0), None);
+        }
+        assert_eq!(Alerts::new(all()).note(&kind("alert"), 0, 0), None);
+    }
+
+    #[test]
+    fn neither_the_canary_nor_what_would_have_been_refused_alerts() {
+        let mut alerts = Alerts::new(all());
+        assert_eq!(alerts.note(&denial(OWN, "floor", 9), 0, 0), None);
+        let mut would = denial("a", "floor", 9);
+        would.insert("flags".to_owned(), json!(["would"]));
+        assert_eq!(alerts.note(&would, 0, 0), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_alerts_and_one_that_drifts_does_not() {
+        let mut alerts = Alerts::new(all());
+        for second in 0..100 {
+            assert_eq!(alerts.look_at_clock(second * (SECOND + 1_000_000), second * SECOND), None);
+        }
+        let alert = alerts.look_at_clock(50 * SECOND, 100 * SECOND).expect("an alert");
+        assert!(alert["because"].as_str().is_some_and(|text| text.contains("set by -50")), "{alert}");
+    }
+}

@@ -1,0 +1,128 @@
+//! What sinks deliver: a record of the log, a checkpoint, or that records cannot be read. Pure.
+
+use crate::{
+    event::{json::SCHEMA, text::hex},
+    log::{
+        leaf::{self, Sealed},
+        note::Checkpoint,
+        tree::leaf_hash,
+    },
+};
+use serde_json::{Map, Value, json};
+
+/// One thing to deliver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its fields, as `docs/records.md` has them, with those of the log (`seq`, `log`, `leaf_hash`).
+    pub fields: Map<String, Value>,
+}
+
+impl Item {
+    /// Record number `index` of the log `origin`. With `redact` everything that is sealed stays sealed.
+    pub(super) fn record(origin: &str, index: u64, sealed: &Sealed, redact: bool) -> Self {
+        let clear = if redact { &[][..] } else { &sealed.clear };
+        // A clear part that does not fit its leaf is no reason to withhold what was signed.
+        let opened = leaf::open(&sealed.leaf, clear, index)
+            .or_else(|first| leaf::open(&sealed.leaf, &[], index).map_err(|_| first));
+        match opened {
+            Ok(opened) => {
+                let mut fields = opened.record;
+                fields.insert("log".to_owned(), origin.into());
+                fields.insert("leaf_hash".to_owned(), hex(&leaf_hash(&sealed.leaf)).into());
+                Self { fields }
+            }
+            Err(error) => Self::unreadable(origin, index, 1, &error.to_string()),
+        }
+    }
+
+    /// A checkpoint of the log. Its time is that of the last record that it covers.
+    pub(super) fn checkpoint(checkpoint: &Checkpoint, note: &[u8], time: Option<&Value>) -> Self {
+        Self::from(json!({
+            "schema": SCHEMA, "kind": "checkpoint", "time": time, "log": checkpoint.origin,
+            "size": checkpoint.size, "root": hex(&checkpoint.root), "note": String::from_utf8_lossy(note),
+        }))
+    }
+
+    /// `records` records from `index` on cannot be read.
+    pub(super) fn unreadable(origin: &str, index: u64, records: u64, why: &str) -> Self {
+        Self::from(json!({
+            "schema": SCHEMA, "kind": "unreadable", "time": null, "log": origin, "seq": index,
+            "records": records, "because": why,
+        }))
+    }
+
+    /// The text in a field.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.fields.get(key)?.as_str()
+    }
+
+    /// What it is; empty where a record does not say.
+    pub fn kind(&self) -> &str {
+        self.text("kind").unwrap_or_default()
+    }
+
+    /// Its time since 1970.
+    pub fn nanoseconds(&self) -> Option<u64> {
+        let format = &time::format_description::well_known::Rfc3339;
+        let time = time::OffsetDateTime::parse(self.text("time")?, format).ok()?;
+        u64::try_from(time.unix_timestamp_nanos()).ok()
+    }
+
+    /// How urgent it is, in syslog's numbers (RFC 5424 section 6.2.1).
+    pub fn severity(&self) -> u8 {
+        match (self.kind(), self.text("verdict")) {
+            ("alert", _) => 1,
+            ("unreadable" | "lost" | "malformed" | "canary" | "log-begun", _) => 3,
+            ("decision", Some("deny" | "hold")) => 4,
+            ("sink-failed" | "launch-refused" | "control-refused" | "policy-problems", _) => 4,
+            ("daemon-started" | "daemon-stopped" | "key-handover" | "key-made" | "sink-recovered", _) => 5,
+            _ => 6,
+        }
+    }
+
+    /// One line for people, with nothing in it that could deceive a terminal.
+    pub fn summary(&self) -> String {
+        let object = self.fields.get("object");
+        let object = ["path", "address", "name"].iter().find_map(|key| object?.get(key)?.as_str());
+        let parts = ["kind", "agent", "verdict", "operation"].map(|key| self.text(key));
+        let because = self.text("because").filter(|_| object.is_none());
+        let words: Vec<String> = parts
+            .into_iter()
+            .chain([object, because])
+            .flatten()
+            .map(|text| text.chars().filter(|c| crate::event::text::is_plain(*c)).collect())
+            .collect();
+        words.join(" ")
+    }
+}
+
+impl From<Value> for Item {
+    fn from(value: Value) -> Self {
+        let fields = match value {
+            Value::Object(fields) => fields,
+            other => Map::from_iter([("value".to_owned(), other)]),
+        };
+        Self { fields }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_back() {
+        for nanoseconds in [0, 5, 951_782_400_000_000_001, 1_767_225_599_999_999_999] {
+            let item = Item::from(json!({"time": crate::event::text::rfc3339(nanoseconds)}));
+            assert_eq!(item.nanoseconds(), Some(nanoseconds as u64));
+        }
+        assert_eq!(Item::from(json!({"time": "yesterday"})).nanoseconds(), None);
+    }
+
+    #[test]
+    fn a_summary_cannot_deceive_a_terminal() {
+        let item =
+            Item::from(json!({"kind": "decision", "agent": "a\u{1b}[2J\u{202e}", "object": {"path": "/x"}}));
+        assert_eq!(item.summary(), "decision a[2J /x");
+    }
+}

@@ -1,0 +1,222 @@
+//! An HTTP server that fails at random, and a daemon that is killed at random.
+
+use crate::world::{Random, World, record, wait_until};
+use enforcer::audit::Sink;
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, sleep},
+    time::Duration,
+};
+
+/// A server that takes records.
+#[derive(Clone)]
+struct Server {
+    address: String,
+    /// What was taken, in order.
+    taken: Arc<Mutex<Vec<Value>>>,
+    authorizations: Arc<Mutex<Vec<String>>>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn start(seed: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let server = Self {
+            address: listener.local_addr().expect("address").to_string(),
+            taken: Arc::default(),
+            authorizations: Arc::default(),
+            fails: Arc::new(AtomicBool::new(true)),
+        };
+        let one = server.clone();
+        thread::spawn(move || {
+            let mut random = Random(seed);
+            for stream in listener.incoming().flatten() {
+                // One connection at a time: a server that took two at once could mix their order.
+                let _ = one.serve(stream, &mut random);
+            }
+        });
+        server
+    }
+
+    fn serve(&self, stream: TcpStream, random: &mut Random) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut input = BufReader::new(stream.try_clone()?);
+        let mut output = stream;
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            if input.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            while !line.trim().is_empty() {
+                let lower = line.to_ascii_lowercase();
+                if let Some(number) = lower.strip_prefix("content-length:") {
+                    length = number.trim().parse().expect("length");
+                }
+                if lower.starts_with("authorization:") {
+                    self.authorizations.lock().expect("lock").push(line.trim().to_owned());
+                }
+                line.clear();
+                input.read_line(&mut line)?;
+            }
+            let what = if self.fails.load(Ordering::Relaxed) { random.below(8) } else { 7 };
+            if what == 0 {
+                // Cut in the middle of the request.
+                return Ok(());
+            }
+            let mut body = vec![0; length];
+            input.read_exact(&mut body)?;
+            let answer = match what {
+                1 => "500 No\r\nContent-Length: 2\r\n\r\nno",
+                2 => "413 Large\r\nContent-Length: 0\r\n\r\n",
+                // It took them, and nobody will know.
+                3 => {
+                    self.take(&body);
+                    return Ok(());
+                }
+                _ => {
+                    self.take(&body);
+                    "200 Good\r\nContent-Length: 0\r\n\r\n"
+                }
+            };
+            output.write_all(format!("HTTP/1.1 {answer}").as_bytes())?;
+        }
+    }
+
+    fn take(&self, body: &[u8]) {
+        let values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
+        for value in values.map(|value| value.expect("JSON")) {
+            match value {
+                Value::Array(all) => self.taken.lock().expect("lock").extend(all),
+                mut one => self.taken.lock().expect("lock").push(one["event"].take()),
+            }
+        }
+    }
+
+    fn taken(&self) -> Vec<Value> {
+        self.taken.lock().expect("lock").clone()
+    }
+
+    fn seqs(&self) -> Vec<u64> {
+        self.taken().iter().filter_map(|record| record["seq"].as_u64()).collect()
+    }
+}
+
+fn has_all(server: &Server, world: &World) -> Result<(), String> {
+    let (size, seqs) = (world.size(), server.seqs());
+    let there = seqs.iter().any(|seq| seq + 1 == size);
+    there.then_some(()).ok_or_else(|| format!("{size} records, the last one that came is {:?}", seqs.last()))
+}
+
+#[test]
+fn nothing_is_missing_after_random_failures_and_kills_and_the_order_is_kept() {
+    let server = Server::start(5);
+    let world = World::new(&format!(
+        "[[sinks]]\nname='a'\nbatch=40\nhttp={{url='http://{}/records'}}\n\
+         [[sinks]]\nname='b'\nfile={{path='DIR/out/events.jsonl',rotate_megabytes=1,rotate_keep=900}}",
+        server.address
+    ));
+    let mut random = Random(77);
+    for _ in 0..12 {
+        let mut child = world.spawn();
+        sleep(Duration::from_millis(60 + random.below(300)));
+        child.kill();
+    }
+    server.fails.store(false, Ordering::Relaxed);
+    let recorder = world.recorder();
+    wait_until(|| has_all(&server, &world));
+    drop(recorder);
+    assert!(world.size() > 200, "{}", world.size());
+    world.check(&server.seqs());
+    let checkpoints = server.taken().iter().filter(|r| r["kind"] == "checkpoint").count();
+    assert!(checkpoints > 0);
+    // The file got the same.
+    let mut files: Vec<_> = fs::read_dir(world.dir.path().join("out")).expect("list").flatten().collect();
+    let number = |name: &str| name.rsplit('.').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    files.sort_by_key(|file| std::cmp::Reverse(number(&file.file_name().to_string_lossy())));
+    let text: String = files.iter().map(|f| fs::read_to_string(f.path()).expect("text")).collect();
+    let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    world.check(&records.filter_map(|record| record["seq"].as_u64()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_dead_receiver_holds_up_nothing_and_its_failure_and_recovery_are_records() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    drop(listener);
+    let world = World::new(&format!(
+        "[[sinks]]\nname='dead'\nhttp={{url='http://{address}/'}}\n\
+         [[sinks]]\nname='live'\nfile={{path='DIR/out.jsonl'}}"
+    ));
+    let recorder = std::cell::RefCell::new(world.recorder());
+    (0..5_000).for_each(|n| recorder.borrow_mut().append(&record(n)));
+    recorder.borrow_mut().flush().expect("flush");
+    let status = |at: usize| recorder.borrow().sinks()[at].clone();
+    let out = world.dir.path().join("out.jsonl");
+    let has = |text: &str| {
+        recorder.borrow_mut().flush().expect("flush");
+        let found = fs::read_to_string(&out).is_ok_and(|all| all.contains(text));
+        found.then_some(()).ok_or_else(|| format!("no {text} in the file; {:?}", status(0)))
+    };
+    wait_until(|| has("\"n\":4999"));
+    wait_until(|| has("\"kind\":\"sink-failed\""));
+    wait_until(|| {
+        let dead = status(0);
+        let failing = dead.error.as_ref().is_some_and(|e| e.contains("post to"));
+        let all = failing && dead.lag > 5_000 && dead.failures > 2;
+        all.then_some(()).ok_or_else(|| format!("{dead:?}"))
+    });
+    // The receiver comes back at the same place.
+    let listener = TcpListener::bind(address).expect("bind again");
+    let server = Server {
+        address: address.to_string(),
+        taken: Arc::default(),
+        authorizations: Arc::default(),
+        fails: Arc::new(AtomicBool::new(false)),
+    };
+    let one = server.clone();
+    thread::spawn(move || listener.incoming().flatten().for_each(|s| drop(one.serve(s, &mut Random(1)))));
+    wait_until(|| has("\"kind\":\"sink-recovered\""));
+    wait_until(|| has_all(&server, &world));
+    assert_eq!((status(0).error, status(0).lag), (None, 0));
+    drop(recorder);
+    world.check(&server.seqs());
+}
+
+#[test]
+fn splunk_gets_its_token_and_a_token_that_others_can_read_is_refused() {
+    let server = Server::start(9);
+    server.fails.store(false, Ordering::Relaxed);
+    let world = World::new(&format!(
+        "[[sinks]]\nname='hec'\nkinds=['decision']\nhttp={{url='http://{}/services/collector/event',\
+         style='splunk',token_file='DIR/token'}}",
+        server.address
+    ));
+    let token = world.dir.path().join("token");
+    fs::write(&token, "secret-1\n").expect("write");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("chmod");
+    let mut recorder = world.recorder();
+    (0..3).for_each(|n| recorder.append(&record(n)));
+    recorder.flush().expect("flush");
+    wait_until(|| {
+        let error = recorder.sinks()[0].error.clone().unwrap_or_default();
+        error.contains("chmod 600").then_some(()).ok_or(error)
+    });
+    assert!(server.authorizations.lock().expect("lock").is_empty());
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("chmod");
+    // Only the kinds that were asked for: neither the record about the key nor checkpoints.
+    let expected = Ok(());
+    wait_until(|| {
+        if server.seqs() == [1, 2, 3] { expected.clone() } else { Err(format!("{:?}", server.taken())) }
+    });
+    assert!(server.authorizations.lock().expect("lock").iter().all(|a| a.ends_with(": Splunk secret-1")));
+    drop(recorder);
+    assert_eq!(server.taken().len(), 3);
+}

@@ -31,6 +31,8 @@ codes! {
     OtherAuthority = 12, "`policy diff`: the second policy grants and takes away";
     /// `policy fmt --check`: a file would change.
     OtherLayout = 13, "`policy fmt --check`: a file is not in the canonical layout";
+    /// `why`: nothing to explain.
+    NoRefusal = 14, "`why`: no refusal is recorded that fits";
     /// The command line is wrong.
     Usage = 64, "wrong command line, or an agent that does not exist";
     /// A policy is broken.

@@ -13,6 +13,8 @@ pub mod launch;
 pub mod log;
 pub mod policy;
 pub mod settings;
+#[cfg(test)]
+mod settings_reference;
 pub mod sink;
 
 // So that the fake kernel side serves unit tests and integration tests alike.

@@ -3,7 +3,8 @@
 
 use crate::event::text::hex;
 use hmac::{Hmac, Mac};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::{
     fs,
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SECRET: usize = 16;
 
 /// Who hears of new requests.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// Where to.

@@ -1,7 +1,8 @@
 //! Which records are worth waking somebody: rules of the settings over the stream of records. Pure.
 
 use super::acts;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +14,7 @@ const STEP: i128 = 1_000_000_000;
 const SECOND: i128 = 1_000_000_000;
 
 /// `[alerts]` in the settings. A rule that is not set does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlertSettings {
     /// So many denials of one agent in so many seconds.
@@ -50,7 +51,7 @@ impl Default for AlertSettings {
 }
 
 /// A number of acts in a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// How many.

@@ -1,13 +1,14 @@
 //! `[[sinks]]` in the settings file.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// More would be a mistake.
 const MOST: usize = 16;
 
 /// One sink: a name, what it gets, and exactly one of the targets.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SinkSettings {
     /// Names the cursor, the status and the records about it.
@@ -46,7 +47,7 @@ fn default_batch() -> usize {
 }
 
 /// How records are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// As `docs/records.md` has them.
@@ -57,7 +58,7 @@ pub enum Format {
 }
 
 /// Where a sink without a cursor begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
     /// With the oldest record.
@@ -68,7 +69,7 @@ pub enum Start {
 }
 
 /// A file of JSON lines.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSettings {
     /// The file.
@@ -90,7 +91,7 @@ fn default_keep() -> u32 {
 }
 
 /// Syslog over TCP or TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyslogSettings {
     /// `host:port`.
@@ -100,7 +101,7 @@ pub struct SyslogSettings {
 }
 
 /// Whom to trust, and who we are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSettings {
     /// Certificates (PEM) of the authorities that may vouch for the receiver; the host's without it.
@@ -114,7 +115,7 @@ pub struct TlsSettings {
 }
 
 /// HTTP POST.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     /// Where to.
@@ -130,7 +131,7 @@ pub struct HttpSettings {
 }
 
 /// How an HTTP request looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HttpStyle {
     /// An array of records; `Authorization: Bearer`.
@@ -141,7 +142,7 @@ pub enum HttpStyle {
 }
 
 /// OpenTelemetry logs over HTTP, in JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpSettings {
     /// Where to; usually ends in `/v1/logs`.
@@ -154,7 +155,7 @@ pub struct OtlpSettings {
 }
 
 /// The journal.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JournaldSettings {
     /// Its socket.

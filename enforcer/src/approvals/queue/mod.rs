@@ -15,6 +15,7 @@ use super::{
     shape::Shape,
 };
 use crate::policy::Tier;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,7 @@ pub struct Limits {
 }
 
 /// Where two persons must approve.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TwoPersons {
     /// Agents by name; `*` stands for any characters.

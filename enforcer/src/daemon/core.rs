@@ -344,6 +344,17 @@ impl Core {
         slot: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
+        let bound = self.bind_anew(cgroup, slot, tiers)?;
+        self.set_first_quota(bound, slot);
+        Ok(bound)
+    }
+
+    fn bind_anew(
+        &mut self,
+        cgroup: u64,
+        slot: AgentSlot,
+        tiers: TierMap,
+    ) -> Result<SessionRef, EnforcementError> {
         let first = self.enforcement.bind_session(cgroup, slot, tiers);
         if first.is_ok() {
             return first;

@@ -2,7 +2,7 @@
 
 use super::{
     core::{Core, boot_time, now},
-    enforcement::{AgentSlot, EnforcementError},
+    enforcement::{AgentSlot, EnforcementError, SessionRef},
     names::{Names, deciding_rules, describe},
 };
 use crate::{
@@ -236,7 +236,7 @@ impl Core {
             tracing::error!(problem, "what waits for a person is refused");
             self.record("approvals-lost", json!({"because": problem}));
         }
-        let idle = holds.is_empty() && waiters.is_empty() && self.approvals.queue.entries().next().is_none();
+        let idle = holds.is_empty() && waiters.is_empty() && self.approvals.queue.is_idle();
         if idle && !sessions {
             return;
         }
@@ -262,6 +262,15 @@ impl Core {
         }
         let actions = self.approvals.queue.look(time, &seen);
         self.with_queue(|core, queue| drive::perform(core, queue, actions));
+    }
+
+    /// Says how much a new session may ask for: its slot still has what the session before it had left.
+    pub(super) fn set_first_quota(&mut self, session: SessionRef, agent: AgentSlot) {
+        let name = self.slots.name(agent).unwrap_or_default().to_owned();
+        let more = self.approvals.queue.may_ask(&name, present());
+        if let Err(error) = self.enforcement.set_hold_quota(session.slot, more) {
+            tracing::error!(%error, "cannot say how much a session may ask for");
+        }
     }
 
     /// How many threads wait for each request.

@@ -62,6 +62,8 @@ pub(super) async fn run(
     core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
     core.borrow_mut().sweep();
     core.borrow_mut().reload();
+    // What an earlier daemon has left: sessions may ask again, and what does not match is refused.
+    core.borrow_mut().look_at_holds(true);
     proof::prove_first(&core).await?;
 
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)

@@ -201,6 +201,20 @@ impl Queue {
         self.kept.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
+    /// Nothing is known that time could change: no request, and no agent that is not listened to.
+    pub fn is_idle(&self) -> bool {
+        self.kept.entries.is_empty() && self.kept.meters.values().all(|meter| meter.silent_until == 0)
+    }
+
+    /// How many new requests an agent may make now.
+    pub fn may_ask(&self, agent: &str, now: Now) -> u32 {
+        if self.is_silenced(agent, now) {
+            0
+        } else {
+            self.limits.per_agent.saturating_sub(self.waiting(agent))
+        }
+    }
+
     /// One request.
     pub fn entry(&self, id: HoldId) -> Option<&Entry> {
         self.kept.entries.get(&id)
@@ -267,8 +281,7 @@ impl Queue {
         let stirred = std::mem::take(&mut self.stirred);
         let mut actions = Vec::new();
         for agent in stirred {
-            let silent = self.is_silenced(&agent, now);
-            let more = if silent { 0 } else { self.limits.per_agent.saturating_sub(self.waiting(&agent)) };
+            let more = self.may_ask(&agent, now);
             let sessions = self.sessions.iter().filter(|session| session.agent == agent);
             actions.extend(sessions.map(|s| Action::Kernel(KernelAct::Quota(s.key.slot, more))));
         }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{apt::Apt, cache, progress};
+use crate::{apt::Apt, cache, progress, setup};
 
 /// Pinned.
 const PYTHON: [&str; 4] =
@@ -37,6 +37,7 @@ pub(crate) fn python() -> Result<PathBuf> {
     // An environment knows its own path, so it is made in place; the mark says that it is whole.
     let (python, mark) = (made.join("env/bin/python3"), made.join("whole"));
     if !mark.exists() {
+        setup::for_python()?;
         let _lock = cache::lock()?;
         progress::note("installing Python packages that check OCSF events and OpenTelemetry requests");
         let env = made.join("env");

@@ -11,6 +11,7 @@ use crate::{
     cache,
     compile::{self, BPF_LINKER},
     progress::{note, output, run_logged, succeeds},
+    receivers,
 };
 
 /// A package, how to see that it is there, and why it is wanted.
@@ -88,6 +89,12 @@ const FULL_TESTS: [Need; 1] = [Need {
     why: "promtool reads the daemon's metrics",
 }];
 
+const PYTHON: [Need; 1] = [Need {
+    package: "python3-venv",
+    sign: Sign::Installed,
+    why: "holds the Python packages that check what the log's sinks send",
+}];
+
 /// `cargo xtask setup`: everything.
 pub(crate) fn all() -> Result<()> {
     for_userland()?;
@@ -95,6 +102,7 @@ pub(crate) fn all() -> Result<()> {
     for_guests()?;
     for_demo()?;
     apt(&UNIT_TESTS)?;
+    receivers::environment();
     for component in ["rustfmt", "clippy"] {
         let tool = if component == "clippy" { "cargo-clippy" } else { component };
         if !succeeds(Command::new(tool).arg("--version")) {
@@ -113,6 +121,12 @@ pub(crate) fn for_userland() -> Result<()> {
 
 pub(crate) fn for_guests() -> Result<()> {
     apt(&GUESTS)
+}
+
+pub(crate) fn for_python() -> Result<()> {
+    // A Python that is not Debian's has what it takes.
+    let ready = succeeds(Command::new("python3").args(["-m", "ensurepip", "--version"]));
+    if ready { Ok(()) } else { apt(&PYTHON) }
 }
 
 pub(crate) fn for_demo() -> Result<()> {

@@ -14,6 +14,8 @@ pub mod log;
 pub mod policy;
 pub mod settings;
 pub mod sink;
+#[cfg(test)]
+mod settings_reference;
 
 // So that the fake kernel side serves unit tests and integration tests alike.
 #[cfg(test)]

@@ -7,7 +7,8 @@ use crate::{
     sink::settings::{self as sinks, SinkSettings},
 };
 use enforcer_common::limits;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::{
     net::SocketAddr,
     path::{Component, Path, PathBuf},
@@ -17,7 +18,7 @@ use std::{
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
 
 /// Everything that an operator can set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where things are.
@@ -43,7 +44,7 @@ pub struct Settings {
 }
 
 /// Where things are.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paths {
     /// Directory of the policies.
@@ -74,7 +75,7 @@ impl Default for Paths {
 }
 
 /// A cgroup below which agents live.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
     /// Path in the cgroup hierarchy, `/agents.slice`.
@@ -86,7 +87,7 @@ pub struct Root {
 }
 
 /// Where agents live and who may start them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Agents {
     /// The roots. The first one that is not shared receives the sessions of `enforcer exec`.
@@ -113,7 +114,7 @@ impl Default for Agents {
 }
 
 /// What `enforcer exec` gives to a session.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Launch {
     /// `PATH` of the session; commands are looked up in it.
@@ -141,7 +142,7 @@ impl Default for Launch {
 }
 
 /// The control socket.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// The group whose members may connect: read what there is, and launch where a policy says so.
@@ -155,7 +156,7 @@ impl Default for Control {
 }
 
 /// The audit log.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// Seconds after which the live copy in JSON lines is forced to the disk.
@@ -232,7 +233,7 @@ impl Default for Approvals {
 }
 
 /// The daemon itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Daemon {
     /// Seconds between two proofs that a process without rights is really refused.
@@ -246,7 +247,7 @@ impl Default for Daemon {
 }
 
 /// Figures for monitoring, as OpenMetrics text over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
     /// The unix socket, for root and the members of `control.group`; `""` for none.

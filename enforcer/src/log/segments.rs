@@ -15,7 +15,9 @@ use std::{
 };
 
 /// What to do when the last log is not what was signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDamage {
     /// Leave it as it is and begin a new one, which says so in its first record.

@@ -33,6 +33,8 @@ codes! {
     OtherLayout = 13, "`policy fmt --check`: a file is not in the canonical layout";
     /// `approvals`, `trust`: the decision does not count.
     NotApproved = 14, "`approvals`, `trust`: the decision does not count, and why is said; nothing has changed";
+    /// `why`: nothing to explain.
+    NoRefusal = 15, "`why`: no refusal is recorded that fits";
     /// The command line is wrong.
     Usage = 64, "wrong command line, or an agent that does not exist";
     /// A policy is broken.

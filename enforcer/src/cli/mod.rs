@@ -11,6 +11,7 @@ mod learn;
 mod policy;
 mod relay;
 mod status;
+mod why;
 
 use crate::{
     control::{
@@ -72,6 +73,9 @@ enum Command {
         #[arg(long)]
         host: bool,
     },
+    /// Say why an agent was refused something: the rule, the layer, and what to ask for. Exits with 15 if no
+    /// refusal is recorded that fits.
+    Why(why::WhyArgs),
     /// Print figures for monitoring as OpenMetrics text.
     Metrics,
     /// Make the daemon read the policies again.
@@ -248,6 +252,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             other => Err(unexpected(&other)),
         },
         Command::Doctor { host } => doctor::run(&settings(cli)?, *host, cli.output),
+        Command::Why(args) => why::run(&settings(cli)?, args, cli.output),
         Command::Metrics => match connect(cli)?.ask(&Request::Metrics)? {
             Reply::Metrics { text } => print(&match cli.output {
                 Output::Human => text,

@@ -3,3 +3,4 @@
 pub mod decode;
 pub mod json;
 pub mod text;
+pub mod why;

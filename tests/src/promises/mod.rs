@@ -18,6 +18,7 @@ mod holds;
 mod knobs;
 mod mounts;
 mod network;
+mod operating;
 pub mod outsiders;
 mod package;
 mod policies;
@@ -45,6 +46,7 @@ pub const ALL: &[&[Case]] = &[
     sessions::CASES,
     policies::CASES,
     audit::CASES,
+    operating::CASES,
     units::CASES,
     outsiders::CASES,
 ];

@@ -13,6 +13,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use filter::Filter;
+use serde_json::{Map, Value};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -97,6 +98,15 @@ pub(super) struct ProveArgs {
     /// As of this size [default: that of the checkpoint].
     #[arg(long, value_name = "SIZE")]
     size: Option<u64>,
+}
+
+/// The newest record that fits, of the log at `place`.
+pub(super) fn newest(
+    place: &Place,
+    settings: &Settings,
+    fits: impl Fn(&Map<String, Value>) -> bool,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    show::newest(&place.all(&|| Ok(settings.clone()))?, fits)
 }
 
 /// Runs one of the commands.

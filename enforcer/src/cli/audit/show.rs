@@ -64,6 +64,23 @@ pub(super) fn tail(
     }
 }
 
+/// The newest record that fits.
+pub(super) fn newest(
+    logs: &[PathBuf],
+    fits: impl Fn(&Map<String, Value>) -> bool,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    for log in logs.iter().rev() {
+        let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
+        for index in (0..reader.size()).rev() {
+            let record = record(&mut reader, index)?;
+            if fits(&record) {
+                return Ok(Some(record));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Prints every record that fits.
 pub(super) fn search(logs: &[PathBuf], filter: &Filter, output: Output) -> Result<ExitCode, Failure> {
     let mut out = Out::new(output);

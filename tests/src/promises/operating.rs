@@ -1,0 +1,88 @@
+//! What operators ask: why was that refused, how are things, and who may end enforcement.
+
+use super::tree;
+use crate::{
+    cases,
+    command::{Command, wait_for},
+    ensure, events,
+    harness::{Outcome, Test, exists},
+};
+use serde_json::Value;
+
+cases!(operating:
+    why_says_what_decided_and_what_to_ask_for,
+    status_doctor_and_figures_agree,
+    an_agent_that_may_do_everything_does_not_end_enforcement,
+);
+
+fn json(words: &[&str]) -> Outcome<(Option<i32>, Value)> {
+    let ran = Command::new("enforcer").args(["--output", "json"]).args(words).run()?;
+    match serde_json::from_str(&ran.out) {
+        Ok(value) => Ok((ran.code, value)),
+        Err(error) => Err(format!("{error}: {ran}").into()),
+    }
+}
+
+fn why_says_what_decided_and_what_to_ask_for(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (shut, secret) = (t.at("shut/f1"), t.at("open/f2"));
+    let agent = t.agent(t.policy().allow("read", &t.at("open/**")).deny("read", &secret))?;
+    for (path, wanted) in [
+        (&shut, format!("files: [{{ allow: [read], paths: [\"{shut}\"] }}]")),
+        (&secret, "on purpose".to_owned()),
+    ] {
+        let session = agent.probe(&[format!("read {path}")])?;
+        ensure!(session.lines == ["EPERM"], "{:?}", session.lines);
+        events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
+        let said = wait_for("an explanation", 20, || {
+            let (code, said) = json(&["why", "--session", &session.id]).ok()?;
+            (code == Some(0)).then(|| said["refusal"].clone())
+        })?;
+        ensure!(said["agent"] == agent.name() && said["outcome"] == "refused with EPERM", "{said}");
+        ensure!(said["ask"].as_str().is_some_and(|ask| ask.contains(&wanted)), "no {wanted:?} in {said}");
+        let because = said["because"].as_array().map_or(0, Vec::len);
+        ensure!(because == usize::from(path == &secret), "{said}");
+    }
+    // This process was refused nothing.
+    let own = std::process::id().to_string();
+    let (code, said) = json(&["why", &own])?;
+    ensure!(code == Some(15) && said["refusal"].is_null(), "{code:?} {said}");
+    ensure!(said["beside"].to_string().contains("below no root"), "{said}");
+    Ok(())
+}
+
+fn status_doctor_and_figures_agree(_: &mut Test) -> Outcome {
+    let (code, status) = json(&["status"])?;
+    let (_, doctor) = json(&["doctor"])?;
+    let word = status["state"].as_str().unwrap_or_default();
+    // It may have lost records in an earlier test; what the doctor adds is that the guest's unit is not enabled.
+    ensure!(matches!((code, word), (Some(0), "enforcing") | (Some(1), "degraded")), "{code:?} {status}");
+    ensure!(doctor["state"] != "NOT ENFORCING" && doctor["host_can_enforce"] == true, "{doctor}");
+    let figures = Command::new("enforcer").args(["metrics"]).run()?;
+    ensure!(figures.out.contains(&format!("enforcer_state{{state=\"{word}\"}} 1\n")), "{figures}");
+    let scrape = ["--silent", "--unix-socket", "/run/enforcer/metrics.sock", "http://enforcer/metrics"];
+    let scraped = Command::new("curl").args(scrape).run()?;
+    ensure!(
+        scraped.out.contains("enforcer_canary_age_seconds ") && scraped.out.ends_with("# EOF\n"),
+        "{scraped}"
+    );
+    Ok(())
+}
+
+fn an_agent_that_may_do_everything_does_not_end_enforcement(t: &mut Test) -> Outcome {
+    let agent = t.agent(t.policy().allow("all", "/**").exec("/**").connect("*:*/*"))?;
+    let pins = "/sys/fs/bpf/enforcer/maps/GATE";
+    for words in [
+        "enforcer daemon --uninstall",
+        "rm /sys/fs/bpf/enforcer/maps/GATE",
+        "curl --unix-socket /run/enforcer/metrics.sock http://enforcer/metrics",
+    ] {
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let session = agent.run(&words)?;
+        ensure!(session.code != Some(0) && exists(pins), "{words:?}: {:?} {}", session.code, session.err);
+    }
+    // Nor does root outside, while a daemon runs.
+    let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
+    ensure!(ran.code == Some(75) && exists(pins), "{ran}");
+    Ok(())
+}

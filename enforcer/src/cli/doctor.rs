@@ -9,8 +9,12 @@ use crate::{
 use std::process::ExitCode;
 
 /// Prints the findings; the exit code is the state, or with `host` whether this host can enforce.
-pub(super) fn run(settings: &Settings, host: bool, output: Output) -> Result<ExitCode, Failure> {
-    let report = doctor::judge(&doctor::gather(settings));
+pub(super) fn run(
+    settings: Result<Settings, Failure>,
+    host: bool,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let report = doctor::judge(&doctor::gather(settings.map_err(|failure| failure.message)));
     print(&match output {
         Output::Json => json_text(&report),
         Output::Human => text(&report),

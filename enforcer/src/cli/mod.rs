@@ -251,7 +251,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             Reply::Status(status) => status::print_status(&status, cli.output),
             other => Err(unexpected(&other)),
         },
-        Command::Doctor { host } => doctor::run(&settings(cli)?, *host, cli.output),
+        Command::Doctor { host } => doctor::run(settings(cli), *host, cli.output),
         Command::Why(args) => why::run(&settings(cli)?, args, cli.output),
         Command::Metrics => match connect(cli)?.ask(&Request::Metrics)? {
             Reply::Metrics { text } => print(&match cli.output {

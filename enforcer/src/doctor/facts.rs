@@ -28,6 +28,8 @@ pub struct Facts {
     pub uid: u32,
     /// The distribution.
     pub family: Family,
+    /// Why the settings file cannot be used; everything else is then looked for where the defaults say.
+    pub settings: Option<String>,
     /// What a host must have, and what is wrong there.
     pub needs: Vec<(Need, Option<String>)>,
     /// The active LSMs, `None` where securityfs does not say.
@@ -73,7 +75,12 @@ pub struct KeyFact {
 }
 
 /// Looks at this host.
-pub fn gather(settings: &Settings) -> Facts {
+pub fn gather(settings: Result<Settings, String>) -> Facts {
+    let (settings, broken) = match settings {
+        Ok(settings) => (settings, None),
+        Err(why) => (Settings::default(), Some(why)),
+    };
+    let settings = &settings;
     let host = this_host(settings);
     let needs = probe::needs(&host);
     let roots: Vec<String> = settings.agents.roots.iter().map(|root| root.path.clone()).collect();
@@ -84,6 +91,7 @@ pub fn gather(settings: &Settings) -> Facts {
         family: read("/etc/os-release")
             .or_else(|| read("/usr/lib/os-release"))
             .map_or(Family::Other, |text| family(&text)),
+        settings: broken,
         needs: needs.into_iter().map(|(need, problem)| (need, problem.map(|p| p.message))).collect(),
         lsms: read("/sys/kernel/security/lsm"),
         jit: read("/proc/sys/net/core/bpf_jit_enable"),

@@ -173,7 +173,12 @@ fn enforcement(facts: &Facts) -> Vec<Finding> {
 }
 
 fn files(facts: &Facts) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let mut found = vec![match &facts.settings {
+        None => finding("settings", Level::Good, "valid, or the defaults", ""),
+        Some(why) => {
+            finding("settings", Level::Problem, why, "mend the file: docs/settings.md has every key")
+        }
+    }];
     match &facts.policies {
         Err(why) => found.push(finding("policies", Level::Unknown, why, "ask as root")),
         Ok(files) => {

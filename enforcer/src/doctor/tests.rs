@@ -31,6 +31,7 @@ fn good() -> Facts {
     Facts {
         uid: 0,
         family: Family::Debian,
+        settings: None,
         needs: NEEDS.map(|need| (need, None)).to_vec(),
         lsms: Some("lockdown,capability,bpf".to_owned()),
         jit: Some("1".to_owned()),
@@ -100,6 +101,7 @@ fn what_is_less_than_fatal_degrades() {
     let key = |uid, mode| Ok(Some(KeyFact { path: "/k".into(), uid, mode }));
     for facts in [
         Facts { policies, ..good() },
+        Facts { settings: Some("enforcer.toml: line 2".to_owned()), ..good() },
         Facts { key: key(0, 0o640), ..good() },
         Facts { key: key(1000, 0o600), ..good() },
         Facts { disk: Some((1 << 20, 1 << 40)), ..good() },

@@ -35,7 +35,11 @@ fn works(words: &str) -> Outcome<Ran> {
 
 fn install() -> Outcome<Ran> {
     // The guest has no archive: what the package needs is there.
-    works(&format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}"))
+    // It waits until the daemon is ready, which takes an emulated machine its time.
+    let words = format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}");
+    let ran = Command::new("sh").args(["-c", &words]).patience(400).run()?;
+    ensure!(ran.code == Some(0), "{ran}");
+    Ok(ran)
 }
 
 fn state() -> Outcome<(Option<i32>, Value)> {

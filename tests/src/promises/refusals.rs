@@ -2,7 +2,7 @@
 
 use crate::{
     cases,
-    command::{Command, Ran},
+    command::{Command, Ran, wait_for},
     ensure,
     harness::{Outcome, Test, exists},
 };
@@ -14,6 +14,7 @@ cases!(refusals:
     broken_settings_are_named,
     without_a_daemon_nothing_is_started,
     every_surface_says_not_enforcing,
+    a_daemon_that_stays_down_is_an_alert,
 );
 
 /// One error, which names the thing, and nothing that looks like work.
@@ -63,17 +64,33 @@ fn every_surface_says_not_enforcing(_: &mut Test) -> Outcome {
     let lsm = doctor.out.lines().find(|line| line.contains("FATAL  lsm")).unwrap_or_default();
     ensure!(lsm.contains("BPF LSM is off"), "{doctor}");
     // Debian's words, with what is active now and bpf.
-    ensure!(doctor.out.contains("lsm=landlock,lockdown,yama,bpf to GRUB_CMDLINE_LINUX"), "{doctor}");
+    let mends = |line: &str| line.contains(" add lsm=") && line.contains(",bpf to GRUB_CMDLINE_LINUX");
+    ensure!(doctor.out.lines().any(|line| mends(line) && line.contains("landlock")), "{doctor}");
     let host = Command::new("enforcer").args(["doctor", "--host"]).run()?;
     ensure!(host.code == Some(71), "{host}");
     // The unit: it ends with the code, is not started again and again, and its status line says the word.
     let started = Command::new("systemctl").args(["start", "enforcer.service"]).run()?;
     ensure!(started.code != Some(0), "{started}");
-    let shown = Command::new("systemctl")
-        .args(["show", "enforcer.service", "--property=ExecMainStatus,StatusText"])
-        .run()?;
-    ensure!(shown.out.contains("ExecMainStatus=71"), "{shown}");
-    ensure!(shown.out.contains("StatusText=NOT ENFORCING: "), "{shown}");
+    wait_for("the unit's word", 60, || {
+        let words = ["show", "enforcer.service", "--property=ExecMainStatus,StatusText"];
+        let shown = Command::new("systemctl").args(words).run().ok()?.out;
+        (shown.contains("ExecMainStatus=71") && shown.contains("StatusText=NOT ENFORCING: ")).then_some(())
+    })?;
     Command::new("systemctl").args(["stop", "enforcer.service"]).run()?;
     Ok(())
+}
+
+fn a_daemon_that_stays_down_is_an_alert(_: &mut Test) -> Outcome {
+    let settings = "/etc/enforcer/enforcer.toml";
+    let good = fs::read_to_string(settings)?;
+    fs::write(settings, "[agents]\nroot = 1\n")?;
+    let started = Command::new("systemctl").args(["start", "enforcer.service"]).run();
+    let alert = wait_for("the alert", 60, || {
+        let words = ["--priority=alert", "--output=cat", "--unit=enforcer-failed.service"];
+        let ran = Command::new("journalctl").args(words).run().ok()?;
+        (ran.out.contains("NOT ENFORCING") && ran.out.contains("unknown field `root`")).then_some(())
+    });
+    fs::write(settings, good)?;
+    ensure!(started?.code != Some(0), "it started");
+    alert.map_err(Into::into)
 }

@@ -28,18 +28,15 @@ fn shell(words: &str) -> Outcome<Ran> {
 }
 
 fn works(words: &str) -> Outcome<Ran> {
-    let ran = shell(words)?;
+    // Installing waits until the daemon is ready, which takes an emulated machine its time.
+    let ran = Command::new("sh").args(["-c", words]).patience(400).run()?;
     ensure!(ran.code == Some(0), "{ran}");
     Ok(ran)
 }
 
 fn install() -> Outcome<Ran> {
     // The guest has no archive: what the package needs is there.
-    // It waits until the daemon is ready, which takes an emulated machine its time.
-    let words = format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}");
-    let ran = Command::new("sh").args(["-c", &words]).patience(400).run()?;
-    ensure!(ran.code == Some(0), "{ran}");
-    Ok(ran)
+    works(&format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}"))
 }
 
 fn state() -> Outcome<(Option<i32>, Value)> {

@@ -16,6 +16,8 @@ pub mod settings;
 #[cfg(test)]
 mod settings_reference;
 pub mod sink;
+#[cfg(test)]
+mod settings_reference;
 
 // So that the fake kernel side serves unit tests and integration tests alike.
 #[cfg(test)]

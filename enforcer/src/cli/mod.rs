@@ -73,7 +73,7 @@ enum Command {
         #[arg(long)]
         host: bool,
     },
-    /// Say why an agent was refused something: the rule, the layer, and what to ask for. Exits with 14 if no
+    /// Say why an agent was refused something: the rule, the layer, and what to ask for. Exits with 15 if no
     /// refusal is recorded that fits.
     Why(why::WhyArgs),
     /// Print figures for monitoring as OpenMetrics text.

@@ -102,7 +102,11 @@ pub fn judge(facts: &Facts) -> Result<bool, Failure> {
         Ok(alive) => {
             let named: Vec<String> = alive.iter().map(|path| path.display().to_string()).collect();
             let message = format!("agents are running in {}; they would go on unconfined", named.join(" "));
-            refuse(Exit::Busy, message, "end them first: systemctl stop agents.slice")
+            refuse(
+                Exit::Busy,
+                message,
+                "end them first: systemctl stop agents.slice, then echo 1 > /sys/fs/cgroup/agents.slice/cgroup.kill",
+            )
         }
         Err(why) => refuse(
             Exit::Busy,

@@ -203,7 +203,7 @@ pub struct Approvals {
     pub timeout_seconds: u64,
     /// Seconds that a refusal stands before the same thing may be asked again.
     pub refusal_seconds: u64,
-    /// Requests of one agent that may wait at one time.
+    /// Requests of one agent that may wait at one time; 0: nobody is asked, and what is held is refused at once.
     pub per_agent: u32,
     /// Refusals and timeouts in a row after which an agent is not listened to for a while.
     pub strikes: u32,
@@ -392,8 +392,8 @@ impl Settings {
                 return Some((key, "must be 1 to 31622400 seconds".to_owned()));
             }
         }
-        if approvals.per_agent == 0 || approvals.strikes == 0 {
-            return Some(("approvals", "per_agent and strikes must be at least 1".to_owned()));
+        if approvals.strikes == 0 {
+            return Some(("approvals.strikes", "must be at least 1".to_owned()));
         }
         if approvals.two_persons.iter().any(|two| two.tiers.is_empty() || two.agents.is_empty()) {
             return Some(("approvals.two_persons", "names no agents or no tiers".to_owned()));

@@ -16,8 +16,6 @@ pub mod settings;
 #[cfg(test)]
 mod settings_reference;
 pub mod sink;
-#[cfg(test)]
-mod settings_reference;
 
 // So that the fake kernel side serves unit tests and integration tests alike.
 #[cfg(test)]

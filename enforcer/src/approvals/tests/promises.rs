@@ -292,7 +292,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
     #[test]
     #[ignore = "the full number: cargo xtask test --full"]
     fn no_story_ends_with_a_grant_that_no_person_gave_in_full(steps in prop::collection::vec(step(), 1..40)) {

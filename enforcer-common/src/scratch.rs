@@ -94,6 +94,8 @@ pub struct Asking {
     pub target: [u64; 2],
     /// Non-zero: the file was created by the running call.
     pub created: u64,
+    /// SHA-256 of the canonical policy: the same policy loaded again asks nothing new.
+    pub policy: [u64; 4],
     /// State of the hash.
     pub hash: [u64; 4],
     /// What is hashed beside the names.
@@ -117,7 +119,7 @@ pub struct Asking {
 }
 
 /// Words of a request beside its names: see `hold::identify` in the programs.
-pub const ASKED_WORDS: usize = 16;
+pub const ASKED_WORDS: usize = 20;
 /// Approvals that one call can use up.
 pub const TICKETS: usize = 4;
 

@@ -89,6 +89,29 @@ pub unsafe fn is_same(sc: *mut Scratch, kept: *mut u64) -> bool {
     }
 }
 
+/// Whether the running call, which executes a program, is the one whose registers were kept. Its number is not
+/// compared: the kernel makes `execve` of every such call (`set_personality_64bit()`, arch/x86/kernel/process_64.c).
+///
+/// # Safety
+/// `kept` has all registers.
+#[inline(always)]
+pub unsafe fn is_same_exec(sc: *mut Scratch, kept: *const u64) -> bool {
+    const NUMBER: usize = (ORIG_AX - DX) / 8;
+    // SAFETY: as the caller promises; the scratch is not null.
+    unsafe {
+        let running = (&raw mut (*sc).call.running).cast::<u64>();
+        let from = (registers() + DX as u64) as *const _;
+        let mut same = bpf_probe_read_kernel(running.cast(), 8 * CALL_REGISTERS as u32, from) == 0;
+        let mut i = 0;
+        while i < CALL_REGISTERS {
+            let equal = core::ptr::read_volatile(running.add(i)) == core::ptr::read_volatile(kept.add(i));
+            same &= equal || i == NUMBER;
+            i += 1;
+        }
+        same
+    }
+}
+
 /// The number of the running system call, if it is one of the 64-bit table.
 #[inline(always)]
 fn number() -> Option<u32> {

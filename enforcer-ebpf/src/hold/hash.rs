@@ -1,7 +1,7 @@
 //! SipHash-2-4 with 128 bits (Aumasson, Bernstein: "SipHash: a fast short-input PRF") over whole words. Nobody
 //! without the key can find two requests with one hash.
 
-use crate::{maps, path::Round, verifier::below};
+use crate::{maps, path::Round, verifier::{below, bound}};
 use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
 use enforcer_common::{
@@ -87,12 +87,16 @@ fn four(v: &mut [u64; 4]) {
     }
 }
 
-/// Absorbs the names in the task's record: `words` of them, from behind the header on.
+/// Absorbs the names in the task's record: `words` of it, from behind the header on. False: not all of them.
 #[inline(always)]
-pub unsafe fn absorb_names(sc: *mut Scratch, words: u64) {
+pub unsafe fn absorb_names(sc: *mut Scratch, words: u64) -> bool {
     let mut round = Round { sc };
+    // The whole register: where the verifier puts the loop in line it compares 64 bits of the number, of which the
+    // compiler only keeps 32 (`inline_bpf_loop()`, kernel/bpf/verifier.c).
+    let words = bound::<1023>(words);
     // SAFETY: the callback gets the address of a value that outlives the call.
-    unsafe { bpf_loop(words as u32, absorb_name as *mut c_void, (&raw mut round).cast(), 0) };
+    let done = unsafe { bpf_loop(words as u32, absorb_name as *mut c_void, (&raw mut round).cast(), 0) };
+    done as u64 == words
 }
 
 /// Words 1 end the loop.

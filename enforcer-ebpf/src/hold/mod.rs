@@ -64,6 +64,17 @@ pub fn ask(subject: &Subject, check: u64, beside: &Beside, sc: *mut Scratch) -> 
         core::ptr::write_volatile(&raw mut (*sc).asking.target[0], beside.target);
         core::ptr::write_volatile(&raw mut (*sc).asking.target[1], beside.mount);
         core::ptr::write_volatile(&raw mut (*sc).asking.created, u64::from(beside.created));
+        let mut i = 0;
+        while i < 4 {
+            let word = if subject.policy.is_null() {
+                0
+            } else {
+                let digest = (&raw const (*subject.policy).digest).cast::<u64>();
+                core::ptr::read_volatile(digest.add(i))
+            };
+            core::ptr::write_volatile((&raw mut (*sc).asking.policy).cast::<u64>().add(i), word);
+            i += 1;
+        }
     }
     let unclear = if call::can_wait() { request::identify(sc) } else { 1 };
     let said = if unclear == 0 { settle(u64::from(subject.label)) } else { outcome::REFUSE };

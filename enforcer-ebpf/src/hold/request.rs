@@ -67,12 +67,19 @@ pub extern "C" fn identify(sc: *mut Scratch) -> u64 {
         hash::absorb(sc, u64::from((*header).object_len) << 32 | u64::from((*header).target_len));
         hash::absorb(sc, (*header).session[0]);
         hash::absorb(sc, (*header).session[1]);
-        hash::absorb_names(sc, (end - size_of::<Header>() as u64 + 7) / 8);
+        if !hash::absorb_names(sc, (end - size_of::<Header>() as u64 + 7) / 8) {
+            return 1;
+        }
         (*sc).asking.names = hash::finish(sc);
 
         words.write_volatile((*sc).asking.names[0]);
         words.add(1).write_volatile((*sc).asking.names[1]);
-        words.add(2).write_volatile(u64::from((*header).policy) << 32 | u64::from((*header).operation));
+        words.add(2).write_volatile(u64::from((*header).operation));
+        let mut i = 0;
+        while i < 4 {
+            words.add(16 + i).write_volatile((*sc).asking.policy[i]);
+            i += 1;
+        }
         words.add(3).write_volatile(u64::from((*header).access) << 32 | u64::from((*header).argument));
         let address = (&raw const (*header).address).cast::<u64>();
         words.add(4).write_volatile(address.read_unaligned());
@@ -131,7 +138,7 @@ unsafe fn name(sc: *mut Scratch, room: u64) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn identity(sc: *mut Scratch, dentry: u64, at: u64) -> u64 {
     let record = maps::RECORDS.of_current();
-    if sc.is_null() || record.is_null() || at > ASKED_WORDS as u64 - 4 {
+    if sc.is_null() || record.is_null() || at > 12 {
         return 1;
     }
     // SAFETY: map memory, within the words.

@@ -128,7 +128,7 @@ pub extern "C" fn approves_program(sc: *mut Scratch) -> u64 {
     }
     // SAFETY: map memory; kernel memory through `peek`.
     unsafe {
-        if !of_this_call(sc) {
+        if !call::is_same_exec(sc, (&raw const (*sc).asking.registers).cast::<u64>()) {
             return 0;
         }
         let dentry = core::ptr::read_volatile(&raw const (*sc).address);

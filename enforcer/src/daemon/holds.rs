@@ -273,6 +273,24 @@ impl Core {
         }
     }
 
+    /// The agent has another policy: what waits is judged by that one. Where nothing is different it waits on.
+    pub(super) fn judge_anew(&mut self, agent: AgentSlot) {
+        let (holds, waiters) = match (self.enforcement.holds(), self.enforcement.waiters()) {
+            (Ok(holds), Ok(waiters)) => (holds, waiters),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::error!(%error, "cannot read what waits for a person");
+            }
+        };
+        for (key, waiter) in waiters {
+            let of_agent = |(id, hold): &(_, Hold)| *id == waiter.id && hold.agent == agent.0;
+            if holds.iter().any(of_agent)
+                && let Err(error) = self.enforcement.wake(key)
+            {
+                tracing::error!(%error, "cannot let what waits be judged anew");
+            }
+        }
+    }
+
     /// How many threads wait for each request.
     pub fn waiting_threads(&self) -> std::collections::BTreeMap<HoldId, usize> {
         let mut out = std::collections::BTreeMap::new();

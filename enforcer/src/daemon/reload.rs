@@ -164,6 +164,7 @@ impl Core {
                 "image": hex(&published.image_digest),
             }),
         );
+        self.judge_anew(slot);
         Ok((slot, published))
     }
 

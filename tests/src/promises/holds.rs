@@ -22,6 +22,7 @@ cases!(holds:
     a_rename_that_waits_gains_nothing,
     who_is_killed_waits_no_longer,
     what_waits_outlives_the_daemon,
+    another_policy_judges_what_waits_anew,
     what_an_agent_says_decides_nothing,
     a_rule_can_refuse_while_somebody_is_asked,
     an_agent_asks_for_no_more_than_it_may,
@@ -71,7 +72,9 @@ fn recorded(live: &Live, hold: &str, kind: &str, reason: &str, count: usize) -> 
     });
     match found {
         Ok(found) if found == count => Ok(()),
-        Ok(found) => fail!("{found} records {kind} {reason} instead of {count}"),
+        Ok(found) => {
+            fail!("{found} records {kind} {reason} instead of {count}: {:?}", about(live, hold)?)
+        }
         Err(error) => fail!("{error}: {:?}", about(live, hold)?),
     }
 }
@@ -338,6 +341,24 @@ fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
     ensure!(exists(&format!("{w}/f2")), "refused, and it happened");
     let _ = waits.wait();
     Ok(())
+}
+
+fn another_policy_judges_what_waits_anew(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[("delete", "f1"), ("delete", "f2")])?;
+    let shut = policy.next().deny("delete", &format!("{w}/f1"));
+    let mut agent = t.agent(policy)?;
+    let mut live = agent.start(&[format!("unlink {w}/f1"), format!("unlink {w}/f2")])?;
+    let first = asked(&agent, "unlink")?;
+    stopped(process(&first)?)?;
+    agent.change(shut)?;
+    live.expect(&["EPERM"])?;
+    let second = wait_for("the request for the other file alone", 60, || match &pending(&agent).ok()?[..] {
+        [one] if one.hold != first.hold => Some(one.clone()),
+        _ => None,
+    })?;
+    ensure!(approve(&first, &[]).is_err(), "an answer counted that another policy had overtaken");
+    approve(&second, &[])?;
+    live.expect(&["ok"])
 }
 
 fn what_an_agent_says_decides_nothing(t: &mut Test) -> Outcome {

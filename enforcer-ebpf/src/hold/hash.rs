@@ -1,7 +1,11 @@
 //! SipHash-2-4 with 128 bits (Aumasson, Bernstein: "SipHash: a fast short-input PRF") over whole words. Nobody
 //! without the key can find two requests with one hash.
 
-use crate::{maps, path::Round, verifier::{below, bound}};
+use crate::{
+    maps,
+    path::Round,
+    verifier::{below, bound},
+};
 use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
 use enforcer_common::{

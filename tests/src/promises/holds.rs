@@ -100,7 +100,7 @@ fn approved_calls_go_on_as_if_nothing_had_happened(t: &mut Test) -> Outcome {
         .connect_hold(&format!("127.0.0.1:{}/udp", port.number));
     let (number, here) = (port.number, "127.0.0.1");
     // The act, the operation that waits, and what must not be there before and must be there afterwards.
-    let steps: Vec<(String, &str, Box<dyn Fn() -> bool>)> = vec![
+    let steps: Vec<(String, &str, Done)> = vec![
         (format!("write {w}/f1 changed"), "open", is_text(&format!("{w}/f1"), "changed")),
         (format!("create {w}/new"), "create", there(&format!("{w}/new"))),
         (format!("unlink {w}/f2"), "unlink", gone(&format!("{w}/f2"))),
@@ -135,22 +135,25 @@ fn approved_calls_go_on_as_if_nothing_had_happened(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn is_text(path: &str, text: &'static str) -> Box<dyn Fn() -> bool> {
+/// Whether an act has changed what it changes.
+type Done = Box<dyn Fn() -> bool>;
+
+fn is_text(path: &str, text: &'static str) -> Done {
     let path = path.to_owned();
     Box::new(move || fs::read_to_string(&path).is_ok_and(|found| found.starts_with(text)))
 }
 
-fn there(path: &str) -> Box<dyn Fn() -> bool> {
+fn there(path: &str) -> Done {
     let path = path.to_owned();
     Box::new(move || exists(&path))
 }
 
-fn gone(path: &str) -> Box<dyn Fn() -> bool> {
+fn gone(path: &str) -> Done {
     let path = path.to_owned();
     Box::new(move || !exists(&path))
 }
 
-fn has_mode(path: &str, mode: u32) -> Box<dyn Fn() -> bool> {
+fn has_mode(path: &str, mode: u32) -> Done {
     let path = path.to_owned();
     Box::new(move || fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode))
 }

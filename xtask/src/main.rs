@@ -13,6 +13,7 @@ mod kvm;
 mod package;
 mod payload;
 mod progress;
+mod recap;
 mod receivers;
 mod rootfs;
 mod setup;

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     kernels::Kernel,
     package,
     progress::{self, Ticker},
+    recap::Recap,
     receivers, setup, tidy, vm,
 };
 
@@ -60,18 +61,25 @@ const GUESTS: [GuestTest; 3] = [
 const PACKAGE: GuestTest =
     GuestTest { name: "package", program: "package-suite", daemon: false, cmdline: "", timeout: [600, 600] };
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Tally {
     passed: u64,
     failed: u64,
     skipped: u64,
+    recap: Recap,
 }
 
 impl Tally {
+    /// Passed, failed, skipped.
+    fn numbers(&self) -> [u64; 3] {
+        [self.passed, self.failed, self.skipped]
+    }
+
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.recap.append(other.recap);
     }
 
     /// Counts one test and prints its line, as libtest would.
@@ -84,6 +92,7 @@ impl Tally {
             Err(error) => {
                 progress::note(format!("{name}: {error:#}"));
                 println!("test {name} ... FAILED");
+                self.recap.say(format!("test {name} ... FAILED\n    {error:#}"));
                 self.failed += 1;
             }
         }
@@ -103,7 +112,9 @@ pub(crate) fn main(options: &Options) -> Result<i32> {
         Err(error) => tally.one("build", Err(error)),
     }
     progress::note(format!("all of it took {} s", begun.elapsed().as_secs()));
-    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    tally.recap.print();
+    let [passed, failed, skipped] = tally.numbers();
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     Ok(i32::from(tally.failed > 0))
 }
 
@@ -167,6 +178,7 @@ fn cargo_test(what: &str, mut command: std::process::Command) -> Result<Tally> {
     for line in BufReader::new(child.stdout.take().context("cargo's output is piped")?).lines() {
         let line = line?;
         println!("{line}");
+        tally.recap.line(&line);
         if let Some(counts) = line.strip_prefix("test result: ") {
             tally.add(libtest_counts(counts));
         }
@@ -185,28 +197,15 @@ fn guests(options: &Options, tally: &mut Tally) {
     for kernel in kernels {
         for test in &GUESTS {
             let label = format!("{} on {}", test.name, kernel.name());
-            match guest(options, kernel, test, &label, None) {
-                Ok(counts) => {
-                    progress::note(format!(
-                        "{label}: {} passed, {} failed, {} skipped",
-                        counts.passed, counts.failed, counts.skipped
-                    ));
-                    tally.add(counts);
-                }
-                Err(error) => tally.one(&label, Err(error)),
-            }
+            tally.add(guest(options, kernel, test, &label, None));
         }
     }
 }
 
 /// Installs, upgrades, removes and purges the Debian package in a guest that has nothing else of ours.
 fn package(options: &Options, tally: &mut Tally) {
-    let run = || -> Result<Tally> {
-        let deb = package::make(&compile::as_built(), true)?.deb;
-        guest(options, Kernel::V6_12, &PACKAGE, "package on 6.12", Some(deb))
-    };
-    match run() {
-        Ok(counts) => tally.add(counts),
+    match package::make(&compile::as_built(), true) {
+        Ok(made) => tally.add(guest(options, Kernel::V6_12, &PACKAGE, "package on 6.12", Some(made.deb))),
         Err(error) => tally.one("package on 6.12", Err(error)),
     }
 }
@@ -217,7 +216,7 @@ fn guest(
     test: &GuestTest,
     label: &str,
     package: Option<PathBuf>,
-) -> Result<Tally> {
+) -> Tally {
     progress::note(format!("{label}: booting"));
     let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];
     if options.full {
@@ -235,42 +234,55 @@ fn guest(
         tick: Some(format!("{label} is running")),
         ..vm::Options::new(kernel)
     };
-    let lines = GuestLines::new(kernel);
-    let summary = Arc::clone(&lines.summary);
-    let status = vm::run(&vm_options, &command, lines, io::stderr())?;
-    let counts = *summary.lock().map_err(|_| anyhow::anyhow!("the thread that reads the output panicked"))?;
-    let mut counts = counts.with_context(|| format!("no summary; status {status}"))?;
-    if status != 0 && counts.failed == 0 {
-        counts.one(label, Err(anyhow::anyhow!("status {status} though no test failed")));
+    let seen = Arc::default();
+    let lines = GuestLines { kernel, partial: Vec::new(), seen: Arc::clone(&seen) };
+    let ended = vm::run(&vm_options, &command, lines, io::stderr());
+    let Seen { summary, recap } = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+    let told = summary.is_some();
+    let mut tally = summary.unwrap_or_default();
+    tally.recap.append(recap);
+    match ended {
+        Ok(0) if told => {}
+        Ok(_) if tally.failed > 0 => {}
+        Ok(status) if told => {
+            tally.one(label, Err(anyhow::anyhow!("status {status} though no test failed")));
+        }
+        Ok(status) => tally.one(label, Err(anyhow::anyhow!("no summary; status {status}"))),
+        Err(error) => tally.one(label, Err(error)),
     }
-    Ok(counts)
+    let [passed, failed, skipped] = tally.numbers();
+    progress::note(format!("{label}: {passed} passed, {failed} failed, {skipped} skipped"));
+    tally
 }
 
-/// Passes a guest's lines on, with the kernel in the names of tests, and keeps its summary.
+/// What a guest's lines told.
+#[derive(Default)]
+struct Seen {
+    summary: Option<Tally>,
+    recap: Recap,
+}
+
+/// Passes a guest's lines on, with the kernel in the names of tests, and keeps what they tell.
 struct GuestLines {
     kernel: Kernel,
     partial: Vec<u8>,
-    summary: Arc<Mutex<Option<Tally>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl GuestLines {
-    fn new(kernel: Kernel) -> Self {
-        Self { kernel, partial: Vec::new(), summary: Arc::default() }
-    }
-
     fn line(&mut self, line: &str) -> io::Result<()> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counts) = summary_counts(line) {
             // Only the sum of all stands alone on a line.
-            if let Ok(mut summary) = self.summary.lock() {
-                *summary = Some(counts);
-            }
+            seen.summary = Some(counts);
             return Ok(());
         }
-        let mut out = io::stdout().lock();
-        match line.strip_prefix("test ") {
-            Some(rest) => writeln!(out, "test [{}] {rest}", self.kernel.name()),
-            None => writeln!(out, "{line}"),
-        }
+        let line = match line.strip_prefix("test ") {
+            Some(rest) => format!("test [{}] {rest}", self.kernel.name()),
+            None => line.to_owned(),
+        };
+        seen.recap.line(&line);
+        writeln!(io::stdout(), "{line}")
     }
 }
 
@@ -296,14 +308,24 @@ fn libtest_counts(text: &str) -> Tally {
             text.split([';', '.']).find_map(|field| field.trim().strip_suffix(name)?.trim().parse().ok());
         field.unwrap_or(0)
     };
-    Tally { passed: count("passed"), failed: count("failed"), skipped: count("ignored") }
+    Tally {
+        passed: count("passed"),
+        failed: count("failed"),
+        skipped: count("ignored"),
+        recap: Recap::default(),
+    }
 }
 
 /// "3 passed, 0 failed, 1 skipped", alone on its line.
 fn summary_counts(line: &str) -> Option<Tally> {
     let mut fields = line.trim().split(", ");
     let mut count = |name: &str| fields.next()?.strip_suffix(name)?.parse().ok();
-    let tally = Tally { passed: count(" passed")?, failed: count(" failed")?, skipped: count(" skipped")? };
+    let tally = Tally {
+        passed: count(" passed")?,
+        failed: count(" failed")?,
+        skipped: count(" skipped")?,
+        recap: Recap::default(),
+    };
     fields.next().is_none().then_some(tally)
 }
 
@@ -314,14 +336,14 @@ mod tests {
     #[test]
     fn libtest_lines_are_counted() {
         let line = "ok. 12 passed; 1 failed; 3 ignored; 0 measured; 7 filtered out; finished in 0.00s";
-        assert_eq!(libtest_counts(line), Tally { passed: 12, failed: 1, skipped: 3 });
+        assert_eq!(libtest_counts(line).numbers(), [12, 1, 3]);
     }
 
     #[test]
     fn a_summary_is_a_whole_line() {
-        let tally = Tally { passed: 3, failed: 0, skipped: 1 };
-        assert_eq!(summary_counts("3 passed, 0 failed, 1 skipped"), Some(tally));
-        assert_eq!(summary_counts("suite: 3 passed, 0 failed, 1 skipped"), None);
-        assert_eq!(summary_counts("3 passed, 0 failed, 1 skipped, more"), None);
+        let numbers = |line| summary_counts(line).as_ref().map(Tally::numbers);
+        assert_eq!(numbers("3 passed, 0 failed, 1 skipped"), Some([3, 0, 1]));
+        assert_eq!(numbers("suite: 3 passed, 0 failed, 1 skipped"), None);
+        assert_eq!(numbers("3 passed, 0 failed, 1 skipped, more"), None);
     }
 }

@@ -206,4 +206,6 @@ pub mod flag {
     pub const LAUNCHING: u16 = 1 << 4;
     /// The object's path does not begin at the session's root (another or no mount namespace).
     pub const FOREIGN: u16 = 1 << 5;
+    /// The object has another name that rules deny or hold something under: the states are of that name.
+    pub const OTHER_NAME: u16 = 1 << 6;
 }

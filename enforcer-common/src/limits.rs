@@ -19,6 +19,8 @@ pub const POLICIES: u32 = 12_288;
 pub const GROUPS: usize = 3;
 /// Address prefixes of all policies together.
 pub const PREFIXES: u32 = 262_144;
+/// Files with several names of which a policy denies or holds one, of all policies together.
+pub const LINKS: u32 = 65_536;
 /// Port ranges behind one address prefix.
 pub const PORT_RANGES: u32 = 1_024;
 /// Bytes of the arena that holds the automata. A power of two.

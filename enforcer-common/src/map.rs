@@ -231,8 +231,8 @@ pub struct Policy {
     pub floor: u32,
     /// State of each automaton after the leading slash: a byte offset in the arena.
     pub start: [u32; GROUPS],
-    /// Zero.
-    pub reserved0: u32,
+    /// Objects in the map of links that this policy looks for.
+    pub links: u32,
     /// SHA-256 of the canonical policy.
     pub digest: [u8; 32],
     /// SHA-256 of the compiled tables.
@@ -258,6 +258,32 @@ pub const MODE_AUDIT: u32 = 2;
 pub const ROW_HEADER: u32 = 16;
 /// Bit 0 of a `next` word: every byte but `/` leads back to that state.
 pub const STATE_SETTLED: u32 = 1;
+
+/// A file with several names, one of which a policy denies or holds.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct LinkKey {
+    /// Inode number.
+    pub inode: u64,
+    /// `s_dev` in the kernel's encoding: major << 20 | minor.
+    pub device: u32,
+    /// [`Policy::id`].
+    pub policy: u32,
+}
+
+/// What rules say about such a file under every name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Link {
+    /// What rules deny and hold under any of its names. It allows nothing.
+    pub masks: Masks,
+    /// Where the automata end after one of those names: for the record.
+    pub states: [u32; GROUPS],
+    /// Zero.
+    pub reserved: u32,
+}
 
 /// Key of the longest-prefix table: a prefix length of [`NetKey::FIXED_BITS`] + address bits
 /// keeps policy, family and protocol exact.
@@ -343,6 +369,8 @@ const _: () = {
     assert!(size_of::<SessionSeed>() == 48);
     assert!(size_of::<Label>() == 24);
     assert!(size_of::<Policy>() == 160 + 1536);
+    assert!(size_of::<LinkKey>() == 16);
+    assert!(size_of::<Link>() == 32);
     assert!(size_of::<NetKey>() == 24);
     assert!(size_of::<PortRange>() == 24);
     assert!(size_of::<CacheEntry>() == 40);

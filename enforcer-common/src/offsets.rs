@@ -41,6 +41,7 @@ macro_rules! kernel_fields {
             INODE_MODE, "inode", ["i_mode"], 2;
             INODE_NUMBER, "inode", ["i_ino"], 8;
             INODE_SB, "inode", ["i_sb"], 8;
+            INODE_LINKS, "inode", ["i_nlink"], 4;
             INODE_GENERATION, "inode", ["i_generation"], 4;
             INODE_CHANGED, "inode", ["i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec"], 8;
             INODE_CHANGED_NANOS, "inode", ["i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec"], 0;

@@ -147,7 +147,8 @@ unsafe fn describe<'a>(
         header.access = u32::from(denial.access);
         header.states = [denial.states[0], denial.states[1], denial.states[2], 0];
         header.argument = denial.argument;
-        if subject.stray {
+        // Asked again: hooks' stacks have no room to remember it.
+        if subject::side() == subject::Side::Perhaps {
             header.flags |= flag::STRAY;
         }
         if !subject.policy.is_null() {
@@ -290,6 +291,7 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
 
         if core::ptr::read_volatile(&raw const (*sc).dentry) != 0 {
+            name_other(sc);
             match climb_for_record(sc) {
                 outcome::KNOWN => {}
                 _ => (*header).flags |= flag::FOREIGN,
@@ -322,6 +324,27 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         };
         u64::from(sent.is_err())
     }
+}
+
+/// Says in the record whether the object has another name that counts. Whether the rules for this or for that one
+/// decided is for the reader to see.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn name_other(sc: *mut Scratch) -> u64 {
+    let record = maps::RECORDS.of_current();
+    if sc.is_null() || record.is_null() {
+        return 0;
+    }
+    // SAFETY: `sc` is the task's scratch, `record` its record.
+    unsafe {
+        let header = record.cast::<Header>();
+        (*sc).address = core::ptr::read_volatile(&raw const (*sc).dentry);
+        if path::find_link(sc, core::ptr::read_volatile(&raw const (*sc).policy) as u32) != 0 {
+            (*header).flags |= flag::OTHER_NAME;
+            (*header).states = (*sc).object;
+        }
+    }
+    0
 }
 
 /// The components for a name that is only shown.

@@ -14,7 +14,7 @@ use enforcer_common::{
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
-        Agent, DirectoryCache, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session,
+        Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Policy, RootPath, Session,
         SessionSeed, StrayKey,
     },
     scratch::{Record, Scratch},
@@ -60,6 +60,9 @@ pub static ARENA: Array<Arena> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Policy, family, protocol and address prefix → port ranges.
 #[map]
 pub static PREFIXES: LpmTrie<NetKey, NetValue> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
+/// Files with several names → what rules say under any of them.
+#[map]
+pub static LINKS: HashMap<LinkKey, Link> = HashMap::with_max_entries(limits::LINKS, BPF_F_NO_PREALLOC);
 /// Denials and holds.
 #[map]
 pub static DECISIONS: RingBuf = RingBuf::with_byte_size(limits::DECISION_RING, 0);

@@ -18,6 +18,16 @@ pub fn below<const MASK: i32>(x: u64, end: u64) -> Option<u64> {
     if x < end { Some(x) } else { None }
 }
 
+/// The same pointer, of which the compiler knows nothing: a check for null that follows stays where it is
+/// written, on the register that is used. LLVM otherwise keeps the result of an earlier one as a number, which the
+/// verifier does not connect with the pointer.
+#[inline(always)]
+pub fn anew<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack)) };
+    pointer
+}
+
 /// The difference of two kernel addresses, which is a plain number to the verifier.
 #[inline(always)]
 pub fn difference(a: *const u8, b: *const u8) -> u64 {

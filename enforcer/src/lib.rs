@@ -10,6 +10,7 @@ pub mod event;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod launch;
+pub mod links;
 pub mod log;
 pub mod policy;
 pub mod settings;

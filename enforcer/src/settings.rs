@@ -94,6 +94,9 @@ pub struct Agents {
     pub roots: Vec<Root>,
     /// Programs that may prepare a session before its entry point runs.
     pub executors: Vec<PathBuf>,
+    /// Seconds that looking for hard links of files that a policy denies or holds may take when it is published; 0:
+    /// none are looked for.
+    pub link_seconds: u64,
 }
 
 impl Default for Agents {
@@ -109,6 +112,7 @@ impl Default for Agents {
             ]
             .map(PathBuf::from)
             .to_vec(),
+            link_seconds: 5,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::{self, BufRead, BufReader, Write},
     path::PathBuf,
     process::Stdio,
@@ -247,7 +248,14 @@ fn guest(
         Ok(status) if told => {
             tally.one(label, Err(anyhow::anyhow!("status {status} though no test failed")));
         }
-        Ok(status) => tally.one(label, Err(anyhow::anyhow!("no summary; status {status}"))),
+        Ok(status) => {
+            let console = vm::kept_console(kernel);
+            let tail = File::open(&console).map(|mut file| progress::last_lines(&mut file, 25));
+            let tail = tail.unwrap_or_default();
+            let why = "no summary: the guest did not come up, or ended before its command did";
+            tally
+                .one(label, Err(anyhow::anyhow!("{why} (status {status}); the end of its console:\n{tail}")));
+        }
         Err(error) => tally.one(label, Err(error)),
     }
     let [passed, failed, skipped] = tally.numbers();

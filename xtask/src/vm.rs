@@ -137,7 +137,7 @@ pub(crate) fn run(
     let console = stage.work.path().join("console");
     let boot = stage.boot("guest-run.service", Console::Log(console.clone()));
     // An emulated CPU that others share can be slow; a guest that gets no further than this hangs.
-    let patience = if options.icount { 240 } else { 120 };
+    let patience = if options.icount { 400 } else { 300 };
     let limits = Limits {
         boot: Duration::from_secs(patience),
         command: Duration::from_secs(options.timeout),
@@ -190,11 +190,16 @@ fn status(report: &Report, options: &Options, console: &Path, kept: &Path) -> i3
 
 /// The last console of each kernel stays, for looking at it after a failure.
 fn keep_console(console: &Path, kernel: Kernel) -> PathBuf {
-    let dir = compile::target_dir().join("vm");
-    let kept = dir.join(format!("console-{}.log", kernel.name()));
+    let kept = kept_console(kernel);
     // Being a help only, its failure is none of the run.
-    let _ = fs::create_dir_all(&dir).and_then(|()| fs::copy(console, &kept));
+    let directory = kept.parent().map_or(Ok(()), fs::create_dir_all);
+    let _ = directory.and_then(|()| fs::copy(console, &kept));
     kept
+}
+
+/// Where the last console of a kernel's guest is.
+pub(crate) fn kept_console(kernel: Kernel) -> PathBuf {
+    compile::target_dir().join("vm").join(format!("console-{}.log", kernel.name()))
 }
 
 fn shell(options: &Options) -> Result<i32> {

@@ -106,7 +106,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
         return Conclusion::GoOn;
     }
     let operation = if executes { operation::EXEC } else { operation::OPEN };
-    let (states, why) = ruling(subject, found, |rights| {
+    let (states, why) = ruling(subject, &place, found, |rights| {
         // The ELF interpreter is opened like the program itself; which one it is shows when it is
         // mapped (load) or checked as the program (exec).
         if executes { rights.open_to_execute() } else { rights.verdict(want) }
@@ -161,7 +161,7 @@ fn create(subject: &Subject, place: &Place) -> Conclusion {
         return emit::conclude(subject, &denial(place, operation::CREATE, reason::FLOOR, CREATE, [0; 3]));
     }
     let mut want = CREATE;
-    let (states, why) = ruling(subject, names::ask(subject, place, CREATE | READ | WRITE), |rights| {
+    let (states, why) = ruling(subject, place, names::ask(subject, place, CREATE | READ | WRITE), |rights| {
         let verdict = rights.verdict(CREATE);
         if verdict == Verdict::Deny || rights.hold & (CREATE | READ | WRITE) == 0 {
             return verdict;
@@ -273,7 +273,7 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
         Ok(states) => states,
         Err(_) => return Fault::at(true, unknown(subject), WANT, [0; 3]),
     };
-    let rights = names::rights(subject, &target);
+    let rights = names::rights(subject, new.dentry, &target);
     let verdict = rights.verdict(WANT);
     if let (Verdict::Deny, Some(why)) = (verdict, refusal(subject, verdict)) {
         return Fault::at(true, why, WANT, target);
@@ -282,7 +282,7 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
         Ok(states) => states,
         Err(_) => return Fault::at(false, unknown(subject), WANT, [0; 3]),
     };
-    if !names::rights(subject, &source).may_also_be(&rights) {
+    if !names::rights(subject, old.dentry, &source).may_also_be(&rights) {
         return Fault::at(false, reason::GAINS_RIGHTS, WANT, source);
     }
     // Last: nobody is asked about what is refused anyway, and an approval changes no other check.
@@ -322,7 +322,7 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Ok(states) => states,
         Err(_) => return Fault::at(false, unknown(subject), leave, [0; 3]),
     };
-    let old_rights = names::rights(subject, &source);
+    let old_rights = names::rights_apart(subject, old.dentry, &source);
     let leaving = old_rights.verdict(leave);
     if let (Verdict::Deny, Some(why)) = (leaving, refusal(subject, leaving)) {
         return Fault::at(false, why, leave, source);
@@ -331,7 +331,7 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Ok(states) => states,
         Err(_) => return Fault::at(true, unknown(subject), arrive, [0; 3]),
     };
-    let new_rights = names::rights(subject, &target);
+    let new_rights = names::rights_apart(subject, new.dentry, &target);
     let arriving = new_rights.verdict(arrive);
     if let (Verdict::Deny, Some(why)) = (arriving, refusal(subject, arriving)) {
         return Fault::at(true, why, arrive, target);

@@ -63,7 +63,7 @@ fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> Conclus
     let (states, why) = if is_knob(place) {
         ([0; 3], Some(reason::FLOOR))
     } else {
-        ruling(subject, path::ask(subject, place, want), |rights| rights.verdict(want))
+        ruling(subject, place, path::ask(subject, place, want), |rights| rights.verdict(want))
     };
     conclude(subject, place, operation, want, states, why)
 }
@@ -78,20 +78,23 @@ fn judge_by(
     found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> Conclusion {
-    let (states, why) = ruling(subject, found, verdict);
+    let (states, why) = ruling(subject, place, found, verdict);
     conclude(subject, place, operation, want, states, why)
 }
 
-/// What the rules say about an object whose name ended in `found`: why it is refused, if it is.
+/// What the rules say about the object at `place`, whose name ended in `found`: why it is refused, if it is.
 #[inline(always)]
 fn ruling(
     subject: &Subject,
+    place: &Place,
     found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> (States, Option<u16>) {
     match found {
         Ok(Answer::Allowed) => ([0; 3], None),
-        Ok(Answer::Ends(states)) => (states, refusal(subject, verdict(&path::rights(subject, &states)))),
+        Ok(Answer::Ends(states)) => {
+            (states, refusal(subject, verdict(&path::rights(subject, place.dentry, &states))))
+        }
         Err(_) => ([0; 3], Some(unknown(subject))),
     }
 }

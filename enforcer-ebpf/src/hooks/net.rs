@@ -186,7 +186,8 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> Conclusion {
     denial.access = file::CONNECT;
     let name = unix::name(subject, peer);
     if let Some(states) = name.states {
-        let rights = path::rights(subject, &states);
+        let others = if name.dentry == 0 { 0 } else { path::known_link(subject, name.dentry) };
+        let rights = path::rights_with(subject, others, &states);
         match rights.verdict(file::CONNECT) {
             Verdict::Allow => return Conclusion::GoOn,
             Verdict::Hold => denial.reason = reason::HELD,

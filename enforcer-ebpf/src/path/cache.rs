@@ -9,7 +9,7 @@ use crate::{
     maps,
     object::{self, number, pointer},
     subject::Subject,
-    verifier::{bound, difference},
+    verifier::{anew, bound, difference},
 };
 use enforcer_common::{
     map::{CacheEntry, STATE_SETTLED},
@@ -73,7 +73,7 @@ pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16)
         if object::sequence() != sequence {
             return None;
         }
-        if clearly_allowed(subject, arena, &states, want) {
+        if clearly_allowed(subject, arena, place.dentry, &states, want) {
             return Some(Answer::Allowed);
         }
         Some(Answer::Ends(states))
@@ -82,7 +82,8 @@ pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16)
 
 #[inline(always)]
 pub fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u64, sc: *const Scratch) {
-    if subject.policy.is_null() {
+    let policy = anew(subject.policy);
+    if policy.is_null() {
         return;
     }
     // SAFETY: map values; the verifier knows the inode. A failing allocation only costs the memory
@@ -93,7 +94,7 @@ pub fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u6
             return;
         }
         let id = place_id(subject, place, inode);
-        let policy = (*subject.policy).id;
+        let policy = (*policy).id;
         let slot = bound::<3>((id >> 6) ^ u64::from(policy));
         let parent = &raw const (*sc).parent;
         let low = u64::from((*parent)[0]) | u64::from((*parent)[1]) << 32;

@@ -8,8 +8,10 @@
 
 mod automaton;
 mod cache;
+mod links;
 mod walk;
 
+pub use links::{find_link, known as known_link};
 pub use automaton::{arena, class_table, masks, run_name, step};
 pub use walk::{Round, climb, outcome};
 
@@ -20,21 +22,94 @@ use crate::{
 };
 use automaton::{slash, words};
 use cache::{remember, remembered};
-use enforcer_common::{limits, map::Masks, scratch::Scratch, verdict::Folded};
+use links::{Others, may_have_others, other_names};
+use enforcer_common::{
+    limits,
+    map::{Masks, Policy, TierMap},
+    scratch::Scratch,
+    verdict::Folded,
+};
 use walk::walk;
 
 /// An automaton's states, one per group.
 pub type States = [u32; 3];
 
-/// What the rules say about an object whose name ended in `states`.
+/// What the rules say about the object at `dentry`, whose name ended in `states`, under all its names.
 #[inline(always)]
-pub fn rights(subject: &Subject, states: &States) -> Folded {
+pub fn rights(subject: &Subject, dentry: *const u8, states: &States) -> Folded {
+    rights_with(subject, other_names(subject, dentry), states)
+}
+
+/// As [`rights`], with what is known of other names.
+#[inline(always)]
+pub fn rights_with(subject: &Subject, others: Others, states: &States) -> Folded {
+    let mut all = masks_of(subject.policy, states);
+    all.join(&links::masks(others));
+    all.fold(&subject.tiers())
+}
+
+/// As [`rights`], in a function of its own, for hooks whose stack has no room for it.
+#[inline(always)]
+pub fn rights_apart(subject: &Subject, dentry: *const u8, states: &States) -> Folded {
+    let nothing = Folded { allow: 0, hold: 0, deny: u16::MAX };
+    let sc = begin(subject, dentry as u64, 0);
+    if sc.is_null() {
+        return nothing;
+    }
+    let TierMap { allow, hold, reserved: _ } = subject.tiers();
+    // SAFETY: not null.
+    unsafe {
+        let words = (&raw mut (*sc).words).cast::<u64>();
+        core::ptr::write_volatile(words, packed(&allow));
+        core::ptr::write_volatile(words.add(1), packed(&hold));
+        (*sc).object = [states[0], states[1], states[2], 0];
+        let [allow, hold, deny] = unpacked(folded(sc, subject.slot));
+        Folded { allow, hold, deny }
+    }
+}
+
+/// The rights of the object at `sc.dentry` whose name ended in `sc.object`, in a session whose tiers are
+/// `sc.words`: allowed, held and denied operations.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn folded(sc: *mut Scratch, slot: u32) -> u64 {
+    const DENIED: u64 = (u16::MAX as u64) << 32;
+    let Some(policy) = maps::POLICIES.get_ptr(slot) else { return DENIED };
+    if sc.is_null() {
+        return DENIED;
+    }
+    // SAFETY: `sc` is the task's scratch.
+    unsafe {
+        let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
+        let tiers =
+            TierMap { allow: unpacked((*sc).words[0]), hold: unpacked((*sc).words[1]), reserved: 0 };
+        let mut all = masks_of(policy, &states);
+        (*sc).address = (*sc).dentry;
+        all.join(&links::masks(find_link(sc, slot)));
+        let Folded { allow, hold, deny } = all.fold(&tiers);
+        packed(&[allow, hold, deny])
+    }
+}
+
+#[inline(always)]
+fn packed(words: &[u16; 3]) -> u64 {
+    u64::from(words[0]) | u64::from(words[1]) << 16 | u64::from(words[2]) << 32
+}
+
+#[inline(always)]
+fn unpacked(word: u64) -> [u16; 3] {
+    [word as u16, (word >> 16) as u16, (word >> 32) as u16]
+}
+
+/// What the rules say about a name that ended in `states`.
+#[inline(always)]
+fn masks_of(policy: *const Policy, states: &States) -> Masks {
     let mut all = Masks::NONE;
     let arena = arena();
-    if !arena.is_null() && !subject.policy.is_null() {
+    if !arena.is_null() && !policy.is_null() {
         // SAFETY: map values.
         unsafe {
-            let groups = (*subject.policy).groups;
+            let groups = (*policy).groups;
             all.join(&masks(arena, states[0]));
             if groups > 1 {
                 all.join(&masks(arena, states[1]));
@@ -42,12 +117,18 @@ pub fn rights(subject: &Subject, states: &States) -> Folded {
             }
         }
     }
-    all.fold(&subject.tiers())
+    all
 }
 
 /// Whether the masks alone say that `want` is allowed: most questions end here. False says nothing.
 #[inline(always)]
-pub fn clearly_allowed(subject: &Subject, arena: *const u8, states: &States, want: u16) -> bool {
+pub fn clearly_allowed(
+    subject: &Subject,
+    arena: *const u8,
+    dentry: *const u8,
+    states: &States,
+    want: u16,
+) -> bool {
     if want == 0 || arena.is_null() || subject.policy.is_null() || subject.session.is_null() {
         return false;
     }
@@ -57,7 +138,7 @@ pub fn clearly_allowed(subject: &Subject, arena: *const u8, states: &States, wan
             return false;
         }
         let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
-        words(arena, states[0]).clearly_allows(tiers, want)
+        words(arena, states[0]).clearly_allows(tiers, want) && !may_have_others(subject, dentry)
     }
 }
 
@@ -160,7 +241,7 @@ pub fn ask(subject: &Subject, place: &Place, want: u16) -> Result<Answer, u64> {
             remember(subject, place, inode, sequence, sc);
         }
         let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
-        if clearly_allowed(subject, arena(), &states, want) {
+        if clearly_allowed(subject, arena(), place.dentry, &states, want) {
             return Ok(Answer::Allowed);
         }
         Ok(Answer::Ends(states))

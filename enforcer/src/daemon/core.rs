@@ -21,6 +21,7 @@ use crate::{
         decode::{Event, Kind},
         json,
     },
+    links::Finder,
     policy::trust_tiers,
     settings::{OnFailure, Settings},
 };
@@ -81,6 +82,9 @@ pub struct Core {
     pub(super) slots: Slots,
     pub(super) agents: BTreeMap<String, AgentState>,
     pub(super) numbers: Numbers,
+    pub(super) links: Finder,
+    /// Agents with files whose further names may not all be known, and why.
+    pub(super) links_incomplete: BTreeMap<String, String>,
     pub(super) files: Vec<FileStatus>,
     pub(super) known: Known,
     /// Agents and cgroup globs of the matcher in force.
@@ -131,6 +135,7 @@ impl Core {
             held: enforcement.policies()?.into_iter().collect(),
             in_force: agents.iter().map(|(_, _, word)| (word >> 32) as u32).filter(|id| *id != 0).collect(),
         };
+        let link_time = std::time::Duration::from_secs(settings.agents.link_seconds);
         let (numbers, problem) = Numbers::adopt(Store::new(&settings.paths.state), kernel, boot_time());
         if let Some(problem) = problem {
             tracing::warn!("{problem}");
@@ -151,6 +156,8 @@ impl Core {
             slots,
             agents: BTreeMap::new(),
             numbers,
+            links: Finder::new(link_time),
+            links_incomplete: BTreeMap::new(),
             files: Vec::new(),
             known: Known::new(),
             matched: None,

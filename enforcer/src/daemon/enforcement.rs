@@ -1,7 +1,7 @@
 //! What the daemon asks of the kernel. `kernel/` implements it; tests use a fake in memory.
 
 use crate::cli::exit::{Exit, Failure};
-use crate::policy::{Image, ValidPolicy};
+use crate::policy::{Image, LinkedFile, ValidPolicy};
 use enforcer_common::hold::{Hold, HoldId, Waiter, WaiterKey};
 use enforcer_common::map::{Session, TierMap};
 use std::{io, os::fd::RawFd, path::PathBuf};
@@ -152,7 +152,7 @@ impl From<StartError> for Failure {
 
 /// The kernel side. Every method either does all of what it says or changes nothing.
 pub trait Enforcement {
-    /// Loads a compiled policy under a new id, reads it back, tells `before` about it and makes it the
+    /// Loads a compiled policy under a new id, with the files of several names that it stops, reads it back, tells `before` about it and makes it the
     /// agent's with one write.
     fn publish(
         &mut self,
@@ -160,6 +160,7 @@ pub trait Enforcement {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
+        links: &[LinkedFile],
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError>;
 

@@ -5,6 +5,7 @@ use crate::{
     control::message::{FileStatus, Lost, State},
     sink::SinkStatus,
 };
+use std::collections::BTreeMap;
 
 /// What is known.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Facts<'a> {
     pub files: &'a [FileStatus],
     /// Agents whose policy has expired.
     pub expired: &'a [String],
+    /// Agents with files whose further names may not all be known, and why.
+    pub links: Option<&'a BTreeMap<String, String>>,
     /// What could not be recorded.
     pub lost: Lost,
     /// Why the audit log cannot be written.
@@ -55,6 +58,9 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     }
     for agent in facts.expired {
         minor.push(format!("the policy of {agent} has expired"));
+    }
+    for (agent, why) in facts.links.into_iter().flatten() {
+        minor.push(format!("hard links of what the policy of {agent} denies may be unknown: {why}"));
     }
     for table in facts.health.usage.iter().filter(|t| t.room > 0 && t.used.saturating_mul(5) >= t.room * 4) {
         minor.push(format!("table {} is {} % full", table.name, table.used.saturating_mul(100) / table.room));

@@ -79,13 +79,18 @@ pub(super) fn deciding_rules<'a>(
     let tiers = trust_tiers(loaded.policy.trust_in_force(None));
     let want = header.access as u16;
     // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
-    let deciding = match header.reason {
+    let deciders = |ids: Vec<RuleId>| match header.reason {
         reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
         reason::HELD | reason::GRANTED | reason::REFUSED | reason::TIMED_OUT | reason::TOO_MANY => {
             reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers)
         }
         _ => ids,
     };
+    let mut deciding = deciders(ids);
+    if deciding.is_empty() && header.flags & flag::OTHER_NAME != 0 {
+        let [a, b, c, _] = header.states;
+        deciding = deciders(loaded.image.rules_at([a, b, c], base?));
+    }
     let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
     Some(rules.filter(|(_, rule)| rule.operations() & want != 0).collect())
 }

@@ -71,6 +71,7 @@ impl Core {
             }
         }
         for agent in &plan.retire {
+            self.links_incomplete.remove(agent);
             self.agents.remove(agent);
         }
         self.publish_matcher();
@@ -146,7 +147,9 @@ impl Core {
             numbers.note(file, loaded, published);
             noted = Some(published.id);
         };
-        let published = enforcement.publish(slot, agent, &loaded.policy, &loaded.image, &mut note);
+        let links = self.links.find(&loaded.policy, &loaded.image, std::time::Instant::now());
+        let published =
+            enforcement.publish(slot, agent, &loaded.policy, &loaded.image, &links.files, &mut note);
         let published = match (published, noted) {
             (Err(error), Some(number)) => {
                 self.numbers.withdraw(number);
@@ -155,6 +158,10 @@ impl Core {
             (published, _) => published?,
         };
         self.numbers.in_force(agent, Some(published.id), boot_time());
+        match &links.incomplete {
+            Some(why) => self.links_incomplete.insert(agent.to_owned(), why.clone()),
+            None => self.links_incomplete.remove(agent),
+        };
         let policy = &loaded.policy;
         self.record(
             "policy-published",
@@ -162,6 +169,7 @@ impl Core {
                 "agent": agent, "file": file.display().to_string(), "number": published.id,
                 "policy": {"id": policy.id(), "version": policy.version(), "digest": hex(&policy.digest())},
                 "image": hex(&published.image_digest),
+                "linked_files": links.files.len(), "links_incomplete": links.incomplete,
             }),
         );
         self.judge_anew(slot);

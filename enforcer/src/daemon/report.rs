@@ -25,6 +25,7 @@ impl Core {
             matcher: self.matcher_error.as_deref(),
             files: &self.files,
             expired: &expired,
+            links: Some(&self.links_incomplete),
             lost: self.lost,
             audit: self.audit_error.as_deref(),
             sinks: &sinks,

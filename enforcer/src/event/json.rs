@@ -250,13 +250,14 @@ fn error(number: i32) -> Value {
 }
 
 fn flags(bits: u16) -> Value {
-    const NAMES: [(u16, &str); 6] = [
+    const NAMES: [(u16, &str); 7] = [
         (flag::OBJECT_CUT, "object-cut"),
         (flag::EXE_CUT, "exe-cut"),
         (flag::WOULD, "would"),
         (flag::STRAY, "stray"),
         (flag::LAUNCHING, "launching"),
         (flag::FOREIGN, "foreign"),
+        (flag::OTHER_NAME, "other-name"),
     ];
     let set = (0..16u16).map(|bit| 1 << bit).filter(|bit| bits & bit != 0);
     set.map(|bit| -> Value {

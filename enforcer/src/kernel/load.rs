@@ -31,6 +31,7 @@ pub const MAPS: &[&str] = &[
     "POLICIES",
     "ARENA",
     "PREFIXES",
+    "LINKS",
     "DECISIONS",
     "ACTIVITY",
     "DIRECTORIES",

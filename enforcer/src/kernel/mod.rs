@@ -20,7 +20,7 @@ use crate::{
         AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
         SessionRef, StartCause, StartError, Usage,
     },
-    policy::{Image, Mode, ValidPolicy},
+    policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
 };
 use aya::maps::{MapData, RingBuf};
@@ -263,6 +263,7 @@ impl Enforcement for Kernel {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
+        links: &[LinkedFile],
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
@@ -270,7 +271,7 @@ impl Enforcement for Kernel {
             Mode::Enforce => MODE_ENFORCE,
             Mode::Audit => MODE_AUDIT,
         };
-        let published = self.policies.stage(&mut self.tables, image, policy.digest(), mode)?;
+        let published = self.policies.stage(&mut self.tables, image, links, policy.digest(), mode)?;
         before(&published);
         self.name_agent(agent, name)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
@@ -280,7 +281,7 @@ impl Enforcement for Kernel {
     }
 
     fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError> {
-        let published = self.policies.stage(&mut self.tables, image, [0; 32], MODE_ENFORCE)?;
+        let published = self.policies.stage(&mut self.tables, image, &[], [0; 32], MODE_ENFORCE)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
         let old = self.tables.gate.word(offset_of!(Gate, matcher)).swap(word, Ordering::SeqCst);
         self.policies.retire(&mut self.tables, old);

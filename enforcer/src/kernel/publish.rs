@@ -5,11 +5,11 @@ use super::{
     tables::{Tables, failed, to_bytes, view},
 };
 use crate::daemon::enforcement::{EnforcementError, PublishedPolicy};
-use crate::policy::{Image, NetEntry, Placed};
-use aya::maps::lpm_trie::Key;
+use crate::policy::{Image, LinkedFile, NetEntry, Placed};
+use aya::maps::{MapError, lpm_trie::Key};
 use enforcer_common::{
     limits,
-    map::{Gate, NetKey, Policy},
+    map::{Gate, Link, LinkKey, NetKey, Policy},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -60,6 +60,7 @@ impl Policies {
             ids.insert(policy.id);
         }
         remove_prefixes(tables, |id| !ids.contains(&id))?;
+        remove_links(tables, |id| !ids.contains(&id))?;
         Ok(found)
     }
 
@@ -79,6 +80,7 @@ impl Policies {
         &mut self,
         tables: &mut Tables,
         image: &Image,
+        links: &[LinkedFile],
         digest: [u8; 32],
         mode: u32,
     ) -> Result<PublishedPolicy, EnforcementError> {
@@ -87,7 +89,7 @@ impl Policies {
         let len = u32::try_from(image.len()).map_err(|_| full("the arena", limits::ARENA as u64))?;
         let room =
             self.regions.take(image.digest(), len).ok_or_else(|| full("the arena", limits::ARENA as u64))?;
-        match write(tables, image, slot, room, digest, mode) {
+        match write(tables, image, links, slot, room, digest, mode) {
             Ok(published) => {
                 self.free.remove(&slot);
                 Ok(published)
@@ -96,7 +98,8 @@ impl Policies {
                 // Nobody refers to it yet. What cannot be removed now is removed by the next start.
                 let undone = tables
                     .set_policy(slot, &zero_policy())
-                    .and_then(|()| remove_prefixes(tables, |i| i == id));
+                    .and_then(|()| remove_prefixes(tables, |i| i == id))
+                    .and_then(|()| remove_links(tables, |i| i == id));
                 if undone.is_ok() {
                     self.regions.give(room.base);
                 }
@@ -130,6 +133,9 @@ impl Policies {
             return Ok(());
         }
         remove_prefixes(tables, |id| id == policy.id)?;
+        if policy.links != 0 {
+            remove_links(tables, |id| id == policy.id)?;
+        }
         tables.set_policy(slot, &zero_policy())?;
         self.free.insert(slot);
         self.regions.give(policy.arena_base);
@@ -147,10 +153,27 @@ fn remove_prefixes(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), 
     Ok(())
 }
 
+/// Removes the files of several names of the policies that `of` names.
+fn remove_links(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
+    let keys = tables.links.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading LINKS", e))?;
+    for key in keys.iter().filter(|key| of(view::<LinkKey>(*key).policy)) {
+        tables.links.remove(key).map_err(|e| failed("removing from LINKS", e))?;
+    }
+    Ok(())
+}
+
+/// A file of several names as the programs look for it.
+fn link_of(image: &Image, base: u32, policy: u32, file: &LinkedFile) -> (LinkKey, Link) {
+    let LinkedFile { device, inode, path, masks } = file;
+    let link = Link { masks: *masks, states: image.states_at(path, base), reserved: 0 };
+    (LinkKey { inode: *inode, device: *device, policy }, link)
+}
+
 /// Loads everything. An error comes with the id that was used.
 fn write(
     tables: &mut Tables,
     image: &Image,
+    links: &[LinkedFile],
     slot: u32,
     room: Room,
     digest: [u8; 32],
@@ -170,7 +193,7 @@ fn write(
         mode,
         floor: placed.grants.floor,
         start: placed.start,
-        reserved0: 0,
+        links: links.len() as u32,
         digest,
         image: image.digest(),
         arena_base: base,
@@ -187,8 +210,19 @@ fn write(
                 .insert(&key_of(id, entry), value, 0)
                 .map_err(|e| failed("writing PREFIXES", e))?;
         }
+        for file in links {
+            let (key, link) = link_of(image, base, id, file);
+            tables.links.insert(to_bytes::<_, 16>(&key), to_bytes::<_, 32>(&link), 0).map_err(
+                |e| match e {
+                    MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                        full("the table of files with several names", limits::LINKS.into())
+                    }
+                    e => failed("writing LINKS", e),
+                },
+            )?;
+        }
         tables.set_policy(slot, &policy)?;
-        read_back(tables, image, slot, base, &policy, &placed)
+        read_back(tables, image, links, slot, base, &policy, &placed)
     };
     let image_digest = all().map_err(|e| (id, e))?;
     Ok(PublishedPolicy { id, slot, base, image_digest })
@@ -203,6 +237,7 @@ fn key_of(policy: u32, entry: &NetEntry) -> Key<[u8; size_of::<NetKey>()]> {
 fn read_back(
     tables: &Tables,
     image: &Image,
+    links: &[LinkedFile],
     slot: u32,
     base: u32,
     policy: &Policy,
@@ -221,6 +256,13 @@ fn read_back(
             tables.prefixes.get(&key_of(policy.id, entry), 0).map_err(|e| failed("reading PREFIXES", e))?;
         if got != to_bytes::<_, 8>(&entry.value) {
             return Err(differs("an address prefix"));
+        }
+    }
+    for file in links {
+        let (key, link) = link_of(image, base, policy.id, file);
+        let got = tables.links.get(&to_bytes::<_, 16>(&key), 0).map_err(|e| failed("reading LINKS", e))?;
+        if got != to_bytes::<_, 32>(&link) {
+            return Err(differs("a file with several names"));
         }
     }
     Ok(image.digest())

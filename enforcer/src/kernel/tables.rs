@@ -11,7 +11,8 @@ use enforcer_common::{
     hold::{Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
-        Agent, FileId, Gate, Label, Meta, NetKey, NetValue, Policy, RootPath, Session, SessionSeed, StrayKey,
+        Agent, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Policy, RootPath, Session,
+        SessionSeed, StrayKey,
     },
 };
 use std::{io, path::Path};
@@ -50,6 +51,8 @@ pub struct Tables {
     pub policies: Array<MapData, bytes!(Policy)>,
     /// Address prefixes.
     pub prefixes: LpmTrie<MapData, bytes!(NetKey), bytes!(NetValue)>,
+    /// Files with several names.
+    pub links: HashMap<MapData, bytes!(LinkKey), bytes!(Link)>,
     /// Denials and holds.
     pub decisions: RingBuf<MapData>,
     /// Sessions and executed programs.
@@ -91,6 +94,7 @@ impl Tables {
             strays: HashMap::try_from(Map::HashMap(data("STRAYS")?)).map_err(wrong)?,
             policies: Array::try_from(Map::Array(data("POLICIES")?)).map_err(wrong)?,
             prefixes: LpmTrie::try_from(Map::LpmTrie(data("PREFIXES")?)).map_err(wrong)?,
+            links: HashMap::try_from(Map::HashMap(data("LINKS")?)).map_err(wrong)?,
             decisions: RingBuf::try_from(Map::RingBuf(data("DECISIONS")?)).map_err(wrong)?,
             activity: RingBuf::try_from(Map::RingBuf(data("ACTIVITY")?)).map_err(wrong)?,
             holds: HashMap::try_from(Map::HashMap(data("HOLDS")?)).map_err(wrong)?,

@@ -213,6 +213,21 @@ impl Image {
         normal(&masks)
     }
 
+    /// What rules deny and hold at a path, with or without its leading slash.
+    pub fn stops_at(&self, path: &[u8]) -> Masks {
+        Masks { allow: [0; 3], ..self.masks_at(path) }
+    }
+
+    /// Where the automata of an image placed at `base` stand after a path, with or without its leading slash.
+    pub fn states_at(&self, path: &[u8], base: u32) -> [u32; GROUPS] {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let mut states = [0; GROUPS];
+        for ((automaton, at), state) in self.automata.iter().zip(self.offsets().0).zip(&mut states) {
+            *state = automaton.reference(automaton.run(path), base + at as u32);
+        }
+        states
+    }
+
     /// Whether nothing in or below a directory changes its rights when it moves from `a` to `b`:
     /// each automaton stands at the same state behind both, and says the same about both. With several
     /// automata this can be false where they agree only together, as it is in the kernel.

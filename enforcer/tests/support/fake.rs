@@ -5,7 +5,7 @@ use enforcer::{
         AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
         SessionRef,
     },
-    policy::{Image, ValidPolicy},
+    policy::{Image, LinkedFile, ValidPolicy},
 };
 use enforcer_common::{
     event::{Header, VERSION, kind},
@@ -79,6 +79,7 @@ impl Enforcement for Fake {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
+        _links: &[LinkedFile],
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         let mut told = self.0.borrow_mut();

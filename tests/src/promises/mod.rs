@@ -16,6 +16,7 @@ mod globs;
 mod grants;
 mod holds;
 mod knobs;
+mod links;
 mod mounts;
 mod network;
 mod operating;
@@ -26,7 +27,6 @@ mod refusals;
 mod sessions;
 mod tasks;
 mod units;
-
 mod unix;
 
 /// The tests of the suite, in the order in which they run.
@@ -34,6 +34,7 @@ pub const ALL: &[&[Case]] = &[
     files::CASES,
     changes::CASES,
     globs::CASES,
+    links::CASES,
     execution::CASES,
     network::CASES,
     unix::CASES,

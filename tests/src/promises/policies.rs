@@ -57,7 +57,7 @@ fn a_new_policy_holds_for_running_sessions_at_once(t: &mut Test) -> Outcome {
 /// ask about these files all the time.
 fn no_verdict_is_mixed_from_two_policies(t: &mut Test) -> Outcome {
     tree(t)?;
-    let (swaps, checks) = if t.full { (1_000, 500_000) } else { (20, 10_000) };
+    let (swaps, checks) = if t.full { (1_000, 500_000) } else { (6, 3_000) };
     let (allowed, refused, stop) = (t.at("open/f1"), t.at("shut/f1"), t.at("stop"));
     let few = t.policy().allow("read", &t.at("open/**")).deny("read", &refused);
     let mut many = few.next();

@@ -33,7 +33,7 @@ cases!(sessions:
 
 fn the_first_system_call_of_a_launch_is_governed(t: &mut Test) -> Outcome {
     tree(t)?;
-    let launches = if t.full { 1000 } else { 100 };
+    let launches = if t.full { 1000 } else { 30 };
     let executable = |name: &str, target: &str| -> Outcome<String> {
         let path = t.file(name)?;
         fs::write(&path, first_call(target))?;

@@ -21,7 +21,7 @@ fn with_head(rest: &str) -> String {
     )
 }
 
-fn policy(rest: &str) -> ValidPolicy {
+pub(super) fn policy(rest: &str) -> ValidPolicy {
     match parse("test.yaml", &with_head(rest)) {
         Ok(policy) => policy,
         Err(errors) => panic!("the policy does not load:\n{errors}"),

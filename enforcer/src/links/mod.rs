@@ -1,0 +1,106 @@
+//! Finds the files that have several names, for [`crate::policy::LinkedFile`].
+
+mod mounts;
+mod walk;
+
+use crate::policy::{self, Image, LinkedFile, ValidPolicy};
+use std::time::{Duration, Instant};
+use walk::{Names, Walk};
+
+/// A look at everything is good for so long: names anywhere (`**/.env`) take a walk over all local file systems.
+const GOOD_FOR: Duration = Duration::from_secs(600);
+
+/// What was found for a policy.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// Files with several names that the policy denies or holds under one of them.
+    pub files: Vec<LinkedFile>,
+    /// Why there may be more, if there may.
+    pub incomplete: Option<String>,
+}
+
+/// Looks for them.
+#[derive(Debug)]
+pub struct Finder {
+    limit: Duration,
+    everything: Option<(Instant, Names)>,
+}
+
+impl Finder {
+    /// `limit` is the longest that one look may take; zero: nothing is looked at.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, everything: None }
+    }
+
+    /// The files that matter to `policy`.
+    pub fn find(&mut self, policy: &ValidPolicy, image: &Image, now: Instant) -> Links {
+        if self.limit.is_zero() {
+            return Links::default();
+        }
+        let places = policy::link_places(policy);
+        let anywhere = places.iter().any(|place| place == b"/");
+        if anywhere {
+            let stale = |(since, _): &(Instant, Names)| now.saturating_duration_since(*since) > GOOD_FOR;
+            if self.everything.as_ref().is_none_or(stale) {
+                let mut walk = Walk::new(Instant::now() + self.limit);
+                walk.go(b"/");
+                self.everything = Some((now, walk.finish()));
+            }
+        }
+        // What a rule names a place for is looked at anew each time.
+        let mut walk = Walk::new(Instant::now() + self.limit);
+        places.iter().filter(|place| place.as_slice() != b"/").for_each(|place| walk.go(place));
+        let mut found = walk.finish();
+        if let (true, Some((_, everything))) = (anywhere, &self.everything) {
+            found.names.extend_from_slice(&everything.names);
+            found.incomplete = found.incomplete.or_else(|| everything.incomplete.clone());
+        }
+        Links { files: policy::linked_files(image, &found.names), incomplete: found.incomplete }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_denied_file_is_found_by_its_other_name() {
+        let dir = tempfile::tempdir_in("/var/tmp").expect("directory");
+        let at = |name: &str| dir.path().join(name);
+        for name in ["secret/deep", "open"] {
+            fs::create_dir_all(at(name)).expect("directory");
+        }
+        fs::write(at("secret/deep/key"), "k").expect("file");
+        fs::write(at("secret/single"), "k").expect("file");
+        fs::hard_link(at("secret/deep/key"), at("open/key")).expect("link");
+        let text = format!(
+            "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
+             metadata: {{ id: a, version: 1, owner: o@example.com, purpose: test }}\n\
+             files:\n  - {{ deny: [read], paths: [\"{}/**\"] }}\n",
+            at("secret").display()
+        );
+        let policy = policy::parse("a.yaml", &text).expect("a policy");
+        let image = policy::compile(&policy).expect("compiles");
+        let links = Finder::new(Duration::from_secs(60)).find(&policy, &image, Instant::now());
+        assert_eq!(links.incomplete, None);
+        let paths: Vec<_> = links.files.iter().map(|file| String::from_utf8_lossy(&file.path)).collect();
+        assert_eq!(paths, [at("secret/deep/key").display().to_string()]);
+    }
+
+    #[test]
+    fn a_look_that_takes_too_long_says_where_it_ended() {
+        let text = "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
+                    metadata: { id: a, version: 1, owner: o@example.com, purpose: test }\n\
+                    files:\n  - { deny: [read], paths: [\"/etc/shadow\"] }\n";
+        let policy = policy::parse("a.yaml", text).expect("a policy");
+        let image = policy::compile(&policy).expect("compiles");
+        let find = |limit| Finder::new(limit).find(&policy, &image, Instant::now()).incomplete;
+        assert!(
+            find(Duration::from_nanos(1))
+                .is_some_and(|why| why.starts_with("the time for looking was over at /"))
+        );
+        // Whoever switches it off knows.
+        assert_eq!(find(Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Files with several names: what rules deny and hold of a file goes for every name that it had when the
+//! policy was published.
+
+use super::tree;
+use crate::{
+    cases,
+    harness::{Outcome, Test},
+    promise::{self as check, Attempt, Denial},
+};
+use std::fs;
+
+cases!(links:
+    what_is_denied_stays_denied_under_names_that_were_there,
+    what_is_denied_anywhere_stays_denied_under_names_that_were_there,
+    what_runs_under_one_name_does_not_run_if_another_is_denied,
+);
+
+/// The tree, with `open/f1` to `open/f8` as further names of `shut/f1` to `shut/f8`; `open/f9` and `open/same`
+/// are one file that no rule denies.
+fn linked(t: &mut Test) -> Outcome {
+    tree(t)?;
+    for number in 1..=8 {
+        fs::remove_file(t.at(&format!("open/f{number}")))?;
+        fs::hard_link(t.at(&format!("shut/f{number}")), t.at(&format!("open/f{number}")))?;
+    }
+    fs::hard_link(t.at("open/f9"), t.at("open/same"))?;
+    Ok(())
+}
+
+fn what_is_denied_stays_denied_under_names_that_were_there(t: &mut Test) -> Outcome {
+    let (open, shut) = (t.at("open"), t.at("shut"));
+    let wide = t.policy().allow("all", &format!("{open}/**"));
+    let rule = format!("{shut}/**");
+    let narrow = wide.next().deny("read, write, truncate, metadata, delete", &rule);
+    let denied = |act: &str, operation: &'static str, file: &str, access: &'static str| {
+        let path = format!("{open}/{file}");
+        let denial = Denial::by_rule(operation, &rule).on(&path).asking(access).flagged("other-name");
+        Attempt::new(format!("{act} {path}"), denial)
+    };
+    let gains = |act: &str, operation: &'static str, file: &str| {
+        let path = format!("{open}/{file}");
+        let denial = Denial::because(operation, "gains-rights").on(&path).flagged("other-name");
+        Attempt::new(format!("{act} {path} {open}/n-{file}"), denial)
+    };
+    let attempts = [
+        denied("read", "open", "f1", "read"),
+        denied("write", "open", "f2", "write"),
+        denied("truncate", "truncate", "f3", "truncate"),
+        denied("chmod", "chmod", "f4", "metadata"),
+        denied("unlink", "unlink", "f5", "delete"),
+        gains("link", "link", "f6"),
+    ];
+    let twins = ["read", "write", "truncate", "chmod", "unlink"].map(|act| format!("{act} {open}/f9"));
+    linked(t)?;
+    check::control(&attempts)?;
+    linked(t)?;
+    let mut agent = t.agent(narrow)?;
+    check::refused(t, &agent, &twins, &attempts)?;
+    agent.change(wide.next())?;
+    check::allowed(&agent, &check::acts(&attempts))
+}
+
+fn what_is_denied_anywhere_stays_denied_under_names_that_were_there(t: &mut Test) -> Outcome {
+    let (open, secret) = (t.at("open"), "secret-of-the-links-test");
+    let prepare = |t: &mut Test| -> Outcome {
+        tree(t)?;
+        t.file(&format!("shut/{secret}"))?;
+        fs::hard_link(t.at(&format!("shut/{secret}")), t.at("open/harmless"))?;
+        Ok(())
+    };
+    let wide = t.policy().allow("read, write", &format!("{open}/**"));
+    // A new name pattern: what was found for others is not enough.
+    let narrow = wide.next().deny("read", &format!("{}/**/{secret}", t.at("shut")));
+    let path = format!("{open}/harmless");
+    let denial = Denial::by_rule("open", secret).on(&path).asking("read").flagged("other-name");
+    let attempts = [Attempt::new(format!("read {path}"), denial)];
+    prepare(t)?;
+    check::control(&attempts)?;
+    let mut agent = t.agent(narrow)?;
+    check::refused(t, &agent, &[format!("read {open}/f1"), format!("write {path}")], &attempts)?;
+    agent.change(wide.next())?;
+    check::allowed(&agent, &check::acts(&attempts))
+}
+
+fn what_runs_under_one_name_does_not_run_if_another_is_denied(t: &mut Test) -> Outcome {
+    let (open, shut) = (t.at("open"), t.at("shut"));
+    tree(t)?;
+    fs::copy("/usr/bin/true", t.at("shut/tool"))?;
+    fs::hard_link(t.at("shut/tool"), t.at("open/tool"))?;
+    fs::copy("/usr/bin/true", t.at("open/other"))?;
+    let wide = t.policy().exec(&format!("{open}/*"));
+    let narrow = wide.next().exec_deny(&format!("{shut}/tool"));
+    let path = format!("{open}/tool");
+    let denial = Denial::by_rule("exec", "shut/tool").on(&path).asking("exec").flagged("other-name");
+    let attempts = [Attempt::new(format!("exec {path}"), denial)];
+    check::control(&attempts)?;
+    let mut agent = t.agent(narrow)?;
+    check::refused(t, &agent, &[format!("exec {open}/other")], &attempts)?;
+    agent.change(wide.next())?;
+    check::allowed(&agent, &check::acts(&attempts))
+}

@@ -145,7 +145,7 @@ unsafe fn describe<'a>(
         header.operation = denial.operation;
         header.reason = denial.reason;
         header.access = u32::from(denial.access);
-        header.states = [denial.states[0], denial.states[1], denial.states[2], 0];
+        header.states = denial.states;
         header.argument = denial.argument;
         if subject.stray {
             header.flags |= flag::STRAY;
@@ -229,6 +229,7 @@ unsafe fn name_session(header: &mut Header, session: *const Session) {
         if (*session).version == 1 {
             header.agent = (*session).agent;
             header.session = (*session).id;
+            header.trust = (*session).tiers.level;
         }
     }
 }

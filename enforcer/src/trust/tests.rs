@@ -273,8 +273,11 @@ fn forge(attempts: usize) {
                 None => continue,
             },
             2 | 3 => match mutated(&signature, &mut random) {
-                Some(armor) => (good.clone(), Some(armor)),
-                None => continue,
+                // How many line ends follow the armor is not part of it.
+                Some(armor) if armor.trim_end_matches('\n') != signature.trim_end_matches('\n') => {
+                    (good.clone(), Some(armor))
+                }
+                _ => continue,
             },
             4 => {
                 let namespace = ["file", "git", APPROVAL, "enforcer-trust "][random.below(4)];
@@ -292,7 +295,8 @@ fn forge(attempts: usize) {
             }
         };
         tried += 1;
-        let error = bench.submit(&text, armor.as_deref(), &NOBODY).expect_err("accepted");
+        let error =
+            bench.submit(&text, armor.as_deref(), &NOBODY).expect_err(&format!("accepted: {text}{armor:?}"));
         let name = format!("{error:?}");
         *reasons.entry(name.split([' ', '(']).next().unwrap_or_default().to_owned()).or_default() += 1;
     }

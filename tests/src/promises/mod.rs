@@ -25,6 +25,7 @@ mod policies;
 mod refusals;
 mod sessions;
 mod tasks;
+mod trust;
 mod units;
 
 mod unix;
@@ -41,6 +42,7 @@ pub const ALL: &[&[Case]] = &[
     floor::CASES,
     grants::CASES,
     holds::CASES,
+    trust::CASES,
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,

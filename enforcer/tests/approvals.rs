@@ -46,7 +46,8 @@ fn start() -> Option<World> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals");
     // Of an earlier run, if there was one.
     let _ = fs::remove_dir_all(&dir);
-    for sub in ["policies.d", "approvers.d", "state", "cgroups/agents.slice/one"] {
+    for sub in ["policies.d", "approvers.d", "state", "cgroups/agents.slice/one", "cgroups/agents.slice/two"]
+    {
         fs::create_dir_all(dir.join(sub)).expect("dir");
         fs::set_permissions(dir.join(sub), fs::Permissions::from_mode(0o755)).expect("chmod");
     }
@@ -134,6 +135,13 @@ fn held(fake: &fake::Fake) {
     let agents = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals/cgroups/agents.slice/one");
     session.cgroup = std::os::unix::fs::MetadataExt::ino(&fs::metadata(agents).expect("cgroup"));
     told.sessions.insert(900, session);
+    // And one of the agent that has a policy.
+    let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals/cgroups/agents.slice/two");
+    let mut bots = session;
+    (bots.agent, bots.generation, bots.id) = (1, 78, [5, 7]);
+    bots.cgroup = std::os::unix::fs::MetadataExt::ino(&fs::metadata(other).expect("cgroup"));
+    told.sessions.insert(901, bots);
+    told.agents.insert(daemon::enforcement::AgentSlot(1), ("bot".to_owned(), 0));
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("time");
     let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     let own = std::process::id();
@@ -178,7 +186,7 @@ fn tell(fake: &fake::Fake, out: &Path) {
             (format!("{:016x}{:016x}", id[0], id[1]), serde_json::json!([word.state(), word.uses()]))
         })
         .collect();
-    let level = told.sessions.get(&900).map_or(0, |session| session.tiers.level);
+    let level = told.sessions.get(&901).map_or(0, |session| session.tiers.level);
     let mut holds = holds;
     holds.insert("level".to_owned(), level.into());
     let fresh = out.with_extension("new");

@@ -53,7 +53,9 @@ pub struct Header {
     /// The object's inode number.
     pub inode: u64,
     /// States in which the automata ended (arena offsets), or the port range's index in the first.
-    pub states: [u32; 4],
+    pub states: [u32; 3],
+    /// The session's level of trust by its number ([`crate::map::TierMap::level`]), or zero.
+    pub trust: u32,
     /// Address, network byte order, as normalised.
     pub address: [u8; 16],
     /// Port of the address, host byte order.

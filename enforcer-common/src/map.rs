@@ -27,8 +27,8 @@ pub struct TierMap {
     pub allow: [u16; 3],
     /// All ones where the tier waits for a person.
     pub hold: [u16; 3],
-    /// Zero.
-    pub reserved: u32,
+    /// The level of trust that this is, by its number in records; 0 where it is none.
+    pub level: u32,
 }
 
 /// What every hook looks at first: is the task below a root, and may this generation decide.

@@ -145,7 +145,7 @@ unsafe fn describe<'a>(
         header.operation = denial.operation;
         header.reason = denial.reason;
         header.access = u32::from(denial.access);
-        header.states = [denial.states[0], denial.states[1], denial.states[2], 0];
+        header.states = denial.states;
         header.argument = denial.argument;
         // Asked again: hooks' stacks have no room to remember it.
         if subject::side() == subject::Side::Perhaps {
@@ -230,6 +230,7 @@ unsafe fn name_session(header: &mut Header, session: *const Session) {
         if (*session).version == 1 {
             header.agent = (*session).agent;
             header.session = (*session).id;
+            header.trust = (*session).tiers.level;
         }
     }
 }
@@ -341,7 +342,7 @@ pub extern "C" fn name_other(sc: *mut Scratch) -> u64 {
         (*sc).address = core::ptr::read_volatile(&raw const (*sc).dentry);
         if path::find_link(sc, core::ptr::read_volatile(&raw const (*sc).policy) as u32) != 0 {
             (*header).flags |= flag::OTHER_NAME;
-            (*header).states = (*sc).object;
+            (*header).states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
         }
     }
     0

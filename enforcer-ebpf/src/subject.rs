@@ -83,7 +83,7 @@ impl Subject {
     #[inline(always)]
     pub fn tiers(&self) -> TierMap {
         if self.session.is_null() {
-            return TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
+            return TierMap { allow: [0; 3], hold: [0; 3], level: 0 };
         }
         // SAFETY: a session's pointer is a map value.
         unsafe { (*self.session).tiers }

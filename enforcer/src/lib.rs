@@ -17,6 +17,7 @@ pub mod settings;
 #[cfg(test)]
 mod settings_reference;
 pub mod sink;
+pub mod trust;
 
 // So that the fake kernel side serves unit tests and integration tests alike.
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::{
     audit::AlertSettings,
     log::segments::OnDamage,
     sink::settings::{self as sinks, SinkSettings},
+    trust::table::Table,
 };
 use enforcer_common::limits;
 use schemars::JsonSchema;
@@ -33,6 +34,9 @@ pub struct Settings {
     pub audit: Audit,
     /// What waits for a person, and who decides.
     pub approvals: Approvals,
+    /// What tiers mean at each level of trust. A level that is named here names all three tiers; tier critical is
+    /// always refused.
+    pub trust: Table,
     /// The daemon itself.
     pub daemon: Daemon,
     /// Figures for monitoring.
@@ -331,6 +335,7 @@ impl Settings {
             .or_else(|| self.paths_problem())
             .or_else(|| self.launch_problem())
             .or_else(|| self.approvals_problem())
+            .or_else(|| self.trust.problem().map(|problem| ("trust", problem)))
             .or_else(|| self.alerts.problem())
             .or_else(|| sinks::problem(&self.sinks).map(|problem| ("sinks", problem)))
     }
@@ -505,6 +510,31 @@ mod tests {
         assert!(refused("[launch]\nmemory_max = 'G'").contains("memory_max"));
         assert!(refused("[launch]\npids_max = 0").contains("pids_max"));
         assert!(Settings::parse("x", "[launch]\nmemory_max='2G'\npids_max=512").is_ok());
+    }
+
+    #[test]
+    fn more_trust_must_not_be_stricter_nor_more_at_stake_more_lenient() {
+        let row = |level: &str, low: &str, medium: &str, high: &str| {
+            format!("[trust.{level}]\nlow = '{low}'\nmedium = '{medium}'\nhigh = '{high}'\n")
+        };
+        let strict = row("probation", "allow", "hold", "deny") + &row("supervised", "allow", "hold", "hold");
+        let settings = Settings::parse("x", &strict).expect("valid");
+        assert_eq!(settings.trust.probation.high, crate::trust::table::Becomes::Deny);
+        for (text, words) in [
+            (
+                row("supervised", "allow", "deny", "deny"),
+                "supervised.medium is `deny`, but `hold` at probation",
+            ),
+            (row("autonomous", "hold", "hold", "hold"), "autonomous.low is `hold`, but `allow` at trusted"),
+            (row("trusted", "hold", "allow", "hold"), "trusted: tier low is `hold`, but tier medium"),
+            (row("probation", "allow", "hold", "hold") + "critical = 'hold'\n", "unknown field `critical`"),
+            ("[trust.probation]\nlow = 'allow'\nmedium = 'hold'\n".to_owned(), "missing field `high`"),
+            (row("intern", "allow", "hold", "hold"), "unknown field `intern`"),
+            (row("probation", "allow", "ask", "hold"), "unknown variant `ask`"),
+        ] {
+            let message = refused(&text);
+            assert!(message.starts_with("enforcer.toml: ") && message.contains(words), "{message}");
+        }
     }
 
     #[test]

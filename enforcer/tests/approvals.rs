@@ -46,21 +46,29 @@ fn start() -> Option<World> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals");
     // Of an earlier run, if there was one.
     let _ = fs::remove_dir_all(&dir);
-    for sub in ["policies.d", "approvers.d", "state", "cgroups/agents.slice/one"] {
+    for sub in ["policies.d", "approvers.d", "state", "cgroups/agents.slice/one", "cgroups/agents.slice/two"]
+    {
         fs::create_dir_all(dir.join(sub)).expect("dir");
         fs::set_permissions(dir.join(sub), fs::Permissions::from_mode(0o755)).expect("chmod");
     }
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
-    for (name, kind) in [("alice", "ed25519"), ("bob", "ecdsa"), ("mallory", "ed25519"), ("carol", "ed25519")]
-    {
+    let kinds = [
+        ("alice", "ed25519"),
+        ("bob", "ecdsa"),
+        ("mallory", "ed25519"),
+        ("carol", "ed25519"),
+        ("erin", "ecdsa"),
+    ];
+    for (name, kind) in kinds {
         let key = dir.join(name).display().to_string();
         let made = keygen(&["-q", "-t", kind, "-N", "", "-C", name, "-f", &key])?;
         assert!(made.status.success(), "{made:?}");
         let public = fs::read_to_string(dir.join(format!("{name}.pub"))).expect("key");
+        let scope = if name == "erin" { "trust = true" } else { "tiers = ['low', 'medium']" };
         let text = format!(
-            "name = '{name}'\nperson = '{name}'\nkeys = ['{}']\n[[scopes]]\nagents = ['*']\ntiers = ['low', 'medium']\n",
+            "name = '{name}'\nperson = '{name}'\nkeys = ['{}']\n[[scopes]]\nagents = ['*']\n{scope}\n",
             public.trim()
         );
         if name != "mallory" && name != "carol" {
@@ -70,7 +78,7 @@ fn start() -> Option<World> {
     fs::write(
         dir.join("policies.d/bot.yaml"),
         "apiVersion: enforcer/v1\nkind: AgentPolicy\n\
-         metadata: { id: bot, version: 1, owner: a@example.com, purpose: Test }\n\
+         metadata: { id: bot, version: 1, owner: a@example.com, purpose: Test }\ntrust: trusted\n\
          files:\n  - { hold: [delete], tier: medium, paths: [\"/w/**\"], because: \"kept\" }\n",
     )
     .expect("write");
@@ -127,6 +135,13 @@ fn held(fake: &fake::Fake) {
     let agents = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals/cgroups/agents.slice/one");
     session.cgroup = std::os::unix::fs::MetadataExt::ino(&fs::metadata(agents).expect("cgroup"));
     told.sessions.insert(900, session);
+    // And one of the agent that has a policy.
+    let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join("approvals/cgroups/agents.slice/two");
+    let mut bots = session;
+    (bots.agent, bots.generation, bots.id) = (1, 78, [5, 7]);
+    bots.cgroup = std::os::unix::fs::MetadataExt::ino(&fs::metadata(other).expect("cgroup"));
+    told.sessions.insert(901, bots);
+    told.agents.insert(daemon::enforcement::AgentSlot(1), ("bot".to_owned(), 0));
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("time");
     let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     let own = std::process::id();
@@ -171,6 +186,9 @@ fn tell(fake: &fake::Fake, out: &Path) {
             (format!("{:016x}{:016x}", id[0], id[1]), serde_json::json!([word.state(), word.uses()]))
         })
         .collect();
+    let level = told.sessions.get(&901).map_or(0, |session| session.tiers.level);
+    let mut holds = holds;
+    holds.insert("level".to_owned(), level.into());
     let fresh = out.with_extension("new");
     fs::write(&fresh, Value::from(holds).to_string()).expect("write");
     fs::rename(fresh, out).expect("rename");
@@ -383,4 +401,63 @@ fn what_an_agent_named_is_escaped_wherever_it_is_shown() {
     }
     assert_eq!(code(&world.run(&["approvals", "show", "nothing"])), 64);
     assert_ne!(world.kernel(object).0, u64::from(REFUSED));
+}
+
+#[test]
+fn trust_is_stated_with_a_key_whose_scope_says_so_and_counts_once() {
+    let Some(world) = world() else { return };
+    let shown = || text(&world.run(&["trust", "show", "bot"]).stdout);
+    let level = || {
+        let text = fs::read_to_string(world.dir.join("kernel.json")).expect("kernel");
+        serde_json::from_str::<Value>(&text).expect("json")["level"].as_u64().expect("level")
+    };
+    assert!(shown().contains("bot  probation (at most trusted)"), "{}", shown());
+    let set = |level: &str, who: &str| {
+        let key = world.path(who);
+        world.run(&["trust", "set", "bot", level, "--reason", "ticket 9", "--key", &key, "--as", who])
+    };
+    for (level, who, words) in [
+        ("supervised", "bob", "bob may not change the trust of agent bot"),
+        ("supervised", "mallory", "no approver has the key"),
+        ("autonomous", "erin", "more than the policy of bot lets it have"),
+    ] {
+        let refused = set(level, who);
+        assert!(code(&refused) == 14 && text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
+    let root = world.run(&["trust", "set", "bot", "supervised", "--reason", "x"]);
+    assert!(text(&root.stderr).contains("do not let a local operator"), "{}", text(&root.stderr));
+    assert!(shown().contains("nothing was stated"), "{}", shown());
+    wait_until("the session has its first level", || level() == 1);
+
+    let request = ["trust", "set", "bot", "trusted", "--reason", "ticket 9", "--request", "--as", "erin"];
+    let statement = world.run(&request);
+    let path = world.path("trust-statement");
+    fs::write(&path, &statement.stdout).expect("write");
+    // A signature for a decision is none for trust.
+    for (namespace, expected) in [("enforcer-approval", 14), ("enforcer-trust", 0), ("enforcer-trust", 14)] {
+        let _ = fs::remove_file(format!("{path}.sig"));
+        keygen(&["-q", "-Y", "sign", "-n", namespace, "-f", &world.path("erin"), &path]).expect("keygen");
+        let submit = world.run(&["trust", "submit", &path]);
+        assert_eq!(code(&submit), expected, "{namespace}: {}", text(&submit.stderr));
+    }
+    assert!(shown().contains("bot  trusted\n") && shown().contains("because: ticket 9"), "{}", shown());
+    wait_until("the session has the level", || level() == 3);
+    let explained = world.run(&["policy", "explain", "bot", "delete", "/w/x"]);
+    assert!(
+        text(&explained.stdout).contains("trusted is the ceiling and in force"),
+        "{}",
+        text(&explained.stdout)
+    );
+    let lowered = set("probation", "erin");
+    assert_eq!(code(&lowered), 0, "{}", text(&lowered.stderr));
+    wait_until("the session has the lower level", || level() == 1);
+    let log = fs::read_to_string(world.dir.join("state/audit/events.jsonl")).expect("log");
+    let changes: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .filter(|record: &Value| record["kind"] == "trust-changed")
+        .collect();
+    let levels: Vec<&Value> = changes.iter().map(|record| &record["in_force"]).collect();
+    assert_eq!(levels, ["trusted", "probation"], "{changes:?}");
+    assert_eq!((&changes[0]["by"]["name"], &changes[0]["because"]), (&"erin".into(), &"ticket 9".into()));
 }

@@ -48,7 +48,7 @@ pub fn rights_with(subject: &Subject, others: Others, states: &States) -> Folded
     all.fold(&subject.tiers())
 }
 
-/// As [`rights`], in a function of its own, for hooks whose stack has no room for it.
+/// As [`rights`], in a function of its own, for the hook that needs it twice: its stack has no room for that.
 #[inline(always)]
 pub fn rights_apart(subject: &Subject, dentry: *const u8, states: &States) -> Folded {
     let nothing = Folded { allow: 0, hold: 0, deny: u16::MAX };
@@ -56,7 +56,7 @@ pub fn rights_apart(subject: &Subject, dentry: *const u8, states: &States) -> Fo
     if sc.is_null() {
         return nothing;
     }
-    let TierMap { allow, hold, reserved: _ } = subject.tiers();
+    let TierMap { allow, hold, level: _ } = subject.tiers();
     // SAFETY: not null.
     unsafe {
         let words = (&raw mut (*sc).words).cast::<u64>();
@@ -82,7 +82,7 @@ pub extern "C" fn folded(sc: *mut Scratch, slot: u32) -> u64 {
     unsafe {
         let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
         let tiers =
-            TierMap { allow: unpacked((*sc).words[0]), hold: unpacked((*sc).words[1]), reserved: 0 };
+            TierMap { allow: unpacked((*sc).words[0]), hold: unpacked((*sc).words[1]), level: 0 };
         let mut all = masks_of(policy, &states);
         (*sc).address = (*sc).dentry;
         all.join(&links::masks(find_link(sc, slot)));

@@ -110,6 +110,35 @@ pub enum DecisionError {
         /// As it is.
         last: String,
     },
+    /// They may not change this agent's trust.
+    #[error("{name} may not change the trust of agent {agent}")]
+    TrustScope {
+        /// Who.
+        name: String,
+        /// About whom.
+        agent: String,
+    },
+    /// More trust than the policy lets the agent have.
+    #[error("{after} is more than the policy of {agent} lets it have, which is {ceiling}")]
+    Ceiling {
+        /// The agent.
+        agent: String,
+        /// In the statement.
+        after: &'static str,
+        /// The policy's `trust`.
+        ceiling: &'static str,
+    },
+    /// Made for another host.
+    #[error("the statement is for host {found}, but this one is {own}")]
+    Host {
+        /// In the statement.
+        found: String,
+        /// Here.
+        own: String,
+    },
+    /// Made in what is the future here.
+    #[error("the statement was made at {}, which is still to come", stamp(*.0))]
+    Early(i64),
     /// There is no such agent.
     #[error("there is no agent {0}")]
     UnknownAgent(String),
@@ -118,10 +147,15 @@ pub enum DecisionError {
 impl DecisionError {
     fn remedy(&self) -> (Exit, &'static str) {
         match self {
-            Self::Statement(_) => (Exit::Usage, "let enforcer approvals show --request write the statement"),
-            Self::Armor(_) | Self::Namespace { .. } => {
-                (Exit::NotApproved, "sign with: ssh-keygen -Y sign -n enforcer-approval -f KEY STATEMENT")
-            }
+            Self::Statement(_) => (
+                Exit::Usage,
+                "let enforcer approvals show --request, or enforcer trust set --request, write the statement",
+            ),
+            Self::Armor(_) | Self::Namespace { .. } => (
+                Exit::NotApproved,
+                "sign with: ssh-keygen -Y sign -n NAMESPACE -f KEY STATEMENT, where the namespace is \
+                 enforcer-approval, and enforcer-trust for a level of trust",
+            ),
             Self::UnknownKey(_) => (Exit::NotApproved, "name the key in a file of the approvers' directory"),
             Self::Signature(_) | Self::OtherApprover { .. } => {
                 (Exit::NotApproved, "sign exactly the text that is submitted, with your own key")
@@ -143,9 +177,19 @@ impl DecisionError {
                 (Exit::CannotWrite, "see enforcer status about the audit log, and decide again")
             }
             Self::Kernel(_) => (Exit::Kernel, "see enforcer status, and decide again"),
-            Self::Order { .. } => {
-                (Exit::NotApproved, "enforcer trust show has the last statement; write it again")
+            Self::Order { .. } => (
+                Exit::NotApproved,
+                "it was submitted before, or another one came first: write and sign it again",
+            ),
+            Self::TrustScope { .. } => {
+                (Exit::NotApproved, "ask an approver one of whose scopes has this agent and trust = true")
             }
+            Self::Ceiling { .. } => (
+                Exit::NotApproved,
+                "the policy's `trust` is the most that can be stated: change the policy first",
+            ),
+            Self::Host { .. } => (Exit::NotApproved, "write the statement on the host that it is for"),
+            Self::Early(_) => (Exit::NotApproved, "compare the clocks of the two hosts"),
             Self::UnknownAgent(_) => (Exit::Usage, "enforcer agents lists those that have a policy"),
         }
     }

@@ -47,6 +47,9 @@ pub struct Request {
     pub deadline: i64,
     /// What the agent says about it.
     pub justification: Option<String>,
+    /// What the session did before, the oldest first, as the audit log has it: escaped.
+    #[serde(default)]
+    pub recent: Vec<String>,
 }
 
 /// Who asks.
@@ -137,7 +140,7 @@ impl Request {
     /// The canonical text: what is shown and what is hashed.
     pub fn text(&self) -> String {
         // Taken apart in full: what is added to a request is in its text, or this does not build.
-        let Self { hold, number, who, what, why, since, deadline, justification } = self;
+        let Self { hold, number, who, what, why, since, deadline, justification, recent } = self;
         let Who {
             host,
             agent,
@@ -194,6 +197,9 @@ impl Request {
         out.put_escaped("policy-digest", policy_digest);
         out.put("since", &stamp(*since));
         out.put("deadline", &stamp(*deadline));
+        for act in recent {
+            out.put_escaped("before", act);
+        }
         optional(&mut out, "the-agent-says", justification);
         out.end()
     }
@@ -256,6 +262,7 @@ pub(crate) mod tests {
             since: 1_800_000_000,
             deadline: 1_800_000_600,
             justification: None,
+            recent: vec!["07:59:58 ran the program /usr/bin/rm".to_owned()],
         };
         change(&mut request);
         request
@@ -295,6 +302,8 @@ pub(crate) mod tests {
             |r| r.since += 1,
             |r| r.deadline += 1,
             |r| r.justification = Some("please".to_owned()),
+            |r| r.recent[0].push('x'),
+            |r| r.recent.clear(),
         ];
         let mut digests = vec![request(|_| ()).digest()];
         digests.extend(changes.into_iter().map(|change| request(change).digest()));

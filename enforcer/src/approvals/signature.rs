@@ -69,7 +69,7 @@ pub fn operator_name(uid: u32) -> String {
     format!("operator-{uid}")
 }
 
-/// Who has made the statement `text`, which says it is `named`'s.
+/// Who has made the decision `text`, which says it is `named`'s.
 pub fn identify<'a>(
     text: &str,
     named: &str,
@@ -77,8 +77,20 @@ pub fn identify<'a>(
     peer: &LocalPeer,
     approvers: &'a Approvers,
 ) -> Result<Identity<'a>, DecisionError> {
+    identify_in(NAMESPACE, text, named, signature, peer, approvers)
+}
+
+/// As [`identify`], for statements whose signatures have another namespace.
+pub fn identify_in<'a>(
+    namespace: &'static str,
+    text: &str,
+    named: &str,
+    signature: Option<&str>,
+    peer: &LocalPeer,
+    approvers: &'a Approvers,
+) -> Result<Identity<'a>, DecisionError> {
     let identity = match signature {
-        Some(armor) => signed(text, armor, approvers)?,
+        Some(armor) => signed(namespace, text, armor, approvers)?,
         None if !peer.may_decide => return Err(DecisionError::NoOperator),
         None if peer.uid != 0 => return Err(DecisionError::NotRoot),
         None => Identity::Operator(*peer),
@@ -90,7 +102,12 @@ pub fn identify<'a>(
     Ok(identity)
 }
 
-fn signed<'a>(text: &str, armor: &str, approvers: &'a Approvers) -> Result<Identity<'a>, DecisionError> {
+fn signed<'a>(
+    namespace: &'static str,
+    text: &str,
+    armor: &str,
+    approvers: &'a Approvers,
+) -> Result<Identity<'a>, DecisionError> {
     let unreadable = |why: String| DecisionError::Armor(why);
     if armor.len() > ARMOR {
         return Err(unreadable(format!("longer than {ARMOR} bytes")));
@@ -101,16 +118,16 @@ fn signed<'a>(text: &str, armor: &str, approvers: &'a Approvers) -> Result<Ident
     if canonical.trim_end() != armor.trim_end_matches('\n') || signature.version() != SshSig::VERSION {
         return Err(unreadable("it is not as ssh-keygen writes it".to_owned()));
     }
-    if signature.namespace() != NAMESPACE {
+    if signature.namespace() != namespace {
         let found = signature.namespace().to_owned();
-        return Err(DecisionError::Namespace { found, wanted: NAMESPACE });
+        return Err(DecisionError::Namespace { found, wanted: namespace });
     }
     let data = signature.public_key();
     let key = fingerprint(data);
     let Some(approver) = approvers.with_key(data) else { return Err(DecisionError::UnknownKey(key)) };
     // The key is the approver's own, not the one that came with the signature: they are equal by now.
     PublicKey::from(data.clone())
-        .verify(NAMESPACE, text.as_bytes(), &signature)
+        .verify(namespace, text.as_bytes(), &signature)
         .map_err(|_| DecisionError::Signature(approver.name.clone()))?;
     if matches!(signature.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
         let bytes = signature.signature_bytes();

@@ -52,12 +52,12 @@ impl Store {
 }
 
 /// One line with the digest of what follows.
-pub(super) fn sealed(json: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed(json: &[u8]) -> Vec<u8> {
     [hex(&Sha256::digest(json)).as_bytes(), b"\n", json].concat()
 }
 
 /// What was sealed in a file; `None` where there is no file.
-pub(super) fn read_sealed(file: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn read_sealed(file: &Path) -> Result<Option<Vec<u8>>, String> {
     let bytes = match fs::read(file) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -72,7 +72,7 @@ pub(super) fn read_sealed(file: &Path) -> Result<Option<Vec<u8>>, String> {
 }
 
 /// Replaces a file as a whole.
-pub(super) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
     let fresh = file.with_extension("new");

@@ -11,6 +11,7 @@ mod learn;
 mod policy;
 mod relay;
 mod status;
+mod trust;
 mod why;
 
 use crate::{
@@ -89,6 +90,9 @@ enum Command {
     /// What waits for a person: list, show, approve, deny, submit, watch.
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    /// How far agents are trusted, and changing it: show, set, submit.
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Print the version.
     Version,
     /// Print the completions for a shell.
@@ -280,6 +284,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Policy(PolicyCommand::Schema) => policy::schema(),
         Command::Audit(command) => audit::run(command, cli.output, &|| settings(cli)),
         Command::Approvals(command) => approvals::run(command, cli.output, &|| connect(cli)),
+        Command::Trust(command) => trust::run(command, cli.output, &|| connect(cli)),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

@@ -2,6 +2,7 @@
 
 use super::{Failure, Output, exit::Exit, json_text, print};
 use crate::{
+    control::client::Client,
     daemon::policies::is_policy,
     policy::{self, PolicyErrors, Relation, Trust, ValidPolicy},
     settings::Settings,
@@ -121,12 +122,40 @@ pub(super) fn explain(
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let policy = find(settings, named)?;
-    let explanation = policy::explain(&policy, operation, object, None)
-        .map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))?;
+    let tiers_of = |level| settings.trust.tiers(level);
+    let at = |level| {
+        policy::explain_with(&policy, operation, object, level, &tiers_of)
+            .map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))
+    };
+    let explanation = at(None)?;
+    // The ceiling is the policy's own; only the daemon knows how far the agent is trusted.
+    let now = level_in_force(settings, policy.id()).map(|level| at(Some(level))).transpose()?;
     print(&match output {
-        Output::Human => explanation.to_string(),
-        Output::Json => json_text(&explanation),
+        Output::Human => {
+            let mut out = explanation.to_string();
+            match &now {
+                None => {}
+                Some(now) if now.trust == explanation.trust => {
+                    out += &format!("trust: {} is the ceiling and in force\n", now.trust);
+                }
+                Some(now) => {
+                    out += &format!("trust: {} is the ceiling; in force: {now}", explanation.trust);
+                }
+            }
+            out
+        }
+        Output::Json => {
+            let mut out = serde_json::to_value(&explanation).unwrap_or_default();
+            out["in_force"] = serde_json::to_value(&now).unwrap_or_default();
+            json_text(&out)
+        }
     })
+}
+
+/// The level of an agent, if there is a daemon that says it.
+fn level_in_force(settings: &Settings, agent: &str) -> Option<Trust> {
+    let agents = super::trust::fetch(&mut Client::connect(&settings.paths.socket).ok()?).ok()?;
+    agents.iter().find(|known| known.agent == agent).and_then(|known| Trust::named(&known.in_force))
 }
 
 /// Says how the authority of two policies differs.

@@ -78,10 +78,25 @@ fn agents_text(agents: &[AgentStatus]) -> String {
     }
     let mut out = String::new();
     for agent in agents {
-        let AgentStatus { name, owner, purpose, version, digest, mode, trust, file, folded, sessions } =
-            agent;
+        let AgentStatus {
+            name,
+            owner,
+            purpose,
+            version,
+            digest,
+            mode,
+            trust,
+            trust_in_force,
+            file,
+            folded,
+            sessions,
+        } = agent;
         let digest = digest.get(..12).unwrap_or(digest);
-        out += &format!("{}  version {version} ({digest})  {mode}  {trust}\n", printable(name));
+        out += &format!(
+            "{}  version {version} ({digest})  {mode}  {}\n",
+            printable(name),
+            level(trust, trust_in_force)
+        );
         out += &format!("  {} ({})\n  {}\n", printable(purpose), printable(owner), printable(file));
         if *folded > 0 {
             out += &format!("  {folded} refusals were further checks of a call that is recorded\n");
@@ -97,6 +112,14 @@ fn agents_text(agents: &[AgentStatus]) -> String {
         }
     }
     out
+}
+
+/// The level in force, and the ceiling where that is another.
+pub(super) fn level(ceiling: &str, in_force: &str) -> String {
+    match in_force {
+        same if same == ceiling => printable(ceiling),
+        lower => format!("{} (at most {})", printable(lower), printable(ceiling)),
+    }
 }
 
 /// Prints what a reload did.

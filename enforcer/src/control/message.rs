@@ -1,6 +1,9 @@
 //! What is asked and answered over the control socket.
 
-use super::approvals::{ApprovalStatus, Decision};
+use super::{
+    approvals::{ApprovalStatus, Decision},
+    trust::{TrustChanged, TrustStatus},
+};
 use crate::sink::SinkStatus;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -69,6 +72,15 @@ pub enum Request {
         /// The canonical text.
         statement: String,
         /// Its signature, as ssh-keygen writes it; without one the peer itself decides.
+        signature: Option<String>,
+    },
+    /// How far agents are trusted.
+    Trust,
+    /// A person's statement about an agent's trust.
+    ChangeTrust {
+        /// The canonical text.
+        statement: String,
+        /// Its signature, as ssh-keygen writes it; without one the peer itself states it.
         signature: Option<String>,
     },
     /// Start a command as an agent. The relayed standard input, output and error come beside it.
@@ -141,6 +153,13 @@ pub enum Reply {
         /// What became of each request.
         decisions: Vec<Decision>,
     },
+    /// To [`Request::Trust`].
+    Trust {
+        /// By name.
+        agents: Vec<TrustStatus>,
+    },
+    /// To [`Request::ChangeTrust`].
+    TrustChanged(TrustChanged),
     /// The command runs.
     Started {
         /// The session's id.
@@ -310,6 +329,9 @@ pub struct AgentStatus {
     pub mode: String,
     /// The trust level that the policy allows at most.
     pub trust: String,
+    /// The level in force: the lower of that and the last statement.
+    #[serde(default)]
+    pub trust_in_force: String,
     /// The policy's file.
     pub file: String,
     /// Refusals that were a further check of a system call whose refusal is recorded already.

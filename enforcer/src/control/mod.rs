@@ -8,3 +8,4 @@ pub mod frame;
 pub mod message;
 pub mod peer;
 pub mod server;
+pub mod trust;

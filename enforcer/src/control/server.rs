@@ -5,6 +5,7 @@ use super::{
     connection::{Connection, ConnectionError},
     message::{Reply, Request},
     peer::{Peer, Role},
+    trust,
 };
 use crate::{
     cli::exit::{Exit, Failure},
@@ -123,7 +124,9 @@ fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<R
         | Request::Agents
         | Request::Metrics
         | Request::Approvals
-        | Request::Decide { .. } => Role::Read,
+        | Request::Decide { .. }
+        | Request::Trust
+        | Request::ChangeTrust { .. } => Role::Read,
         Request::Reload => Role::Operate,
         Request::Signal { .. } | Request::Exec(_) => {
             return Err(Failure::new(Exit::Usage, "no session was started on this connection", ""));
@@ -143,6 +146,10 @@ fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<R
         Request::Approvals => approvals::list(&core.borrow()),
         Request::Decide { statement, signature } => {
             approvals::decide(&mut core.borrow_mut(), peer, statement, signature.as_deref())?
+        }
+        Request::Trust => Reply::Trust { agents: core.borrow().trust_list() },
+        Request::ChangeTrust { statement, signature } => {
+            trust::change(&mut core.borrow_mut(), peer, statement, signature.as_deref())?
         }
         Request::Reload => {
             let outcome = core.borrow_mut().reload();

@@ -11,7 +11,9 @@ use super::{
     policies::{Known, LastGood, Loaded},
     proof::CanaryAgent,
     published::Store,
+    recent::Recent,
     registry::Slots,
+    trust::Trusts,
     watch::{self, Watched},
 };
 use crate::{
@@ -22,14 +24,14 @@ use crate::{
         json,
     },
     links::Finder,
-    policy::trust_tiers,
+    policy::Trust,
     settings::{OnFailure, Settings},
 };
 use enforcer_common::map::TierMap;
 use serde_json::Value;
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::PathBuf,
     rc::Rc,
@@ -40,7 +42,7 @@ use std::{
 pub type Shared = Rc<RefCell<Core>>;
 
 /// No tier runs and none waits: everything is refused.
-pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], reserved: 0 };
+pub const NO_TIERS: TierMap = TierMap { allow: [0; 3], hold: [0; 3], level: 0 };
 
 /// Records that are taken in one turn: a flood must not keep the daemon from its other work.
 const AT_ONCE: usize = 256;
@@ -98,6 +100,10 @@ pub struct Core {
     pub(super) repeats: Aggregator,
     /// What waits for a person.
     pub(super) approvals: Approvals,
+    /// How far agents are trusted.
+    pub(super) trust: Trusts,
+    /// What sessions did last.
+    pub(super) recent: Recent,
     pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
@@ -145,6 +151,7 @@ impl Core {
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
         let last_good = LastGood::new(&settings.paths.state);
         let approvals = Approvals::load(&settings);
+        let trust = Trusts::load(&settings);
         Ok(Self {
             settings,
             program,
@@ -167,6 +174,8 @@ impl Core {
             watched: Watched::default(),
             repeats: Aggregator::default(),
             approvals,
+            trust,
+            recent: Recent::default(),
             offset: None,
             sweep_due: true,
             lost: Lost::default(),
@@ -241,7 +250,8 @@ impl Core {
         self.offset = Some(offset);
         let (mut sweep, mut refill, mut newest) = (false, false, 0);
         let mut held = Vec::new();
-        let names = Names { slots: &self.slots, numbers: &self.numbers };
+        let names = Names { slots: &self.slots, numbers: &self.numbers, table: &self.settings.trust };
+        let recent = &mut self.recent;
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let malformed = &mut self.lost.malformed;
         let verdicts = &mut self.verdicts;
@@ -253,13 +263,14 @@ impl Core {
                 watched.note(&event);
                 verdicts.note(names.slots.name(AgentSlot(event.header.agent)), &event);
                 if event.kind == Kind::Held {
-                    held.push(Held::new(&event, &names));
+                    held.push(Held::new(&event, &names, recent.of(event.header.session)));
                 }
                 let (alone, closed) = repeats.take(bytes, &event);
                 if let Some(summary) = closed {
                     record_repeats(audit.as_mut(), &summary, offset, &names);
                 }
                 if alone {
+                    recent.note(&event, offset);
                     audit.append(&json::event(&event, offset, &names));
                 }
             }
@@ -303,7 +314,7 @@ impl Core {
                 break;
             }
         }
-        let names = Names { slots: &self.slots, numbers: &self.numbers };
+        let names = Names { slots: &self.slots, numbers: &self.numbers, table: &self.settings.trust };
         for summary in self.repeats.close_all() {
             record_repeats(self.audit.as_mut(), &summary, boot_offset(self.offset), &names);
         }
@@ -312,13 +323,10 @@ impl Core {
 
     /// Keeps the kernel's pool of free sessions full.
     pub fn refill(&mut self) {
-        let tiers: HashMap<AgentSlot, TierMap> = self
-            .agents
-            .values()
-            .map(|a| (a.slot, trust_tiers(a.loaded.policy.trust_in_force(None))))
-            .collect();
+        let tiers = self.all_tiers();
         let tiers_of = |slot| tiers.get(&slot).copied().unwrap_or(NO_TIERS);
-        if let Err(error) = self.enforcement.refill_seeds(&tiers_of) {
+        let first = self.settings.trust.tiers(Trust::Probation);
+        if let Err(error) = self.enforcement.refill_seeds(first, &tiers_of) {
             tracing::error!(%error, "cannot refill the pool of sessions");
         }
     }

@@ -194,9 +194,17 @@ pub trait Enforcement {
     /// Frees a session. One that is not there any more is not an error.
     fn end_session(&mut self, slot: u32, generation: u64) -> Result<(), EnforcementError>;
 
-    /// Fills up the kernel's pool of free sessions, and gives those that the kernel has bound by itself
-    /// the tiers of their agent.
-    fn refill_seeds(&mut self, tiers_of: &dyn Fn(AgentSlot) -> TierMap) -> Result<(), EnforcementError>;
+    /// Fills up the kernel's pool of free sessions, which begin with `first`, and gives those that the kernel
+    /// has bound by itself the tiers of their agent.
+    fn refill_seeds(
+        &mut self,
+        first: TierMap,
+        tiers_of: &dyn Fn(AgentSlot) -> TierMap,
+    ) -> Result<(), EnforcementError>;
+
+    /// Gives sessions that exist other tiers, where `tiers_of` says so about their agent. Meanwhile no call is
+    /// let through that neither the old nor the new tiers would.
+    fn set_tiers(&mut self, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) -> Result<(), EnforcementError>;
 
     /// Says below which cgroups agents live.
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError>;

@@ -27,7 +27,7 @@ use crate::{
         json::Context as _,
         text::{hex, session_id},
     },
-    policy::{OnHold, Tier},
+    policy::{OnHold, Tier, Trust},
     settings::Settings,
 };
 use enforcer_common::{
@@ -58,6 +58,8 @@ pub(super) struct Held {
     who: Who,
     what: What,
     why: Why,
+    /// What the session did before.
+    recent: Vec<String>,
 }
 
 impl Approvals {
@@ -86,11 +88,13 @@ impl Approvals {
 
 impl Held {
     /// Keeps of a record what a request needs.
-    pub(super) fn new(event: &Event<'_>, names: &Names<'_>) -> Self {
+    pub(super) fn new(event: &Event<'_>, names: &Names<'_>, recent: Vec<String>) -> Self {
         let header = &event.header;
         let known = names.numbers.loaded(header.policy);
         let policy = known.map(|(loaded, _)| &loaded.policy);
-        let rules = known.and_then(|(loaded, base)| deciding_rules(loaded, event, base)).unwrap_or_default();
+        let rules = known
+            .and_then(|(loaded, base)| deciding_rules(loaded, event, base, names.table))
+            .unwrap_or_default();
         // Where the rule cannot be told, the strictest that a person can decide about.
         let tier = rules.iter().map(|(_, rule)| rule.tier().unwrap_or(Tier::Low)).max().unwrap_or(Tier::High);
         let note = names.policy(header.policy);
@@ -119,6 +123,7 @@ impl Held {
                 ..Who::default()
             },
             what: what(event),
+            recent,
             why: Why {
                 rules: rules
                     .iter()
@@ -128,7 +133,8 @@ impl Held {
                     })
                     .collect(),
                 tier,
-                trust: policy.map(|policy| policy.trust_in_force(None).name().to_owned()).unwrap_or_default(),
+                trust: Trust::from_number(header.trust)
+                    .map_or_else(|| "unknown".to_owned(), |level| level.name().to_owned()),
                 policy_version: note.as_ref().map(|note| note.version).unwrap_or_default(),
                 policy_digest: policy.map(|policy| hex(&policy.digest())).unwrap_or_default(),
             },
@@ -136,7 +142,7 @@ impl Held {
     }
 }
 
-fn what(event: &Event<'_>) -> What {
+pub(super) fn what(event: &Event<'_>) -> What {
     let header = &event.header;
     let object = match event.endpoint() {
         Some(endpoint) if event.object.is_empty() => {
@@ -216,9 +222,9 @@ impl Core {
                 let directory = ancestry::directory(process);
                 let who =
                     Who { host, task, launcher, ancestry: ancestry::ancestry(process), directory, ..one.who };
-                let (what, why) = (one.what, one.why);
+                let (what, why, recent) = (one.what, one.why, one.recent);
                 let (hold, number, since) = (one.id, number(), time.wall);
-                Request { hold, number, who, what, why, since, deadline, justification: None }
+                Request { hold, number, who, what, why, since, deadline, justification: None, recent }
             }));
         }
         self.with_queue(|core, queue| drive::perform(core, queue, actions));

@@ -28,6 +28,8 @@ pub struct Facts<'a> {
     pub audit: Option<&'a str>,
     /// What delivers records elsewhere.
     pub sinks: &'a [SinkStatus],
+    /// What was stated about agents' trust and cannot be read.
+    pub trust: &'a [String],
 }
 
 /// The state, and everything that needs attention.
@@ -68,6 +70,7 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     if let Some(why) = facts.audit {
         minor.push(format!("the audit log cannot be written: {why}"));
     }
+    minor.extend(facts.trust.iter().cloned());
     for sink in facts.sinks {
         if let Some(error) = &sink.error {
             minor.push(format!("sink {}: {error}; {} records wait", sink.name, sink.lag));

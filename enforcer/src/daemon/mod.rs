@@ -14,12 +14,14 @@ pub mod policies;
 pub mod probe;
 mod proof;
 mod published;
+mod recent;
 pub mod registry;
 mod reload;
 mod report;
 mod serve;
 mod signals;
 mod sweep;
+mod trust;
 pub mod uninstall;
 pub mod watch;
 

@@ -1,9 +1,10 @@
 //! What the numbers in ring records mean: agents, policies, and the rules that decided.
 
 use super::{enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots};
+use crate::trust::table::Table;
 use crate::{
     event::{decode::Event, json},
-    policy::{Objects, Rule, RuleId, reference, trust_tiers},
+    policy::{Objects, Rule, RuleId, Trust, reference},
 };
 use enforcer_common::{
     address::Address,
@@ -18,6 +19,8 @@ pub(super) struct Names<'a> {
     pub slots: &'a Slots,
     /// The policies by number.
     pub numbers: &'a Numbers,
+    /// What tiers mean.
+    pub table: &'a Table,
 }
 
 impl json::Context for Names<'_> {
@@ -35,16 +38,21 @@ impl json::Context for Names<'_> {
             return Some(Vec::new());
         }
         let (loaded, base) = self.numbers.loaded(event.header.policy)?;
-        policy_rules(loaded, event, base)
+        policy_rules(loaded, event, base, self.table)
     }
 }
 
-fn policy_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<json::RuleNote>> {
+fn policy_rules(
+    loaded: &Loaded,
+    event: &Event<'_>,
+    base: Option<u32>,
+    table: &Table,
+) -> Option<Vec<json::RuleNote>> {
     let note = |(id, rule): (RuleId, &Rule)| json::RuleNote {
         text: format!("{} {id} at {}", describe(rule), rule.origin()),
         because: rule.because().map(str::to_owned),
     };
-    Some(deciding_rules(loaded, event, base)?.into_iter().map(note).collect())
+    Some(deciding_rules(loaded, event, base, table)?.into_iter().map(note).collect())
 }
 
 /// The rules that speak about what was asked for. Where the object itself is known, exactly those; else
@@ -53,6 +61,7 @@ pub(super) fn deciding_rules<'a>(
     loaded: &'a Loaded,
     event: &Event<'_>,
     base: Option<u32>,
+    table: &Table,
 ) -> Option<Vec<(RuleId, &'a Rule)>> {
     let header = &event.header;
     let ids = if let Some(endpoint) = event.endpoint() {
@@ -72,11 +81,12 @@ pub(super) fn deciding_rules<'a>(
     } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
         reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path)
     } else {
-        let [a, b, c, _] = header.states;
+        let [a, b, c] = header.states;
         loaded.image.rules_at([a, b, c], base?)
     };
     let ids: Vec<_> = ids.into_iter().collect();
-    let tiers = trust_tiers(loaded.policy.trust_in_force(None));
+    // The level that the session had when the kernel decided.
+    let tiers = table.tiers(Trust::from_number(header.trust).unwrap_or_default());
     let want = header.access as u16;
     // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
     let deciders = |ids: Vec<RuleId>| match header.reason {
@@ -88,8 +98,7 @@ pub(super) fn deciding_rules<'a>(
     };
     let mut deciding = deciders(ids);
     if deciding.is_empty() && header.flags & flag::OTHER_NAME != 0 {
-        let [a, b, c, _] = header.states;
-        deciding = deciders(loaded.image.rules_at([a, b, c], base?));
+        deciding = deciders(loaded.image.rules_at(header.states, base?));
     }
     let rules = deciding.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
     Some(rules.filter(|(_, rule)| rule.operations() & want != 0).collect())

@@ -7,7 +7,7 @@ use super::{
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy, SessionRef},
     policies, watch,
 };
-use crate::policy::{Trust, trust_tiers};
+use crate::{policy::Trust, trust::table::Table};
 use std::{fmt::Write as _, os::unix::ffi::OsStrExt, path::Path, rc::Rc};
 
 /// Rounds at the start whose record may be lost because the ring is full of others.
@@ -93,7 +93,7 @@ impl Core {
             source,
         })?;
         let lost = self.lost_decisions(agent.slot)?;
-        let session = self.bind(cgroup, agent.slot, trust_tiers(Trust::Probation))?;
+        let session = self.bind(cgroup, agent.slot, Table::default().tiers(Trust::Probation))?;
         self.watched.watch(session.id);
         Ok((agent, session, lost))
     }
@@ -176,7 +176,7 @@ mod tests {
             let state = PathBuf::from(OsStr::from_bytes(state));
             let (allowed, refused) = (state.join("allowed"), state.join("refused"));
             let loaded = policies::compile("own", policy_text(&allowed, &refused)).expect("valid");
-            let tiers = trust_tiers(Trust::Probation);
+            let tiers = Table::default().tiers(Trust::Probation);
             let verdict = |path: &Path| {
                 reference::file_verdict(&loaded.policy, path.as_os_str().as_bytes(), READ, &tiers).0
             };

@@ -7,7 +7,7 @@ use super::{
     policies::{Loaded, PolicyFile, read_all},
     registry::{InForce, Reading, plan},
 };
-use crate::{control::message::FileStatus, event::text::hex, policy};
+use crate::{control::message::FileStatus, event::text::hex, policy, trust::change::World as _};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,6 +74,7 @@ impl Core {
             self.links_incomplete.remove(agent);
             self.agents.remove(agent);
         }
+        self.apply_trust();
         self.publish_matcher();
         for agent in &plan.retire {
             match self.retire(agent) {
@@ -117,9 +118,14 @@ impl Core {
     }
 
     fn publish(&mut self, agent: &str, file: &Path, loaded: &Rc<Loaded>) -> Result<(), EnforcementError> {
+        // A lower ceiling counts for sessions that run before the policy does, a higher one after it.
+        self.lower_ceiling(agent, loaded.policy.trust())?;
         let (slot, published) = self.put_in_force(agent, file, loaded)?;
         let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
         self.agents.insert(agent.to_owned(), state);
+        if let Err(error) = self.activate(agent, self.level(agent, loaded.policy.trust())) {
+            tracing::error!(error, "cannot bring the sessions of {agent} in line with its trust");
+        }
         if let Err(error) = self.last_good.keep(file, &loaded.text) {
             tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
         }
@@ -170,6 +176,7 @@ impl Core {
                 "policy": {"id": policy.id(), "version": policy.version(), "digest": hex(&policy.digest())},
                 "image": hex(&published.image_digest),
                 "linked_files": links.files.len(), "links_incomplete": links.incomplete,
+                "trust": {"ceiling": policy.trust().name(), "in_force": self.level(agent, policy.trust()).name()},
             }),
         );
         self.judge_anew(slot);

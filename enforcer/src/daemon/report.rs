@@ -19,6 +19,7 @@ impl Core {
         let health = self.enforcement.health();
         let expired = self.expired();
         let sinks = self.audit.sinks();
+        let trust = self.trust.problems();
         let facts = Facts {
             health: health.clone(),
             no_proof: self.no_proof.as_deref(),
@@ -29,6 +30,7 @@ impl Core {
             lost: self.lost,
             audit: self.audit_error.as_deref(),
             sinks: &sinks,
+            trust: &trust,
         };
         let (state, mut problems) = judge(&facts);
         let sessions = match self.enforcement.sessions() {
@@ -112,6 +114,7 @@ impl Core {
                     Mode::Audit => "audit".to_owned(),
                 },
                 trust: policy.trust().name().to_owned(),
+                trust_in_force: self.level(name, policy.trust()).name().to_owned(),
                 file: state.file.display().to_string(),
                 folded: folded.get(&state.slot).copied().unwrap_or(0),
                 sessions: by_slot.remove(&state.slot.0).unwrap_or_default(),

@@ -61,6 +61,7 @@ pub(super) async fn run(
     let core: Shared = Rc::new(RefCell::new(core));
     core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
     core.borrow_mut().sweep();
+    core.borrow_mut().say_trust_problems();
     core.borrow_mut().reload();
     // What an earlier daemon has left: sessions may ask again, and what does not match is refused.
     core.borrow_mut().look_at_holds(true);

@@ -4,6 +4,7 @@ use super::{
     decode::{Event, Kind, Malformed},
     text::{escape, plain, rfc3339, session_id},
 };
+use crate::policy::Trust;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use enforcer_common::{
     event::{NO_AGENT, flag, operation, reason},
@@ -55,6 +56,7 @@ pub fn event(event: &Event<'_>, boot_offset: i128, context: &dyn Context) -> Val
     put("kind", json!(event.kind.name()));
     put("agent", agent(header.agent, context));
     put("session", if header.session == [0, 0] { Value::Null } else { json!(session_id(header.session)) });
+    put("trust", trust(header.trust));
     put("pid", json!(header.pid));
     put("tgid", json!(header.tgid));
     put("ppid", json!(header.parent));
@@ -136,6 +138,15 @@ fn agent(slot: u32, context: &dyn Context) -> Value {
         Some(name) => json!(name),
         None if slot == NO_AGENT => Value::Null,
         None => json!(format!("unknown-{slot}")),
+    }
+}
+
+/// The level of trust that the session had; null where there was none.
+fn trust(number: u32) -> Value {
+    match (number, Trust::from_number(number)) {
+        (0, _) => Value::Null,
+        (_, Some(level)) => level.name().into(),
+        (_, None) => format!("unknown-{number}").into(),
     }
 }
 
@@ -349,8 +360,9 @@ mod tests {
         let value = shown(&record(b"/workspace/.env", b"/usr/bin/cat", |h| {
             (h.agent, h.policy, h.session, h.states[0]) = (3, 9, [1, 2], 64);
             (h.time, h.tgid, h.pid, h.parent, h.uid) = (500_000_000, 10, 11, 1, 1000);
-            (h.device, h.inode) = (8 << 20 | 1, 77);
+            (h.device, h.inode, h.trust) = (8 << 20 | 1, 77, 2);
         }));
+        assert_eq!(value["trust"], "supervised");
         assert_eq!(value["time"], "1970-01-01T00:00:01.500000000Z");
         assert_eq!((&value["kind"], &value["agent"]), (&json!("decision"), &json!("billing-bot")));
         assert_eq!(value["session"], "00000000000000010000000000000002");
@@ -417,6 +429,8 @@ mod tests {
         assert_eq!(value["kind"], "unknown-42");
         assert_eq!(value["agent"], "unknown-5");
         assert_eq!(value["policy"], json!({"number": 6}));
+        assert_eq!(value["trust"], Value::Null);
+        assert_eq!(shown(&record(b"", b"", |h| h.trust = 9))["trust"], "unknown-9");
         assert_eq!(value["flags"], json!(["object-cut", "bit-15"]));
         assert!(value["raw_b64"].is_string());
     }

@@ -330,9 +330,17 @@ impl Enforcement for Kernel {
         self.sessions.end(&mut self.tables, slot, generation)
     }
 
-    fn refill_seeds(&mut self, tiers_of: &dyn Fn(AgentSlot) -> TierMap) -> Result<(), EnforcementError> {
-        let strictest = crate::policy::trust_tiers(crate::policy::Trust::Probation);
-        self.sessions.refill(&mut self.tables, strictest, tiers_of)
+    fn refill_seeds(
+        &mut self,
+        first: TierMap,
+        tiers_of: &dyn Fn(AgentSlot) -> TierMap,
+    ) -> Result<(), EnforcementError> {
+        self.sessions.refill(&mut self.tables, first, tiers_of)
+    }
+
+    fn set_tiers(&mut self, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) -> Result<(), EnforcementError> {
+        sessions::set_tiers_of(&self.tables, tiers_of);
+        Ok(())
     }
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {

@@ -23,13 +23,15 @@ const POOL: usize = 512;
 pub struct Sessions {
     pooled: BTreeSet<u32>,
     next: u32,
+    /// What those in the pool begin with; `None` until this daemon has said it to them.
+    first: Option<TierMap>,
 }
 
 impl Sessions {
     /// Takes stock of what an earlier daemon left. The pool is turned round once, never emptied: a
     /// cgroup that is made meanwhile must find a session.
     pub fn adopt(tables: &mut Tables) -> Result<Self, EnforcementError> {
-        let mut found = Self { pooled: BTreeSet::new(), next: 1 };
+        let mut found = Self { pooled: BTreeSet::new(), next: 1, first: None };
         for _ in 0..tables.seeds.capacity() {
             let seed = match tables.seeds.pop(0) {
                 Ok(bytes) => bytes,
@@ -119,7 +121,7 @@ impl Sessions {
     pub fn refill(
         &mut self,
         tables: &mut Tables,
-        strictest: TierMap,
+        first: TierMap,
         tiers_of: &dyn Fn(AgentSlot) -> TierMap,
     ) -> Result<(), EnforcementError> {
         let bound: Vec<u32> =
@@ -129,6 +131,9 @@ impl Sessions {
             let session = tables.session(slot);
             set_tiers(tables, slot, &tiers_of(AgentSlot(session.agent)));
         }
+        if self.first != Some(first) {
+            self.say_first(tables, first)?;
+        }
         let mut slot = SEEDED;
         while self.pooled.len() < POOL && slot < limits::SESSIONS {
             if !self.pooled.contains(&slot) && version(tables, slot) == 0 {
@@ -137,7 +142,7 @@ impl Sessions {
                     reserved: 0,
                     generation: random_word()?,
                     id: [random_word()?, random_word()?],
-                    tiers: strictest,
+                    tiers: first,
                 };
                 tables.seeds.push(to_bytes(&seed), 0).map_err(|e| failed("writing SEEDS", e))?;
                 self.pooled.insert(slot);
@@ -145,6 +150,22 @@ impl Sessions {
             slot += 1;
         }
         forget_strays(tables)
+    }
+
+    /// Turns the pool round once, so that what an earlier daemon has put there begins with the tiers of this one.
+    fn say_first(&mut self, tables: &mut Tables, first: TierMap) -> Result<(), EnforcementError> {
+        for _ in 0..self.pooled.len() {
+            let seed = match tables.seeds.pop(0) {
+                Ok(bytes) => bytes,
+                Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => break,
+                Err(MapError::ElementNotFound) => break,
+                Err(e) => return Err(failed("reading SEEDS", e)),
+            };
+            let seed = SessionSeed { tiers: first, ..view::<SessionSeed>(&seed) };
+            tables.seeds.push(to_bytes(&seed), 0).map_err(|e| failed("writing SEEDS", e))?;
+        }
+        self.first = Some(first);
+        Ok(())
     }
 
     /// Entries in use.
@@ -186,11 +207,27 @@ fn forget(tables: &Tables, slot: u32) {
     tables.sessions.word(session_at(slot) + offset_of!(Session, generation)).store(0, Ordering::SeqCst);
 }
 
+/// Gives sessions other tiers, where `tiers_of` says so about their agent.
+pub fn set_tiers_of(tables: &Tables, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) {
+    for slot in (1..limits::SESSIONS).filter(|slot| version(tables, *slot) != 0) {
+        let session = tables.session(slot);
+        if let Some(tiers) = tiers_of(AgentSlot(session.agent)).filter(|tiers| *tiers != session.tiers) {
+            set_tiers(tables, slot, &tiers);
+        }
+    }
+}
+
+/// Two words: the first has what runs and what waits of tier low, the second what waits of the others. Between the
+/// two writes a hook may see one old and one new word. Where something runs no more, the second goes first: what
+/// is to wait then waits already (hold beats allow), and the word that lets calls pass by itself comes last. Where
+/// something runs that did not, the first goes first, so that it is not refused in between.
 fn set_tiers(tables: &Tables, slot: u32, tiers: &TierMap) {
+    let before = tables.session(slot).tiers;
+    let loses = before.allow.iter().zip(tiers.allow).any(|(old, new)| old & !new != 0);
     let bytes = to_bytes::<_, { size_of::<TierMap>() }>(tiers);
     let at = session_at(slot) + offset_of!(Session, tiers);
-    for (i, word) in bytes.chunks_exact(8).enumerate() {
-        tables.sessions.word(at + 8 * i).store(view(word), Ordering::SeqCst);
+    for word in if loses { [8, 0] } else { [0, 8] } {
+        tables.sessions.word(at + word).store(view(&bytes[word..word + 8]), Ordering::SeqCst);
     }
 }
 

@@ -22,7 +22,6 @@ use crate::{
         watch,
     },
     event::text::{escape, session_id},
-    policy::trust_tiers,
 };
 use enforcer_common::map::TierMap;
 use nix::{
@@ -177,7 +176,7 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
     }
     let user = identity(&authorized.run_as(policy.launch().and_then(|launch| launch.run_as())))
         .map_err(|e| Failure::new(Exit::NotStarted, e, "create the user, or change launch.run_as"))?;
-    Ok(Terms { slot: agent.slot, tiers: trust_tiers(policy.trust_in_force(None)), user })
+    Ok(Terms { slot: agent.slot, tiers: core.tiers(agent), user })
 }
 
 /// Only pipes, one terminal and the null device are relayed: anything else would be an open file, socket or

@@ -10,6 +10,7 @@ use super::{
 };
 use enforcer_common::{
     access::{self, file, net},
+    map::TierMap,
     verdict::Verdict,
 };
 use serde::Serialize;
@@ -79,8 +80,19 @@ pub fn explain(
     object: &str,
     trust: Option<Trust>,
 ) -> Result<Explanation, ExplainError> {
+    explain_with(policy, operation, object, trust, &trust_tiers)
+}
+
+/// As [`explain`], where levels of trust mean what `tiers_of` says.
+pub fn explain_with(
+    policy: &ValidPolicy,
+    operation: &str,
+    object: &str,
+    trust: Option<Trust>,
+    tiers_of: &dyn Fn(Trust) -> TierMap,
+) -> Result<Explanation, ExplainError> {
     let trust = trust.unwrap_or(policy.trust()).min(policy.trust());
-    let tiers = trust_tiers(trust);
+    let tiers = tiers_of(trust);
     let socket = object.strip_prefix("unix:").filter(|_| operation == "connect");
     if let (Some(want), None) = (access::named(&net::NAMES, operation), socket) {
         let endpoint = Endpoint::parse(object, want == net::BIND).ok().and_then(|endpoint| endpoint.single());

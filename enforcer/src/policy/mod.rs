@@ -35,7 +35,7 @@ pub use compile::{BlamedRule, CompileError, IMAGE_BYTES, compile};
 pub use diff::{Decider, Diff, DiffError, Difference, Direction, Example, Relation, Setting, Step, diff};
 pub use draft::schema;
 pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};
-pub use explain::{ExplainError, ExplainedRule, Explanation, explain};
+pub use explain::{ExplainError, ExplainedRule, Explanation, explain, explain_with};
 pub use format::{FormatError, format};
 pub use glob::{Atom, Component, Glob, GlobError, Pattern};
 pub use image::{ALIGN, Image, NetEntry, Placed};

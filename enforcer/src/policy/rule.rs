@@ -72,6 +72,29 @@ pub enum Trust {
 }
 
 impl Trust {
+    /// Every level, the lowest first.
+    pub const ALL: [Self; 4] = [Self::Probation, Self::Supervised, Self::Trusted, Self::Autonomous];
+
+    /// The number that stands for it in the kernel's records; 0 stands for none.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Probation => 1,
+            Self::Supervised => 2,
+            Self::Trusted => 3,
+            Self::Autonomous => 4,
+        }
+    }
+
+    /// The level with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.number() == number)
+    }
+
+    /// The level with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
     /// The word in policies.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,7 +106,8 @@ impl Trust {
     }
 }
 
-/// What each tier becomes at a level of trust. Tier critical is not in the table: it is always denied.
+/// What each tier becomes at a level of trust unless the settings say something else (`trust::table`). Tier
+/// critical is not in the table: it is always denied.
 pub fn trust_tiers(level: Trust) -> TierMap {
     const ALL: u16 = u16::MAX;
     let (allow, hold) = match level {
@@ -91,7 +115,7 @@ pub fn trust_tiers(level: Trust) -> TierMap {
         Trust::Supervised | Trust::Trusted => ([ALL, ALL, 0], [0, 0, ALL]),
         Trust::Autonomous => ([ALL, ALL, ALL], [0, 0, 0]),
     };
-    TierMap { allow, hold, reserved: 0 }
+    TierMap { allow, hold, level: 0 }
 }
 
 /// Whether verdicts are enforced.

@@ -75,6 +75,8 @@ impl Item {
             ("unreadable" | "lost" | "malformed" | "canary" | "log-begun", _) => 3,
             ("decision", Some("deny" | "hold")) => 4,
             ("sink-failed" | "launch-refused" | "control-refused" | "policy-problems", _) => 4,
+            ("trust-lost" | "trust-problems" | "trust-rejected", _) => 4,
+            ("trust-changed" | "trust-void", _) => 5,
             ("daemon-started" | "daemon-stopped" | "key-handover" | "key-made" | "sink-recovered", _) => 5,
             _ => 6,
         }

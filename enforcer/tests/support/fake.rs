@@ -168,8 +168,21 @@ impl Enforcement for Fake {
         Ok(())
     }
 
-    fn refill_seeds(&mut self, tiers_of: &dyn Fn(AgentSlot) -> TierMap) -> Result<(), EnforcementError> {
+    fn refill_seeds(
+        &mut self,
+        _: TierMap,
+        tiers_of: &dyn Fn(AgentSlot) -> TierMap,
+    ) -> Result<(), EnforcementError> {
         let _ = tiers_of(AgentSlot(0));
+        Ok(())
+    }
+
+    fn set_tiers(&mut self, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) -> Result<(), EnforcementError> {
+        for session in self.0.borrow_mut().sessions.values_mut() {
+            if let Some(tiers) = tiers_of(AgentSlot(session.agent)) {
+                session.tiers = tiers;
+            }
+        }
         Ok(())
     }
 

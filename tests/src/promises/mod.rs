@@ -26,6 +26,7 @@ mod policies;
 mod refusals;
 mod sessions;
 mod tasks;
+mod trust;
 mod units;
 mod unix;
 
@@ -42,6 +43,7 @@ pub const ALL: &[&[Case]] = &[
     floor::CASES,
     grants::CASES,
     holds::CASES,
+    trust::CASES,
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,

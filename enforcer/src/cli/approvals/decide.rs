@@ -6,7 +6,7 @@ use crate::{
         canonical::parse_digest,
         shape::Shape,
         signature::operator_name,
-        statement::{Statement, Verdict},
+        statement::{NAMESPACE, Statement, Verdict},
     },
     cli::{
         exit::{Exit, Failure},
@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Seconds since 1970.
-pub(super) fn now() -> i64 {
+pub(in crate::cli) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
@@ -111,7 +111,7 @@ pub(super) fn send(
     statement: String,
     signer: &Signer,
 ) -> Result<Vec<Decision>, Failure> {
-    let signature = signer.key.as_deref().map(|key| sign::sign(key, &statement)).transpose()?;
+    let signature = signer.key.as_deref().map(|key| sign::sign(key, NAMESPACE, &statement)).transpose()?;
     ask(client, statement, signature)
 }
 
@@ -122,6 +122,16 @@ pub(super) fn submit(
     signature: Option<&Path>,
     output: Output,
 ) -> Result<ExitCode, Failure> {
+    let (statement, signature) = read_signed(statement, signature)?;
+    let decisions = ask(client, statement, Some(signature))?;
+    print_decisions(&decisions, output)
+}
+
+/// A statement and its signature; without a name for that, it lies beside the statement.
+pub(in crate::cli) fn read_signed(
+    statement: &Path,
+    signature: Option<&Path>,
+) -> Result<(String, String), Failure> {
     let beside = || {
         let mut name = statement.as_os_str().to_owned();
         name.push(".sig");
@@ -131,8 +141,7 @@ pub(super) fn submit(
         return Err(Failure::new(Exit::Usage, "the signature's file must be named as well", ""));
     }
     let signature = read(&signature.map_or_else(beside, Path::to_owned))?;
-    let decisions = ask(client, read(statement)?, Some(signature))?;
-    print_decisions(&decisions, output)
+    Ok((read(statement)?, signature))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

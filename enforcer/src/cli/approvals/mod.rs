@@ -1,7 +1,7 @@
 //! `enforcer approvals`: what waits for a person, and how a person answers.
 
-mod decide;
-mod sign;
+pub(super) mod decide;
+pub(super) mod sign;
 mod text;
 mod watch;
 
@@ -110,10 +110,10 @@ pub(super) struct Signer {
     /// Sign with this SSH key (a public one whose private half the agent or a hardware key has, too). Without it
     /// root decides as the local operator, where the settings let it.
     #[arg(long, value_name = "FILE", requires = "approver")]
-    key: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     /// The approver's name, as in the approvers' files.
     #[arg(long = "as", value_name = "NAME")]
-    approver: Option<String>,
+    pub(super) approver: Option<String>,
 }
 
 /// Runs the command; `connect` reaches the daemon.

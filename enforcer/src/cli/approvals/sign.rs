@@ -1,9 +1,6 @@
 //! Signing with `ssh-keygen`, which knows agents, passphrases and hardware keys.
 
-use crate::{
-    approvals::statement::NAMESPACE,
-    cli::exit::{Exit, Failure},
-};
+use crate::cli::exit::{Exit, Failure};
 use std::{
     io::Write,
     path::Path,
@@ -11,10 +8,10 @@ use std::{
 };
 
 /// Signs a statement. ssh-keygen asks for a passphrase or a touch on the terminal.
-pub(super) fn sign(key: &Path, statement: &str) -> Result<String, Failure> {
+pub(in crate::cli) fn sign(key: &Path, namespace: &str, statement: &str) -> Result<String, Failure> {
     let failed = |message: String, remedy: &str| Failure::new(Exit::NoInput, message, remedy);
     let mut child = Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .args(["-Y", "sign", "-n", namespace, "-f"])
         .arg(key)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -153,6 +153,10 @@ unsafe fn describe<'a>(
         }
         if !subject.policy.is_null() {
             header.policy = (*subject.policy).id;
+            if (*subject.policy).links != 0 && denial.dentry != 0 {
+                // Perhaps; it is looked up when the record is complete.
+                header.flags |= flag::OTHER_NAME;
+            }
         }
         name_session(header, subject.session);
         header
@@ -292,7 +296,9 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
 
         if core::ptr::read_volatile(&raw const (*sc).dentry) != 0 {
-            name_other(sc);
+            if (*header).flags & flag::OTHER_NAME != 0 {
+                name_other(sc);
+            }
             match climb_for_record(sc) {
                 outcome::KNOWN => {}
                 _ => (*header).flags |= flag::FOREIGN,
@@ -340,6 +346,7 @@ pub extern "C" fn name_other(sc: *mut Scratch) -> u64 {
     unsafe {
         let header = record.cast::<Header>();
         (*sc).address = core::ptr::read_volatile(&raw const (*sc).dentry);
+        (*header).flags &= !flag::OTHER_NAME;
         if path::find_link(sc, core::ptr::read_volatile(&raw const (*sc).policy) as u32) != 0 {
             (*header).flags |= flag::OTHER_NAME;
             (*header).states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];

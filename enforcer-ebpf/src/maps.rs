@@ -14,8 +14,8 @@ use enforcer_common::{
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
-        Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Policy, RootPath, Session,
-        SessionSeed, StrayKey,
+        Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Policy, RootPath,
+        Session, SessionSeed, StrayKey,
     },
     scratch::{Record, Scratch},
 };

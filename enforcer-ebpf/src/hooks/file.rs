@@ -322,7 +322,7 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Ok(states) => states,
         Err(_) => return Fault::at(false, unknown(subject), leave, [0; 3]),
     };
-    let old_rights = names::rights_apart(subject, old.dentry, &source);
+    let old_rights = names::rights(subject, old.dentry, &source);
     let leaving = old_rights.verdict(leave);
     if let (Verdict::Deny, Some(why)) = (leaving, refusal(subject, leaving)) {
         return Fault::at(false, why, leave, source);
@@ -331,7 +331,7 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         Ok(states) => states,
         Err(_) => return Fault::at(true, unknown(subject), arrive, [0; 3]),
     };
-    let new_rights = names::rights_apart(subject, new.dentry, &target);
+    let new_rights = names::rights(subject, new.dentry, &target);
     let arriving = new_rights.verdict(arrive);
     if let (Verdict::Deny, Some(why)) = (arriving, refusal(subject, arriving)) {
         return Fault::at(true, why, arrive, target);

@@ -11,24 +11,25 @@ mod cache;
 mod links;
 mod walk;
 
-pub use links::{find_link, known as known_link};
 pub use automaton::{arena, class_table, masks, run_name, step};
+pub use links::{find_link, known as known_link};
 pub use walk::{Round, climb, outcome};
 
 use crate::{
     maps,
     object::{self, pointer},
     subject::Subject,
+    verifier::anew,
 };
 use automaton::{slash, words};
 use cache::{remember, remembered};
-use links::{Others, may_have_others, other_names};
 use enforcer_common::{
     limits,
-    map::{Masks, Policy, TierMap},
+    map::{Masks, Policy},
     scratch::Scratch,
     verdict::Folded,
 };
+use links::{Others, may_have_others, other_names};
 use walk::walk;
 
 /// An automaton's states, one per group.
@@ -48,62 +49,10 @@ pub fn rights_with(subject: &Subject, others: Others, states: &States) -> Folded
     all.fold(&subject.tiers())
 }
 
-/// As [`rights`], in a function of its own, for the hook that needs it twice: its stack has no room for that.
-#[inline(always)]
-pub fn rights_apart(subject: &Subject, dentry: *const u8, states: &States) -> Folded {
-    let nothing = Folded { allow: 0, hold: 0, deny: u16::MAX };
-    let sc = begin(subject, dentry as u64, 0);
-    if sc.is_null() {
-        return nothing;
-    }
-    let TierMap { allow, hold, level: _ } = subject.tiers();
-    // SAFETY: not null.
-    unsafe {
-        let words = (&raw mut (*sc).words).cast::<u64>();
-        core::ptr::write_volatile(words, packed(&allow));
-        core::ptr::write_volatile(words.add(1), packed(&hold));
-        (*sc).object = [states[0], states[1], states[2], 0];
-        let [allow, hold, deny] = unpacked(folded(sc, subject.slot));
-        Folded { allow, hold, deny }
-    }
-}
-
-/// The rights of the object at `sc.dentry` whose name ended in `sc.object`, in a session whose tiers are
-/// `sc.words`: allowed, held and denied operations.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn folded(sc: *mut Scratch, slot: u32) -> u64 {
-    const DENIED: u64 = (u16::MAX as u64) << 32;
-    let Some(policy) = maps::POLICIES.get_ptr(slot) else { return DENIED };
-    if sc.is_null() {
-        return DENIED;
-    }
-    // SAFETY: `sc` is the task's scratch.
-    unsafe {
-        let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
-        let tiers =
-            TierMap { allow: unpacked((*sc).words[0]), hold: unpacked((*sc).words[1]), level: 0 };
-        let mut all = masks_of(policy, &states);
-        (*sc).address = (*sc).dentry;
-        all.join(&links::masks(find_link(sc, slot)));
-        let Folded { allow, hold, deny } = all.fold(&tiers);
-        packed(&[allow, hold, deny])
-    }
-}
-
-#[inline(always)]
-fn packed(words: &[u16; 3]) -> u64 {
-    u64::from(words[0]) | u64::from(words[1]) << 16 | u64::from(words[2]) << 32
-}
-
-#[inline(always)]
-fn unpacked(word: u64) -> [u16; 3] {
-    [word as u16, (word >> 16) as u16, (word >> 32) as u16]
-}
-
 /// What the rules say about a name that ended in `states`.
 #[inline(always)]
 fn masks_of(policy: *const Policy, states: &States) -> Masks {
+    let policy = anew(policy);
     let mut all = Masks::NONE;
     let arena = arena();
     if !arena.is_null() && !policy.is_null() {

@@ -173,21 +173,27 @@ pub fn outside_all(acts: &[String]) -> Outcome<Vec<String>> {
     Ok(ran.out.lines().map(str::to_owned).collect())
 }
 
-/// Runs the tests of a table as the command line says: `[--full] [FILTER…]`. Prints libtest's lines and
-/// a summary; 1 if one failed.
+/// Runs the tests of a table as the command line says: `[--full] [--list] [FILTER…]`. Prints libtest's
+/// lines and a summary, or the tests' names; 1 if one failed.
 pub fn main(tables: &[&[Case]]) -> ExitCode {
-    let (mut full, mut filters) = (false, Vec::new());
+    let (mut full, mut list, mut filters) = (false, false, Vec::new());
     for word in std::env::args().skip(1) {
         match word.as_str() {
             "--full" => full = true,
+            "--list" => list = true,
             _ if word.starts_with('-') => {
-                eprintln!("usage: [--full] [FILTER…]");
+                eprintln!("usage: [--full] [--list] [FILTER…]");
                 return ExitCode::from(2);
             }
             _ => filters.push(word),
         }
     }
     let wanted = |case: &&Case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter));
+    if list {
+        let cases = tables.iter().flat_map(|table| table.iter()).filter(wanted);
+        cases.for_each(|case| println!("{}: test", case.name));
+        return ExitCode::SUCCESS;
+    }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for case in tables.iter().flat_map(|table| table.iter()) {
         if !wanted(&case) {

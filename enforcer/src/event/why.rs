@@ -105,6 +105,10 @@ fn ask(reason: &str, record: &Map<String, Value>, rules: &[String], owner: &str)
             }
             None => format!("nothing allows it; ask {owner}"),
         },
+        "rule" if words(record.get("flags")).iter().any(|flag| flag == "other-name") => format!(
+            "it is refused on purpose, perhaps because of another name that the same file has (a hard link); ask \
+             {owner} whether that rule must stay, or for a copy under this name instead of a link"
+        ),
         "rule" => format!("it is refused on purpose; ask {owner} whether that rule must stay"),
         "floor" => format!(
             "if the task really needs it, ask {owner} for an entry in `system` or `capabilities`; docs/policy.md \
@@ -231,6 +235,15 @@ mod tests {
             (vec!["deny read **/.env".to_owned()], vec!["secrets".to_owned()])
         );
         assert!(said.ask.contains("on purpose"));
+    }
+
+    #[test]
+    fn a_rule_for_another_name_is_told() {
+        let said = why(&record(|r| {
+            r["rule"] = json!([{"text": "deny read /s/**"}]);
+            r["flags"] = json!(["other-name"]);
+        }));
+        assert!(said.ask.contains("hard link"), "{}", said.ask);
     }
 
     #[test]

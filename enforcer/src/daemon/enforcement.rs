@@ -164,6 +164,14 @@ pub trait Enforcement {
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError>;
 
+    /// Adds files with several names to those that a policy stops. Those that it has stay.
+    fn add_links(
+        &mut self,
+        policy: &PublishedPolicy,
+        image: &Image,
+        links: &[LinkedFile],
+    ) -> Result<(), EnforcementError>;
+
     /// Replaces the table that maps cgroup paths to agents.
     fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError>;
 

@@ -6,6 +6,7 @@ pub mod core;
 pub mod enforcement;
 mod holds;
 pub mod judge;
+mod links;
 mod metrics;
 mod metrics_server;
 mod names;

@@ -63,6 +63,7 @@ impl Core {
                 }
             }
         }
+        self.look_again(&outcome.published);
         // An agent whose policy is unchanged may live in another file now.
         for (index, reading) in readings.iter().enumerate() {
             let claimed = reading.outcome.as_ref().ok().filter(|_| self.files[index].error.is_none());

@@ -280,6 +280,15 @@ impl Enforcement for Kernel {
         Ok(published)
     }
 
+    fn add_links(
+        &mut self,
+        policy: &PublishedPolicy,
+        image: &Image,
+        links: &[LinkedFile],
+    ) -> Result<(), EnforcementError> {
+        publish::add_links(&mut self.tables, policy, image, links)
+    }
+
     fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError> {
         let published = self.policies.stage(&mut self.tables, image, &[], [0; 32], MODE_ENFORCE)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);

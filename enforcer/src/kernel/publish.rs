@@ -162,6 +162,47 @@ fn remove_links(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), Enf
     Ok(())
 }
 
+fn write_links(
+    tables: &mut Tables,
+    image: &Image,
+    base: u32,
+    policy: u32,
+    links: &[LinkedFile],
+) -> Result<(), EnforcementError> {
+    for file in links {
+        let (key, link) = link_of(image, base, policy, file);
+        tables.links.insert(to_bytes::<_, 16>(&key), to_bytes::<_, 32>(&link), 0).map_err(|e| match e {
+            MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                full("the table of files with several names", limits::LINKS.into())
+            }
+            e => failed("writing LINKS", e),
+        })?;
+    }
+    Ok(())
+}
+
+/// Adds files of several names to a policy that is in force.
+pub fn add_links(
+    tables: &mut Tables,
+    published: &PublishedPolicy,
+    image: &Image,
+    links: &[LinkedFile],
+) -> Result<(), EnforcementError> {
+    let PublishedPolicy { id, slot, base, image_digest: _ } = *published;
+    write_links(tables, image, base, id, links)?;
+    let mut policy = tables.policy(slot)?;
+    if policy.version != 1 || policy.id != id {
+        return Err(EnforcementError::Gone(format!("policy {id}")));
+    }
+    // Only that it is not zero matters to the programs; everything else is written as it stands there.
+    let count = policy.links.max(links.len() as u32);
+    if count != policy.links {
+        policy.links = count;
+        tables.set_policy(slot, &policy)?;
+    }
+    Ok(())
+}
+
 /// A file of several names as the programs look for it.
 fn link_of(image: &Image, base: u32, policy: u32, file: &LinkedFile) -> (LinkKey, Link) {
     let LinkedFile { device, inode, path, masks } = file;
@@ -210,17 +251,7 @@ fn write(
                 .insert(&key_of(id, entry), value, 0)
                 .map_err(|e| failed("writing PREFIXES", e))?;
         }
-        for file in links {
-            let (key, link) = link_of(image, base, id, file);
-            tables.links.insert(to_bytes::<_, 16>(&key), to_bytes::<_, 32>(&link), 0).map_err(
-                |e| match e {
-                    MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
-                        full("the table of files with several names", limits::LINKS.into())
-                    }
-                    e => failed("writing LINKS", e),
-                },
-            )?;
-        }
+        write_links(tables, image, base, id, links)?;
         tables.set_policy(slot, &policy)?;
         read_back(tables, image, links, slot, base, &policy, &placed)
     };

@@ -32,6 +32,11 @@ impl Finder {
         Self { limit, everything: None }
     }
 
+    /// The next look sees everything anew.
+    pub fn forget(&mut self) {
+        self.everything = None;
+    }
+
     /// The files that matter to `policy`.
     pub fn find(&mut self, policy: &ValidPolicy, image: &Image, now: Instant) -> Links {
         if self.limit.is_zero() {

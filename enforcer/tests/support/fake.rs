@@ -100,6 +100,15 @@ impl Enforcement for Fake {
         Ok(())
     }
 
+    fn add_links(
+        &mut self,
+        _policy: &PublishedPolicy,
+        _image: &Image,
+        _links: &[LinkedFile],
+    ) -> Result<(), EnforcementError> {
+        Ok(())
+    }
+
     fn retire(&mut self, agent: AgentSlot) -> Result<(), EnforcementError> {
         if let Some((_, policy)) = self.0.borrow_mut().agents.get_mut(&agent) {
             *policy = 0;

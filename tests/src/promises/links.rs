@@ -13,6 +13,7 @@ cases!(links:
     what_is_denied_stays_denied_under_names_that_were_there,
     what_is_denied_anywhere_stays_denied_under_names_that_were_there,
     what_runs_under_one_name_does_not_run_if_another_is_denied,
+    what_an_agent_linked_before_is_denied_with_the_rest,
 );
 
 /// The tree, with `open/f1` to `open/f8` as further names of `shut/f1` to `shut/f8`; `open/f9` and `open/same`
@@ -98,4 +99,21 @@ fn what_runs_under_one_name_does_not_run_if_another_is_denied(t: &mut Test) -> O
     check::refused(t, &agent, &[format!("exec {open}/other")], &attempts)?;
     agent.change(wide.next())?;
     check::allowed(&agent, &check::acts(&attempts))
+}
+
+/// An agent that expects a stricter policy gives further names to what it still may link.
+fn what_an_agent_linked_before_is_denied_with_the_rest(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (open, shut) = (t.at("open"), t.at("shut"));
+    let both = t.policy().allow("all", &format!("{open}/**")).allow("all", &format!("{shut}/**"));
+    let mut agent = t.agent(both.clone())?;
+    let (link, read) = (format!("link {shut}/f1 {open}/kept"), format!("read {open}/kept"));
+    let acts = [link, read.clone(), "say linked".to_owned(), format!("wait-for {}", t.at("stricter")), read];
+    let mut live = agent.start(&acts)?;
+    live.expect(&["ok", "ok", "linked", "ok"])?;
+    agent.change(both.next().deny("read", &format!("{shut}/**")))?;
+    t.file("stricter")?;
+    live.expect(&["ok", "EPERM"])?;
+    live.finish()?;
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! What waits for a person: the call stops, and goes on or fails as the person says.
 
 use crate::{
-    agent::{Live, PROBE},
-    approvals::{approve, asked, deny, nothing_waits, pending},
+    agent::{Agent, Live, PROBE},
+    approvals::{Request, approve, asked, deny, nothing_waits, pending},
     cases,
     command::{Command, systemctl, wait_for},
     ensure, events, fail,
@@ -10,7 +10,7 @@ use crate::{
     peer::Port,
 };
 use serde_json::Value;
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 cases!(holds:
     approved_calls_go_on_as_if_nothing_had_happened,
@@ -47,7 +47,7 @@ fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-fn process(request: &crate::approvals::Request) -> Outcome<u32> {
+fn process(request: &Request) -> Outcome<u32> {
     match request.said["request"]["who"]["process"].as_u64().and_then(|pid| u32::try_from(pid).ok()) {
         Some(pid) => Ok(pid),
         None => fail!("no process in {}", request.said),
@@ -303,46 +303,95 @@ fn a_rename_that_waits_gains_nothing(t: &mut Test) -> Outcome {
     live.expect(&["ok"])
 }
 
-fn who_is_killed_waits_no_longer(t: &mut Test) -> Outcome {
-    let (policy, w) = policy(t, &[("delete", "f1")])?;
+/// One act of each kind, each in a session of its own that waits for a person; what shows that it was done.
+struct Waiting {
+    agent: Agent,
+    _port: Port,
+    acts: Vec<(&'static str, Done)>,
+    sessions: Vec<std::process::Child>,
+}
+
+fn one_of_each_waits(t: &mut Test) -> Outcome<Waiting> {
+    let holds = [("write", "f1"), ("create,write", "new"), ("delete", "f2")];
+    let (policy, w) = policy(t, &holds)?;
+    let port = Port::open()?;
+    let policy = policy.exec_hold("/usr/bin/true").connect_hold(&format!("127.0.0.1:{}/tcp", port.number));
     let agent = t.agent(policy)?;
-    let mut live = agent.start(&[format!("unlink {w}/f1")])?;
-    let request = asked(&agent, "unlink")?;
-    let pid = process(&request)?;
-    stopped(pid)?;
-    Command::new("kill").args(["-KILL", &pid.to_string()]).run()?;
-    live.finish()?;
-    nothing_waits(&agent)?;
-    ensure!(approve(&request, &[]).is_err(), "an answer counted though nobody waits");
-    ensure!(exists(&format!("{w}/f1")), "the file is gone");
+    let steps: Vec<(&'static str, String, Done)> = vec![
+        ("open", format!("write {w}/f1 changed"), is_text(&format!("{w}/f1"), "changed")),
+        ("create", format!("create {w}/new"), there(&format!("{w}/new"))),
+        ("unlink", format!("unlink {w}/f2"), gone(&format!("{w}/f2"))),
+        ("exec", "exec /usr/bin/true".to_owned(), Box::new(|| false)),
+        ("connect", format!("tcp 127.0.0.1 {}", port.number), Box::new(|| false)),
+    ];
+    let mut sessions = Vec::new();
+    for (_, act, _) in &steps {
+        let words = ["enforcer", "exec", agent.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"];
+        sessions.push(Command::new("setsid").args(words).args(act.split(' ')).spawn()?);
+    }
+    let acts = steps.into_iter().map(|(operation, _, done)| (operation, done)).collect();
+    Ok(Waiting { agent, _port: port, acts, sessions })
+}
+
+impl Waiting {
+    /// Every request, once all are there and their callers are stopped.
+    fn requests(&self) -> Outcome<Vec<Request>> {
+        let requests = wait_for("a request of each kind", 60, || {
+            pending(&self.agent).ok().filter(|requests| requests.len() == self.acts.len())
+        })?;
+        requests.iter().try_for_each(|request| stopped(process(request)?))?;
+        ensure!(self.acts.iter().all(|(_, done)| !done()), "something happened before anybody had answered");
+        Ok(requests)
+    }
+}
+
+fn who_is_killed_waits_no_longer(t: &mut Test) -> Outcome {
+    let waiting = one_of_each_waits(t)?;
+    let requests = waiting.requests()?;
+    for request in &requests {
+        Command::new("kill").args(["-KILL", &process(request)?.to_string()]).run()?;
+    }
+    nothing_waits(&waiting.agent)?;
+    for request in &requests {
+        ensure!(approve(request, &[]).is_err(), "an answer counted though nobody waits: {}", request.said);
+    }
+    ensure!(waiting.acts.iter().all(|(_, done)| !done()), "something happened");
+    waiting.sessions.into_iter().try_for_each(|mut session| session.wait().map(drop))?;
     Ok(())
 }
 
 fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
-    let (policy, w) = policy(t, &[("delete", "f1"), ("delete", "f2")])?;
-    let agent = t.agent(policy)?;
-    let mut waits = Command::new("setsid")
-        .args(["enforcer", "exec", agent.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"])
-        .args(["unlink", &format!("{w}/f1"), ",", "unlink", &format!("{w}/f2")])
-        .spawn()?;
-    let request = asked(&agent, "unlink")?;
-    let pid = process(&request)?;
-    stopped(pid)?;
+    let waiting = one_of_each_waits(t)?;
+    let before = waiting.requests()?;
     systemctl("kill -s KILL enforcer.service")?;
-    stopped(pid)?;
-    ensure!(exists(&format!("{w}/f1")), "without a daemon it went on");
+    before.iter().try_for_each(|request| stopped(process(request)?))?;
+    ensure!(waiting.acts.iter().all(|(_, done)| !done()), "without a daemon something went on");
     systemctl("restart enforcer.service")?;
-    let again = asked(&agent, "unlink")?;
-    ensure!(again.hold == request.hold, "another request: {} {}", again.said, request.said);
-    approve(&again, &[])?;
-    let next = wait_for("the next request", 60, || {
-        pending(&agent).ok()?.into_iter().find(|one| one.hold != request.hold)
-    })?;
-    ensure!(!exists(&format!("{w}/f1")), "approved, and nothing happened");
-    deny(&next)?;
-    nothing_waits(&agent)?;
-    ensure!(exists(&format!("{w}/f2")), "refused, and it happened");
-    let _ = waits.wait();
+    let after = waiting.requests()?;
+    let holds = |requests: &[Request]| -> BTreeSet<String> {
+        requests.iter().map(|request| request.hold.clone()).collect()
+    };
+    ensure!(holds(&before) == holds(&after), "other requests: {after:?}, before {before:?}");
+    for request in &after {
+        let operation = &request.said["request"]["what"]["operation"];
+        if operation == "unlink" {
+            deny(request)?;
+        } else {
+            approve(request, &[])?;
+        }
+    }
+    nothing_waits(&waiting.agent)?;
+    // What was approved ends well, whatever it does.
+    waiting.sessions.into_iter().try_for_each(|mut session| session.wait().map(drop))?;
+    let ended = |request: &Request| process(request).is_ok_and(|pid| state(pid).is_none());
+    wait_for("the end of those who waited", 60, || after.iter().all(ended).then_some(()))?;
+    for (operation, done) in &waiting.acts {
+        match *operation {
+            "unlink" => ensure!(!done(), "refused, and it happened"),
+            "exec" | "connect" => {}
+            _ => ensure!(done(), "approved, and {operation} did nothing"),
+        }
+    }
     Ok(())
 }
 

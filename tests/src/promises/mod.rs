@@ -25,6 +25,7 @@ mod package;
 mod policies;
 mod refusals;
 mod sessions;
+mod signed;
 mod tasks;
 mod trust;
 mod units;
@@ -43,6 +44,7 @@ pub const ALL: &[&[Case]] = &[
     floor::CASES,
     grants::CASES,
     holds::CASES,
+    signed::CASES,
     trust::CASES,
     knobs::CASES,
     tasks::CASES,

@@ -40,6 +40,12 @@ impl From<io::Error> for Failed {
     }
 }
 
+impl From<ssh_key::Error> for Failed {
+    fn from(error: ssh_key::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<String> for Failed {
     fn from(text: String) -> Self {
         Self(text)

@@ -3,35 +3,28 @@
 use crate::{
     approvals::{asked, nothing_waits},
     cases,
-    command::Command,
+    command::{Command, Ran},
     ensure,
     harness::{Outcome, Test},
 };
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-};
+use ssh_key::{HashAlg, LineEnding, PrivateKey, private::Ed25519Keypair};
+use std::fs;
 
 cases!(signed:
     a_push_waits_for_a_signature_and_completes,
 );
 
-/// A key of these tests, which nothing else trusts.
-const KEY: &str = include_str!("../../keys/approver");
-const PUBLIC: &str = include_str!("../../keys/approver.pub");
 const APPROVER: &str = "/etc/enforcer/approvers.d/signed-test.toml";
 
 /// The approver's file, gone with its value.
 struct Approver;
 
 impl Approver {
-    fn new(agent: &str) -> Outcome<Self> {
+    fn new(agent: &str, key: &str) -> Outcome<Self> {
         fs::create_dir_all("/etc/enforcer/approvers.d")?;
         let text = format!(
-            "name = \"tester\"\nperson = \"tester\"\nkeys = [\"{}\"]\n\
-             [[scopes]]\nagents = [\"{agent}\"]\ntiers = [\"low\", \"medium\", \"high\"]\n",
-            PUBLIC.trim()
+            "name = \"tester\"\nperson = \"tester\"\nkeys = [\"{key}\"]\n\
+             [[scopes]]\nagents = [\"{agent}\"]\ntiers = [\"low\", \"medium\", \"high\"]\n"
         );
         fs::write(APPROVER, text)?;
         Ok(Self)
@@ -53,7 +46,8 @@ fn git(words: &[&str]) -> Outcome<String> {
 /// `git push` to a repository on this host, where moving the branch needs a person.
 fn a_push_waits_for_a_signature_and_completes(t: &mut Test) -> Outcome {
     t.fresh()?;
-    let (work, remote, key) = (t.at("work"), t.at("remote.git"), t.at("key"));
+    let (work, remote) = (t.at("work"), t.at("remote.git"));
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
     git(&["init", "--quiet", "--bare", &remote])?;
     git(&["init", "--quiet", &work])?;
     t.file("work/a")?;
@@ -61,7 +55,6 @@ fn a_push_waits_for_a_signature_and_completes(t: &mut Test) -> Outcome {
     let who = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"];
     git(&[&["-C", &work], &who[..], &["commit", "--quiet", "-m", "a"]].concat())?;
     let wanted = git(&["-C", &work, "rev-parse", "HEAD"])?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?.write_all(KEY.as_bytes())?;
 
     let branch = format!("{remote}/refs/heads/main");
     let policy = t
@@ -73,20 +66,25 @@ fn a_push_waits_for_a_signature_and_completes(t: &mut Test) -> Outcome {
         .allow("all", &format!("{remote}/**"))
         .hold("create, write", &branch);
     let agent = t.agent(policy)?;
-    let _approver = Approver::new(agent.name())?;
+    let _approver = Approver::new(agent.name(), &key.public_key().to_openssh()?)?;
     let words = ["exec", agent.name(), "--cwd", "/", "--", "/usr/bin/git", "-C", &work, "push", "--quiet"];
     let push = Command::new("enforcer").args(words).args([&remote, "HEAD:refs/heads/main"]).spawn()?;
     let request = asked(&agent, "rename")?;
     ensure!(!fs::exists(&branch)?, "the branch moved before anybody had answered");
-    // Somebody who is no approver, and the approver.
-    let approve = |who: &str| {
-        let words =
-            ["approvals", "approve", &request.hold, "--reason", "reviewed", "--key", &key, "--as", who];
-        Command::new("enforcer").args(words).run()
+    // The text is carried to where the key is, and the signature back.
+    let show = ["approvals", "show", &request.hold, "--request", "--as", "tester"];
+    let statement = Command::new("enforcer").args(show).run()?;
+    ensure!(statement.code == Some(0), "{statement}");
+    let file = t.at("statement");
+    fs::write(&file, &statement.out)?;
+    let submit = |key: &PrivateKey| -> Outcome<Ran> {
+        let signature = key.sign("enforcer-approval", HashAlg::Sha512, statement.out.as_bytes())?;
+        fs::write(format!("{file}.sig"), signature.to_pem(LineEnding::LF)?)?;
+        Ok(Command::new("enforcer").args(["approvals", "submit", &file]).run()?)
     };
-    let nobody = approve("nobody")?;
-    ensure!(nobody.code != Some(0) && !fs::exists(&branch)?, "{nobody}");
-    let approved = approve("tester")?;
+    let other = submit(&PrivateKey::from(Ed25519Keypair::from_seed(&[8; 32])))?;
+    ensure!(other.code == Some(14) && !fs::exists(&branch)?, "another key: {other}");
+    let approved = submit(&key)?;
     ensure!(approved.code == Some(0), "{approved}");
     nothing_waits(&agent)?;
     let pushed = push.wait_with_output()?;

@@ -147,8 +147,7 @@ unsafe fn describe<'a>(
         header.access = u32::from(denial.access);
         header.states = denial.states;
         header.argument = denial.argument;
-        // Asked again: hooks' stacks have no room to remember it.
-        if subject::side() == subject::Side::Perhaps {
+        if subject::is_stray() {
             header.flags |= flag::STRAY;
         }
         if !subject.policy.is_null() {

@@ -30,8 +30,6 @@ pub struct Subject {
     pub flags: u32,
     /// See [`Label::slot`].
     pub label: u32,
-    /// The task lives outside every root.
-    pub stray: bool,
 }
 
 impl Subject {
@@ -42,7 +40,6 @@ impl Subject {
         namespace: 0,
         flags: 0,
         label: NO_SESSION,
-        stray: false,
     };
 
     /// Still preparing: came from outside, runs a named executor and has not executed anything else.
@@ -101,6 +98,13 @@ pub enum Side {
     Perhaps,
 }
 
+/// Whether the running task lives outside every root. Asked where it matters and not kept with the subject: hooks'
+/// stacks have no room for it.
+#[inline(always)]
+pub fn is_stray() -> bool {
+    side() == Side::Perhaps
+}
+
 /// The tax that every task on the host pays: is it below a root?
 #[inline(always)]
 pub fn side() -> Side {
@@ -157,7 +161,7 @@ pub fn governed(side: Side) -> Option<Subject> {
                     return Some(Subject::NOBODY);
                 }
             }
-            Some(subject(label, false))
+            Some(subject(label))
         }
         Side::Perhaps => {
             let key = stray_key(task());
@@ -165,14 +169,14 @@ pub fn governed(side: Side) -> Option<Subject> {
             let second = maps::STRAYS.get_ptr(key);
             if label.is_null() {
                 // The storage may have been busy rather than empty: ask the second record.
-                return second.map(|label| subject(label, true));
+                return second.map(|label| subject(label));
             }
             if second.is_none() {
                 // A stray's child. No room only means that there is one record of it, not two.
                 // SAFETY: a map value, copied.
                 let _ = maps::STRAYS.insert(&key, unsafe { &*label }, 0);
             }
-            Some(subject(label, true))
+            Some(subject(label))
         }
     }
 }
@@ -196,20 +200,19 @@ pub fn stray_key(task: *const u8) -> StrayKey {
 }
 
 #[inline(always)]
-fn subject(label: *const Label, stray: bool) -> Subject {
+fn subject(label: *const Label) -> Subject {
     // SAFETY: labels, sessions, agents and policies are map values; indices are checked by the lookup.
     unsafe {
         // A label whose session has ended leaves its bearer governed and without rights.
-        let nobody = Subject { stray, ..Subject::NOBODY };
-        let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return nobody };
+        let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return Subject::NOBODY };
         if (*session).version != 1 || (*session).generation != (*label).generation {
-            return nobody;
+            return Subject::NOBODY;
         }
         let mut found = Subject {
             namespace: (*label).mount_namespace,
             flags: (*label).flags,
             label: (*label).slot,
-            ..nobody
+            ..Subject::NOBODY
         };
         found.session = session;
         let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return found };

@@ -113,6 +113,12 @@ impl Agent {
         Ok(Session { id, lines, code: ran.code, err: ran.err, mark })
     }
 
+    /// Starts acts in one process of a new session that outlives the daemon.
+    pub fn detached(&self, acts: &[String]) -> Outcome<Child> {
+        let words = ["enforcer", "exec", self.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"];
+        Ok(Command::new("setsid").args(words).args(split(&acts.join(" , "))).spawn()?)
+    }
+
     /// Starts acts in one process of a new session, and leaves it running.
     pub fn start(&self, acts: &[String]) -> Outcome<Live> {
         let mark = events::mark()?;

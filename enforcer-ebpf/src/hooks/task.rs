@@ -30,7 +30,7 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
     let own = maps::LABELS.of_current();
     if own.is_null() {
         // Nobody's task in a root: the child is born into the same cgroup, without rights as well.
-        if found.session.is_null() && !found.stray {
+        if found.session.is_null() && !subject::is_stray() {
             return 0;
         }
         return errno(refuse(&found, &Denial::of(operation::FORK, reason::INTERNAL, 0)));

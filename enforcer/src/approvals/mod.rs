@@ -20,4 +20,4 @@ pub mod webhook;
 pub mod words;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -152,8 +152,8 @@ impl From<StartError> for Failure {
 
 /// The kernel side. Every method either does all of what it says or changes nothing.
 pub trait Enforcement {
-    /// Loads a compiled policy under a new id, with the files of several names that it stops, reads it back, tells `before` about it and makes it the
-    /// agent's with one write.
+    /// Loads a compiled policy under a new id, with the files of several names that it stops, reads it back,
+    /// tells `before` about it and makes it the agent's with one write.
     fn publish(
         &mut self,
         agent: AgentSlot,

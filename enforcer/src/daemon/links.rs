@@ -1,7 +1,6 @@
 //! Files with several names, once policies are in force.
 
 use super::core::Core;
-use std::time::Instant;
 
 impl Core {
     /// Looks again for the files that matter to these agents' new policies: until such a policy was in force, an
@@ -12,16 +11,17 @@ impl Core {
         for agent in agents {
             let Some(state) = self.agents.get(agent) else { continue };
             let (policy, image) = (&state.loaded.policy, &state.loaded.image);
-            let found = self.links.find(policy, image, Instant::now());
+            let found = self.links.find(policy, image);
             let added = self.enforcement.add_links(&state.published, image, &found.files);
-            let incomplete = match added {
-                Ok(()) => found.incomplete,
-                Err(error) => Some(error.to_string()),
-            };
-            match incomplete {
-                Some(why) => self.links_incomplete.insert(agent.clone(), why),
-                None => self.links_incomplete.remove(agent),
-            };
+            self.note_links(agent, added.err().map(|error| error.to_string()).or(found.incomplete));
         }
+    }
+
+    /// Remembers why an agent's files may have names that are not known.
+    pub(super) fn note_links(&mut self, agent: &str, incomplete: Option<String>) {
+        match incomplete {
+            Some(why) => self.links_incomplete.insert(agent.to_owned(), why),
+            None => self.links_incomplete.remove(agent),
+        };
     }
 }

@@ -81,8 +81,7 @@ pub(super) fn deciding_rules<'a>(
     } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
         reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path)
     } else {
-        let [a, b, c] = header.states;
-        loaded.image.rules_at([a, b, c], base?)
+        loaded.image.rules_at(header.states, base?)
     };
     let ids: Vec<_> = ids.into_iter().collect();
     // The level that the session had when the kernel decided.

@@ -124,6 +124,7 @@ impl Core {
         let (slot, published) = self.put_in_force(agent, file, loaded)?;
         let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
         self.agents.insert(agent.to_owned(), state);
+        // What waits is judged by the new policy, at the level that it allows.
         if let Err(error) = self.activate(agent, self.level(agent, loaded.policy.trust())) {
             tracing::error!(error, "cannot bring the sessions of {agent} in line with its trust");
         }
@@ -154,7 +155,7 @@ impl Core {
             numbers.note(file, loaded, published);
             noted = Some(published.id);
         };
-        let links = self.links.find(&loaded.policy, &loaded.image, std::time::Instant::now());
+        let links = self.links.find(&loaded.policy, &loaded.image);
         let published =
             enforcement.publish(slot, agent, &loaded.policy, &loaded.image, &links.files, &mut note);
         let published = match (published, noted) {
@@ -165,10 +166,7 @@ impl Core {
             (published, _) => published?,
         };
         self.numbers.in_force(agent, Some(published.id), boot_time());
-        match &links.incomplete {
-            Some(why) => self.links_incomplete.insert(agent.to_owned(), why.clone()),
-            None => self.links_incomplete.remove(agent),
-        };
+        self.note_links(agent, links.incomplete.clone());
         let policy = &loaded.policy;
         self.record(
             "policy-published",
@@ -180,7 +178,6 @@ impl Core {
                 "trust": {"ceiling": policy.trust().name(), "in_force": self.level(agent, policy.trust()).name()},
             }),
         );
-        self.judge_anew(slot);
         Ok((slot, published))
     }
 

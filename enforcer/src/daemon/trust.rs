@@ -78,8 +78,10 @@ impl Core {
     /// A policy with this ceiling is about to be the agent's: no session may have more from here on.
     pub(super) fn lower_ceiling(&mut self, agent: &str, ceiling: Trust) -> Result<(), EnforcementError> {
         let Some(state) = self.agents.get(agent) else { return Ok(()) };
-        let (slot, had) = (state.slot, state.loaded.policy.trust());
-        let tiers = self.settings.trust.tiers(self.level(agent, had.min(ceiling)));
+        if ceiling >= state.loaded.policy.trust() {
+            return Ok(());
+        }
+        let (slot, tiers) = (state.slot, self.settings.trust.tiers(self.level(agent, ceiling)));
         self.enforcement.set_tiers(&|of| (of == slot).then_some(tiers))
     }
 

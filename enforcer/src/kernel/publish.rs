@@ -59,8 +59,7 @@ impl Policies {
             found.free.remove(&slot);
             ids.insert(policy.id);
         }
-        remove_prefixes(tables, |id| !ids.contains(&id))?;
-        remove_links(tables, |id| !ids.contains(&id))?;
+        remove_entries(tables, |id| !ids.contains(&id))?;
         Ok(found)
     }
 
@@ -98,8 +97,7 @@ impl Policies {
                 // Nobody refers to it yet. What cannot be removed now is removed by the next start.
                 let undone = tables
                     .set_policy(slot, &zero_policy())
-                    .and_then(|()| remove_prefixes(tables, |i| i == id))
-                    .and_then(|()| remove_links(tables, |i| i == id));
+                    .and_then(|()| remove_entries(tables, |i| i == id));
                 if undone.is_ok() {
                     self.regions.give(room.base);
                 }
@@ -132,10 +130,7 @@ impl Policies {
         if policy.version == 0 || policy.id != (word >> 32) as u32 {
             return Ok(());
         }
-        remove_prefixes(tables, |id| id == policy.id)?;
-        if policy.links != 0 {
-            remove_links(tables, |id| id == policy.id)?;
-        }
+        remove_entries(tables, |id| id == policy.id)?;
         tables.set_policy(slot, &zero_policy())?;
         self.free.insert(slot);
         self.regions.give(policy.arena_base);
@@ -143,18 +138,13 @@ impl Policies {
     }
 }
 
-/// Removes the address prefixes of the policies that `of` names.
-fn remove_prefixes(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
+/// Removes the address prefixes, and the files of several names, of the policies that `of` names.
+fn remove_entries(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
     let keys =
         tables.prefixes.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading PREFIXES", e))?;
     for key in keys.iter().filter(|key| of(view::<NetKey>(&key.data()).policy)) {
         tables.prefixes.remove(key).map_err(|e| failed("removing from PREFIXES", e))?;
     }
-    Ok(())
-}
-
-/// Removes the files of several names of the policies that `of` names.
-fn remove_links(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
     let keys = tables.links.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading LINKS", e))?;
     for key in keys.iter().filter(|key| of(view::<LinkKey>(*key).policy)) {
         tables.links.remove(key).map_err(|e| failed("removing from LINKS", e))?;

@@ -4,7 +4,10 @@ mod mounts;
 mod walk;
 
 use crate::policy::{self, Image, LinkedFile, ValidPolicy};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use walk::{Names, Walk};
 
 /// A look at everything is good for so long: names anywhere (`**/.env`) take a walk over all local file systems.
@@ -38,30 +41,32 @@ impl Finder {
     }
 
     /// The files that matter to `policy`.
-    pub fn find(&mut self, policy: &ValidPolicy, image: &Image, now: Instant) -> Links {
+    pub fn find(&mut self, policy: &ValidPolicy, image: &Image) -> Links {
         if self.limit.is_zero() {
             return Links::default();
         }
         let places = policy::link_places(policy);
-        let anywhere = places.iter().any(|place| place == b"/");
-        if anywhere {
-            let stale = |(since, _): &(Instant, Names)| now.saturating_duration_since(*since) > GOOD_FOR;
-            if self.everything.as_ref().is_none_or(stale) {
-                let mut walk = Walk::new(Instant::now() + self.limit);
-                walk.go(b"/");
-                self.everything = Some((now, walk.finish()));
-            }
+        if !places.contains(b"/".as_slice()) {
+            return links(image, &self.walk(&places));
         }
-        // What a rule names a place for is looked at anew each time.
-        let mut walk = Walk::new(Instant::now() + self.limit);
-        places.iter().filter(|place| place.as_slice() != b"/").for_each(|place| walk.go(place));
-        let mut found = walk.finish();
-        if let (true, Some((_, everything))) = (anywhere, &self.everything) {
-            found.names.extend_from_slice(&everything.names);
-            found.incomplete = found.incomplete.or_else(|| everything.incomplete.clone());
-        }
-        Links { files: policy::linked_files(image, &found.names), incomplete: found.incomplete }
+        let since = Instant::now();
+        let known = self.everything.take().filter(|(since, _)| since.elapsed() <= GOOD_FOR);
+        let (since, names) = known.unwrap_or_else(|| (since, self.walk(&places)));
+        let found = links(image, &names);
+        self.everything = Some((since, names));
+        found
     }
+
+    fn walk(&self, places: &BTreeSet<Vec<u8>>) -> Names {
+        let mut walk = Walk::new(Instant::now() + self.limit);
+        places.iter().for_each(|place| walk.go(place));
+        walk.finish()
+    }
+}
+
+fn links(image: &Image, names: &Names) -> Links {
+    let Names { names, incomplete } = names;
+    Links { files: policy::linked_files(image, names), incomplete: incomplete.clone() }
 }
 
 #[cfg(test)]
@@ -87,7 +92,7 @@ mod tests {
         );
         let policy = policy::parse("a.yaml", &text).expect("a policy");
         let image = policy::compile(&policy).expect("compiles");
-        let links = Finder::new(Duration::from_secs(60)).find(&policy, &image, Instant::now());
+        let links = Finder::new(Duration::from_secs(60)).find(&policy, &image);
         assert_eq!(links.incomplete, None);
         let paths: Vec<_> = links.files.iter().map(|file| String::from_utf8_lossy(&file.path)).collect();
         assert_eq!(paths, [at("secret/deep/key").display().to_string()]);
@@ -100,7 +105,7 @@ mod tests {
                     files:\n  - { deny: [read], paths: [\"/etc/shadow\"] }\n";
         let policy = policy::parse("a.yaml", text).expect("a policy");
         let image = policy::compile(&policy).expect("compiles");
-        let find = |limit| Finder::new(limit).find(&policy, &image, Instant::now()).incomplete;
+        let find = |limit| Finder::new(limit).find(&policy, &image).incomplete;
         assert!(
             find(Duration::from_nanos(1))
                 .is_some_and(|why| why.starts_with("the time for looking was over at /"))

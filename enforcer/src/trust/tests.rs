@@ -16,6 +16,7 @@ use crate::{
             tests::{NOBODY, sign},
         },
         statement::NAMESPACE as APPROVAL,
+        tests::mutation::{Random, mutated},
     },
     policy::Trust,
 };
@@ -186,39 +187,6 @@ fn only_whom_a_scope_or_the_settings_let_changes_trust() {
     assert!(bench.sim.log.is_empty() && bench.sim.kernel.is_none());
     bench.submit(&text, None, &ROOT).expect("the local operator");
     assert!(matches!(bench.submit(&text, None, &ROOT), Err(DecisionError::Order { .. })), "once");
-}
-
-/// Numbers that are the same every time (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
-    }
-}
-
-fn mutated(text: &str, random: &mut Random) -> Option<String> {
-    let mut bytes = text.as_bytes().to_vec();
-    let at = random.below(bytes.len());
-    match random.below(6) {
-        0 => bytes[at] ^= 1 << random.below(7),
-        1 => drop(bytes.remove(at)),
-        2 => bytes.insert(at, b" \n:a0"[random.below(5)]),
-        3 => bytes.truncate(at),
-        4 => {
-            let other = random.below(bytes.len());
-            bytes.swap(at, other);
-        }
-        _ => {
-            let line = text.lines().nth(random.below(text.lines().count()))?;
-            bytes.extend_from_slice(line.as_bytes());
-            bytes.push(b'\n');
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|changed| changed != text)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What waits for a person: the call stops, and goes on or fails as the person says.
 
 use crate::{
-    agent::{Agent, Live, PROBE},
+    agent::{Agent, Live},
     approvals::{Request, approve, asked, deny, nothing_waits, pending},
     cases,
     command::{Command, systemctl, wait_for},
@@ -29,7 +29,7 @@ cases!(holds:
 );
 
 /// A directory `w` with files `f0` to `f9`, all allowed, but what `holds` says.
-fn policy(t: &Test, holds: &[(&str, &str)]) -> Outcome<(crate::policy::Policy, String)> {
+pub(super) fn policy(t: &Test, holds: &[(&str, &str)]) -> Outcome<(crate::policy::Policy, String)> {
     t.fresh()?;
     let w = t.dir("w")?;
     for number in 0..10 {
@@ -326,8 +326,7 @@ fn one_of_each_waits(t: &mut Test) -> Outcome<Waiting> {
     ];
     let mut sessions = Vec::new();
     for (_, act, _) in &steps {
-        let words = ["enforcer", "exec", agent.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"];
-        sessions.push(Command::new("setsid").args(words).args(act.split(' ')).spawn()?);
+        sessions.push(agent.detached(std::slice::from_ref(act))?);
     }
     let acts = steps.into_iter().map(|(operation, _, done)| (operation, done)).collect();
     Ok(Waiting { agent, _port: port, acts, sessions })

@@ -1,11 +1,11 @@
 //! Files with several names: what rules deny and hold of a file goes for every name that it had when the
 //! policy was published.
 
-use super::tree;
+use super::{promise_in, tree};
 use crate::{
     cases,
     harness::{Outcome, Test},
-    promise::{self as check, Attempt, Denial},
+    promise::{Attempt, Denial},
 };
 use std::fs;
 
@@ -18,7 +18,7 @@ cases!(links:
 
 /// The tree, with `open/f1` to `open/f8` as further names of `shut/f1` to `shut/f8`; `open/f9` and `open/same`
 /// are one file that no rule denies.
-fn linked(t: &mut Test) -> Outcome {
+fn linked(t: &Test) -> Outcome {
     tree(t)?;
     for number in 1..=8 {
         fs::remove_file(t.at(&format!("open/f{number}")))?;
@@ -52,18 +52,13 @@ fn what_is_denied_stays_denied_under_names_that_were_there(t: &mut Test) -> Outc
         gains("link", "link", "f6"),
     ];
     let twins = ["read", "write", "truncate", "chmod", "unlink"].map(|act| format!("{act} {open}/f9"));
-    linked(t)?;
-    check::control(&attempts)?;
-    linked(t)?;
-    let mut agent = t.agent(narrow)?;
-    check::refused(t, &agent, &twins, &attempts)?;
-    agent.change(wide.next())?;
-    check::allowed(&agent, &check::acts(&attempts))
+    promise_in(t, linked, (narrow, wide.next()), (&twins, &attempts), || Ok(()))?;
+    Ok(())
 }
 
 fn what_is_denied_anywhere_stays_denied_under_names_that_were_there(t: &mut Test) -> Outcome {
     let (open, secret) = (t.at("open"), "secret-of-the-links-test");
-    let prepare = |t: &mut Test| -> Outcome {
+    let prepare = |t: &Test| -> Outcome {
         tree(t)?;
         t.file(&format!("shut/{secret}"))?;
         fs::hard_link(t.at(&format!("shut/{secret}")), t.at("open/harmless"))?;
@@ -75,30 +70,28 @@ fn what_is_denied_anywhere_stays_denied_under_names_that_were_there(t: &mut Test
     let path = format!("{open}/harmless");
     let denial = Denial::by_rule("open", secret).on(&path).asking("read").flagged("other-name");
     let attempts = [Attempt::new(format!("read {path}"), denial)];
-    prepare(t)?;
-    check::control(&attempts)?;
-    let mut agent = t.agent(narrow)?;
-    check::refused(t, &agent, &[format!("read {open}/f1"), format!("write {path}")], &attempts)?;
-    agent.change(wide.next())?;
-    check::allowed(&agent, &check::acts(&attempts))
+    let twins = [format!("read {open}/f1"), format!("write {path}")];
+    promise_in(t, prepare, (narrow, wide.next()), (&twins, &attempts), || Ok(()))?;
+    Ok(())
 }
 
 fn what_runs_under_one_name_does_not_run_if_another_is_denied(t: &mut Test) -> Outcome {
     let (open, shut) = (t.at("open"), t.at("shut"));
-    tree(t)?;
-    fs::copy("/usr/bin/true", t.at("shut/tool"))?;
-    fs::hard_link(t.at("shut/tool"), t.at("open/tool"))?;
-    fs::copy("/usr/bin/true", t.at("open/other"))?;
+    let prepare = |t: &Test| -> Outcome {
+        tree(t)?;
+        fs::copy("/usr/bin/true", t.at("shut/tool"))?;
+        fs::hard_link(t.at("shut/tool"), t.at("open/tool"))?;
+        fs::copy("/usr/bin/true", t.at("open/other"))?;
+        Ok(())
+    };
     let wide = t.policy().exec(&format!("{open}/*"));
     let narrow = wide.next().exec_deny(&format!("{shut}/tool"));
     let path = format!("{open}/tool");
     let denial = Denial::by_rule("exec", "shut/tool").on(&path).asking("exec").flagged("other-name");
     let attempts = [Attempt::new(format!("exec {path}"), denial)];
-    check::control(&attempts)?;
-    let mut agent = t.agent(narrow)?;
-    check::refused(t, &agent, &[format!("exec {open}/other")], &attempts)?;
-    agent.change(wide.next())?;
-    check::allowed(&agent, &check::acts(&attempts))
+    let twins = [format!("exec {open}/other")];
+    promise_in(t, prepare, (narrow, wide.next()), (&twins, &attempts), || Ok(()))?;
+    Ok(())
 }
 
 /// An agent that expects a stricter policy gives further names to what it still may link.

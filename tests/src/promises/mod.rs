@@ -87,13 +87,24 @@ fn promise(
     (twins, attempts): (&[String], &[Attempt]),
     after: impl Fn() -> Outcome,
 ) -> Outcome<Agent> {
-    tree(test)?;
+    promise_in(test, tree, (narrow, wide), (twins, attempts), after)
+}
+
+/// As [`promise`], among other files than the two directories.
+fn promise_in(
+    test: &Test,
+    prepare: impl Fn(&Test) -> Outcome,
+    (narrow, wide): (Policy, Policy),
+    (twins, attempts): (&[String], &[Attempt]),
+    after: impl Fn() -> Outcome,
+) -> Outcome<Agent> {
+    prepare(test)?;
     promise::control(attempts)?;
-    tree(test)?;
+    prepare(test)?;
     let mut agent = test.agent(narrow)?;
     promise::refused(test, &agent, twins, attempts)?;
     after()?;
-    tree(test)?;
+    prepare(test)?;
     agent.change(wide)?;
     promise::allowed(&agent, &promise::acts(attempts))?;
     Ok(agent)

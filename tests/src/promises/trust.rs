@@ -1,7 +1,8 @@
 //! How far an agent is trusted: a person says it, it counts at once, and an agent cannot say it about itself.
 
+use super::holds::policy;
 use crate::{
-    agent::{Agent, PROBE},
+    agent::Agent,
     approvals::{Request, approve, asked, deny, nothing_waits, pending},
     cases,
     command::{Command, Ran, systemctl, wait_for},
@@ -20,17 +21,10 @@ cases!(trust:
 /// Files `f0` to `f9`, all allowed; those in `medium` are tier medium, and `f8` and `f9` are deleted when a person
 /// approves. The ceiling is supervised.
 fn agent(t: &Test, medium: &[&str]) -> Outcome<(Agent, String)> {
-    t.fresh()?;
-    let w = t.dir("w")?;
-    for number in 0..10 {
-        t.file(&format!("w/f{number}"))?;
-    }
-    let policy = t.policy().line("trust: supervised").allow("all", &format!("{w}/**"));
-    let policy = medium.iter().fold(policy, |policy, name| {
+    let (policy, w) = policy(t, &[("delete", "f8"), ("delete", "f9")])?;
+    let policy = medium.iter().fold(policy.line("trust: supervised"), |policy, name| {
         policy.file(format!("allow: [read, write], tier: medium, paths: ['{w}/{name}']"))
     });
-    let policy =
-        ["f8", "f9"].iter().fold(policy, |policy, name| policy.hold("delete", &format!("{w}/{name}")));
     Ok((t.agent(policy)?, w))
 }
 
@@ -129,12 +123,8 @@ fn a_level_outlives_the_daemon_unless_it_cannot_be_read(t: &mut Test) -> Outcome
     let (agent, w) = agent(t, &["f1", "f2", "f3"])?;
     stated(&agent, "supervised")?;
     let acts = ["write f1 one", "unlink f8", "write f2 two", "unlink f9", "write f3 three"]
-        .map(|act| act.replace(" f", &format!(" {w}/f")))
-        .join(" , ");
-    let mut waits = Command::new("setsid")
-        .args(["enforcer", "exec", agent.name(), "--detach", "--cwd", "/", "--", PROBE, "seq"])
-        .args(acts.split(' '))
-        .spawn()?;
+        .map(|act| act.replace(" f", &format!(" {w}/f")));
+    let mut waits = agent.detached(&acts)?;
     let first = asked(&agent, "unlink")?;
     ensure!(has_text(&format!("{w}/f1"), "one"), "tier medium did not run on its own");
     systemctl("restart enforcer.service")?;

@@ -1,6 +1,9 @@
 //! Decisions that were changed, replayed or made by others: none of them counts.
 
-use super::world::{Bench, id};
+use super::{
+    mutation::{Random, mutated},
+    world::{Bench, id},
+};
 use crate::approvals::{
     hold::HoldState,
     queue::State,
@@ -13,39 +16,6 @@ use crate::approvals::{
 };
 use crate::policy::Tier;
 use std::collections::BTreeMap;
-
-/// Numbers that are the same every time (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
-    }
-}
-
-fn mutated(text: &str, random: &mut Random) -> Option<String> {
-    let mut bytes = text.as_bytes().to_vec();
-    let at = random.below(bytes.len());
-    match random.below(6) {
-        0 => bytes[at] ^= 1 << random.below(7),
-        1 => drop(bytes.remove(at)),
-        2 => bytes.insert(at, b" \n:a0"[random.below(5)]),
-        3 => bytes.truncate(at),
-        4 => {
-            let other = random.below(bytes.len());
-            bytes.swap(at, other);
-        }
-        _ => {
-            let line = text.lines().nth(random.below(text.lines().count()))?;
-            bytes.extend_from_slice(line.as_bytes());
-            bytes.push(b'\n');
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|changed| changed != text)
-}
 
 #[test]
 fn no_changed_or_replayed_decision_is_accepted() {

@@ -1,5 +1,6 @@
 //! The queue, its driver and a world in memory: what may never happen, whatever happens.
 
 mod forgery;
+pub(crate) mod mutation;
 mod promises;
 mod world;

@@ -28,6 +28,9 @@ pub mod file {
     /// Connect or send to the unix socket of that name. A name in the abstract namespace stands as a path
     /// that begins with [`ABSTRACT`].
     pub const CONNECT: u16 = 1 << 11;
+    /// Execute with whatever arguments. Goes with [`EXEC`], unless a rule is about arguments: then they are judged
+    /// once the program has been loaded.
+    pub const ANY_ARGUMENTS: u16 = 1 << 12;
 
     /// What stands, instead of the kernel's zero byte, before an abstract name: automata know no zero.
     pub const ABSTRACT: u8 = 1;
@@ -36,7 +39,7 @@ pub mod file {
     pub const ALL: u16 = CONNECT - 1;
 
     /// Every operation with the name that policies and events use for it.
-    pub const NAMES: [(u16, &str); 12] = [
+    pub const NAMES: [(u16, &str); 13] = [
         (READ, "read"),
         (WRITE, "write"),
         (CREATE, "create"),
@@ -49,6 +52,7 @@ pub mod file {
         (LOAD, "load"),
         (LIST, "list"),
         (CONNECT, "connect"),
+        (ANY_ARGUMENTS, "any-arguments"),
     ];
     const _: () = crate::access::assert_names(&NAMES);
 }

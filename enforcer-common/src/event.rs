@@ -103,6 +103,10 @@ pub mod kind {
     pub const SESSION_REMOVED: u16 = 8;
     /// A thread waits for a person's decision.
     pub const HELD: u16 = 9;
+    /// A program is being executed whose arguments will be judged once it is loaded. Says which rules are about it.
+    /// The argument is how many arguments its caller gave, its name included, times two, and one more for the first
+    /// such record of an exec. That of the request that follows is how many such records there were.
+    pub const LOADING: u16 = 10;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.
@@ -163,6 +167,7 @@ pub mod operation {
         SOCKET_OPTION = 61, "socket-option";
         IOCTL = 62, "ioctl";
         RECEIVE = 63, "receive";
+        ARGUMENTS = 64, "exec-arguments";
     }
 }
 

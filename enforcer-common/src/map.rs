@@ -187,6 +187,12 @@ pub struct Label {
 pub const LABEL_LAUNCHING: u32 = 1;
 /// The next exec ends the launching, whatever it executes.
 pub const LABEL_ONCE: u32 = 2;
+/// The task has been given a program whose arguments are to be judged: from here on nobody signals or traces it.
+pub const LABEL_LOADED: u32 = 4;
+
+/// Bit of [`Label::generation`]: the task's program waits for the verdict on its arguments. No session has such a
+/// generation, so the label gives no rights and its bearer is nobody's companion.
+pub const GENERATION_WAITS: u64 = 1 << 63;
 
 /// Value of the executors map: a runtime, which may execute other runtimes before the entry point.
 pub const EXECUTOR_RUNTIME: u32 = 1;

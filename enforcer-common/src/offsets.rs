@@ -49,12 +49,16 @@ macro_rules! kernel_fields {
             SB_DEVICE, "super_block", ["s_dev"], 4;
             SB_MAGIC, "super_block", ["s_magic"], 8;
             BPRM_FILE, "linux_binprm", ["file"], 8;
+            BPRM_COUNT, "linux_binprm", ["argc"], 4;
+            BPRM_NAME, "linux_binprm", ["filename"], 8;
+            BPRM_INTERPRETER, "linux_binprm", ["interp"], 8;
             VMA_FILE, "vm_area_struct", ["vm_file"], 8;
             TASK_TGID, "task_struct", ["tgid"], 4;
             TASK_FLAGS, "task_struct", ["flags"], 4;
             TASK_LEADER, "task_struct", ["group_leader"], 8;
             TASK_START, "task_struct", ["start_boottime"], 8;
             TASK_PARENT, "task_struct", ["real_parent"], 8;
+            TASK_TRACED, "task_struct", ["ptrace"], 4;
             TASK_MM, "task_struct", ["mm"], 8;
             TASK_NSPROXY, "task_struct", ["nsproxy"], 8;
             TASK_CRED, "task_struct", ["cred"], 8;

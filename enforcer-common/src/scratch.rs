@@ -194,6 +194,8 @@ pub struct Scratch {
     pub moving: u64,
     /// The mount (`struct vfsmount *`) that the task asked to write to last.
     pub writing: u64,
+    /// Non-zero: the arguments of the program that is being executed are to be judged.
+    pub loading: u64,
     /// The call that was refused last.
     pub call: Call,
     /// The request that is being made.

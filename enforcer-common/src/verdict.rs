@@ -153,7 +153,7 @@ impl Folded {
     #[inline(always)]
     pub fn may_become(&self, new: &Folded) -> bool {
         let gained = new.free() & !self.free();
-        let run = file::EXEC | file::LOAD;
+        let run = file::EXEC | file::LOAD | file::ANY_ARGUMENTS;
         gained & (file::READ | file::WRITE | file::TRUNCATE | file::METADATA | file::CONNECT) == 0
             && (gained & run == 0 || self.free() & file::READ != 0)
     }

@@ -162,6 +162,26 @@ unsafe fn describe<'a>(
     }
 }
 
+/// Records what is not a refusal. False: it could not be recorded.
+#[inline(always)]
+pub fn tell(subject: &Subject, denial: &Denial, kind: u16) -> bool {
+    let sc = path::begin(subject, denial.dentry, denial.mount);
+    let record = maps::RECORDS.of_current_or_new();
+    if sc.is_null() || record.is_null() {
+        lose(subject.session);
+        return false;
+    }
+    // SAFETY: neither is null.
+    let sent = unsafe {
+        describe(subject, denial, sc, record).kind = kind;
+        send(sc, 0) == 0
+    };
+    if !sent {
+        lose(subject.session);
+    }
+    sent
+}
+
 /// Records that something happened to the session in `slot` or to the running task in it.
 #[inline(always)]
 pub fn activity(kind: u16, slot: u32) {

@@ -1,7 +1,7 @@
 //! Whose task is this? Outsiders leave after one comparison; everybody else has a session, or no
 //! rights at all.
 
-use crate::{emit, maps, object};
+use crate::{emit, hold, maps, object};
 use aya_ebpf::helpers::{
     bpf_get_current_uid_gid,
     generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
@@ -10,7 +10,7 @@ use enforcer_common::{
     event::kind,
     limits,
     map::{
-        Agent, EXECUTOR_HELPER, LABEL_LAUNCHING, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION, Policy,
+        Agent, EXECUTOR_HELPER, GENERATION_WAITS, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION, Policy,
         ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap,
     },
 };
@@ -205,8 +205,13 @@ fn subject(label: *const Label) -> Subject {
     unsafe {
         // A label whose session has ended leaves its bearer governed and without rights.
         let Some(session) = maps::SESSIONS.get_ptr((*label).slot) else { return Subject::NOBODY };
-        if (*session).version != 1 || (*session).generation != (*label).generation {
+        if (*session).version != 1 {
             return Subject::NOBODY;
+        }
+        if (*session).generation != (*label).generation {
+            if (*session).generation | GENERATION_WAITS != (*label).generation || hold::loaded_decided() == 0 {
+                return Subject::NOBODY;
+            }
         }
         let mut found = Subject {
             namespace: (*label).mount_namespace,
@@ -224,6 +229,17 @@ fn subject(label: *const Label) -> Subject {
         found.policy = policy;
         found.slot = word as u32;
         found
+    }
+}
+
+/// Id of the policy in force for a label's session, or 0.
+#[inline(always)]
+pub fn policy_of(label: &Label) -> u32 {
+    // SAFETY: map values.
+    unsafe {
+        let Some(session) = maps::SESSIONS.get_ptr(label.slot) else { return 0 };
+        let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return 0 };
+        (core::ptr::read_volatile(&raw const (*agent).policy) >> 32) as u32
     }
 }
 
@@ -329,7 +345,24 @@ pub fn is_companion(subject: &Subject, task: *const u8) -> bool {
         return false;
     }
     // SAFETY: map values.
-    unsafe { (*label).generation == (*subject.session).generation && (*label).flags & LABEL_LAUNCHING == 0 }
+    unsafe {
+        (*label).generation == (*subject.session).generation
+            && (*label).flags & (LABEL_LAUNCHING | LABEL_LOADED) == 0
+    }
+}
+
+/// Whether `task` would be a companion if its program did not wait for the verdict on its arguments.
+#[inline(always)]
+pub fn is_waiting_companion(subject: &Subject, task: *const u8) -> bool {
+    let label = maps::LABELS.of(task);
+    if label.is_null() || subject.session.is_null() {
+        return false;
+    }
+    // SAFETY: map values.
+    unsafe {
+        (*label).generation & !GENERATION_WAITS == (*subject.session).generation
+            && (*label).flags & (LABEL_LAUNCHING | LABEL_LOADED) == LABEL_LOADED
+    }
 }
 
 /// The agent's entry, for counting what could not be recorded.

@@ -74,6 +74,12 @@ impl Policy {
         self
     }
 
+    /// A rule about running programs, as a policy has it.
+    pub fn exec_rule(mut self, rule: String) -> Self {
+        self.exec.push(rule);
+        self
+    }
+
     /// Holds connecting.
     pub fn connect_hold(mut self, to: &str) -> Self {
         self.network.push(format!("hold: [connect], to: ['{to}']"));

@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod cache;
 mod compile;
+mod console;
 mod cpio;
 mod demo;
 mod fuzz;

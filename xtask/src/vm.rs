@@ -89,6 +89,9 @@ pub(crate) struct Options {
     /// Says every few seconds that the command is running; for tests, not for the command line
     #[arg(skip)]
     pub(crate) tick: Option<String>,
+    /// Beside the kernel, what tells this guest from others that run at the same time
+    #[arg(skip)]
+    pub(crate) purpose: Option<&'static str>,
 }
 
 impl Options {
@@ -106,6 +109,7 @@ impl Options {
             images: Vec::new(),
             package: None,
             tick: None,
+            purpose: None,
         }
     }
 }
@@ -144,7 +148,7 @@ pub(crate) fn run(
         tick: options.tick.clone(),
     };
     let report = boot.run(stdout, stderr, &limits)?;
-    let kept = keep_console(&console, options.kernel);
+    let kept = keep_console(&console, options);
     if let Some(after) = report.ready_after
         && std::env::var_os("ENFORCER_VM_TIMES").is_some()
     {
@@ -188,18 +192,19 @@ fn status(report: &Report, options: &Options, console: &Path, kept: &Path) -> i3
     status
 }
 
-/// The last console of each kernel stays, for looking at it after a failure.
-fn keep_console(console: &Path, kernel: Kernel) -> PathBuf {
-    let kept = kept_console(kernel);
+/// The last console of each kernel and purpose stays, for looking at it after a failure.
+fn keep_console(console: &Path, options: &Options) -> PathBuf {
+    let kept = kept_console(options);
     // Being a help only, its failure is none of the run.
     let directory = kept.parent().map_or(Ok(()), fs::create_dir_all);
     let _ = directory.and_then(|()| fs::copy(console, &kept));
     kept
 }
 
-/// Where the last console of a kernel's guest is.
-pub(crate) fn kept_console(kernel: Kernel) -> PathBuf {
-    compile::target_dir().join("vm").join(format!("console-{}.log", kernel.name()))
+/// Where the last console of such a guest is.
+pub(crate) fn kept_console(options: &Options) -> PathBuf {
+    let purpose = options.purpose.map(|purpose| format!("-{purpose}")).unwrap_or_default();
+    compile::target_dir().join("vm").join(format!("console-{}{purpose}.log", options.kernel.name()))
 }
 
 fn shell(options: &Options) -> Result<i32> {

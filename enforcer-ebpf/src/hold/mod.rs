@@ -4,9 +4,11 @@
 //! nothing new.
 
 mod hash;
+mod loaded;
 mod request;
 mod ticket;
 
+pub use loaded::{kill, loaded_decided};
 pub use ticket::approves_program;
 
 use crate::{
@@ -19,7 +21,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_ktime_get_boot_ns, bpf_send_signal_thread},
 };
 use enforcer_common::{
-    event::{Header, kind, reason},
+    event::{Header, kind, operation, reason},
     hold::{ASKED, GRANTED, Hold, REFUSED, WAITING, Waiter, WaiterKey, Word},
     scratch::Scratch,
     verdict::Verdict,
@@ -155,7 +157,8 @@ pub extern "C" fn settle(slot: u64) -> u64 {
     unsafe {
         let header = record.cast::<Header>();
         (*header).hold = (*sc).asking.id;
-        if ticket::passes(sc) != 0 {
+        // The call's approval to execute is none of its arguments.
+        if (*header).operation != operation::ARGUMENTS && ticket::passes(sc) != 0 {
             return outcome::GO_ON | outcome::SILENT;
         }
         let now = bpf_ktime_get_boot_ns();

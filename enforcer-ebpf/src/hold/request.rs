@@ -6,6 +6,7 @@ use crate::{
     object::{self, peek},
     path,
 };
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
 use enforcer_common::{
     event::{Header, operation},
     limits,
@@ -56,6 +57,11 @@ pub extern "C" fn identify(sc: *mut Scratch) -> u64 {
             if identity(sc, target, 12) != 0 || name(sc, limits::PATH as u64) != 0 {
                 return 1;
             }
+        }
+        if (*header).operation == operation::ARGUMENTS {
+            // Each run of a program is a request of its own.
+            words.add(12).write_volatile(bpf_get_current_pid_tgid());
+            words.add(13).write_volatile(bpf_ktime_get_boot_ns());
         }
         let end = core::ptr::read_volatile(&raw const (*sc).used);
         (*header).target_len = (end - object_end) as u16;

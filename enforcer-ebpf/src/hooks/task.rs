@@ -47,8 +47,14 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 #[lsm(hook = "task_kill")]
 pub fn task_kill(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
+    // The number on most architectures (include/uapi/asm-generic/signal.h).
+    const SIGCONT: i32 = 18;
     let (target, signal): (*const u8, i32) = (ctx.arg(0), ctx.arg(2));
     if subject::is_companion(&subject, target) {
+        return 0;
+    }
+    // What waits for a verdict on its arguments may be ended, not sent on its way.
+    if signal != SIGCONT && subject::is_waiting_companion(&subject, target) {
         return 0;
     }
     errno(refuse(&subject, &Denial::of(operation::SIGNAL, floor(&subject), signal as u32)))

@@ -30,6 +30,11 @@ pub fn exists(process: u32, thread: u32, started: u64) -> bool {
     same && Path::new(&format!("/proc/{process}/task/{thread}")).exists()
 }
 
+/// The letter for what a process does (get_task_state(), fs/proc/array.c).
+pub fn state(process: u32) -> Option<u8> {
+    fields(process)?.trim_start().bytes().next()
+}
+
 /// The user who once logged in, through every `su` since.
 pub fn login_uid(process: i32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{process}/loginuid")).ok()?;
@@ -47,11 +52,15 @@ fn parent(process: u32) -> Option<u32> {
 
 /// A field of /proc/PID/stat, counted from the one after the name.
 fn field(process: u32, index: usize) -> Option<u64> {
+    fields(process)?.split_ascii_whitespace().nth(index)?.parse().ok()
+}
+
+/// What follows the name in /proc/PID/stat.
+fn fields(process: u32) -> Option<String> {
     let bytes = fs::read(format!("/proc/{process}/stat")).ok()?;
     // The name, which the program chooses, may contain anything; it ends at the last bracket.
     let end = bytes.iter().rposition(|byte| *byte == b')')?;
-    let fields = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
-    fields.split_ascii_whitespace().nth(index)?.parse().ok()
+    String::from_utf8(bytes.get(end + 1..)?.to_vec()).ok()
 }
 
 #[cfg(test)]

@@ -106,6 +106,9 @@ pub struct What {
     pub object: Shown,
     /// The new name of a rename or link.
     pub target: Option<Shown>,
+    /// What a program was executed with, where that is asked about: its own name first.
+    #[serde(default)]
+    pub arguments: Vec<Shown>,
     /// The exact object: device and inode, where it is a file that exists.
     pub identity: Option<String>,
 }
@@ -156,7 +159,7 @@ impl Request {
             ancestry,
             directory,
         } = who;
-        let What { operation, access, object, target, identity } = what;
+        let What { operation, access, object, target, arguments, identity } = what;
         let Why { rules, tier, trust, policy_version, policy_digest } = why;
         let mut out = Lines::new(HEAD);
         let shown = |out: &mut Lines, key: &str, value: &Option<Shown>| match value {
@@ -186,6 +189,9 @@ impl Request {
         out.put_escaped("access", &access.join(" "));
         out.put("object", object.as_str());
         shown(&mut out, "target", target);
+        for argument in arguments {
+            out.put("argument", argument.as_str());
+        }
         optional(&mut out, "identity", identity);
         for RuleText { text, because } in rules {
             out.put_escaped("rule", text);
@@ -291,6 +297,9 @@ pub(crate) mod tests {
             |r| r.what.access.clear(),
             |r| r.what.object = Shown::of(b"x"),
             |r| r.what.target = Some(Shown::of(b"/x")),
+            |r| r.what.arguments = vec![Shown::of(b"push"), Shown::of(b"origin")],
+            |r| r.what.arguments = vec![Shown::of(b"push origin")],
+            |r| r.what.arguments = vec![Shown::default(), Shown::of(b"push origin")],
             |r| r.what.identity = None,
             |r| r.why.rules[0].text.push('x'),
             |r| r.why.rules[0].because = None,

@@ -2,7 +2,7 @@
 
 use super::{
     canonical::stamp,
-    request::{Request, What},
+    request::{Request, Shown, What},
     shape::{COUNTED, Shape},
 };
 use crate::event::text::escape;
@@ -25,6 +25,7 @@ pub fn act(what: &What) -> String {
             format!("change mode, owner, times or attributes of {object}")
         }
         "exec" => format!("run the program {object}"),
+        "exec-arguments" => format!("run the program {object} as {}", command(&what.arguments)),
         "map" => format!("load {object} as code"),
         "connect" | "unix-connect" => format!("connect to {object}"),
         "send" | "unix-send" => format!("send to {object}"),
@@ -32,6 +33,12 @@ pub fn act(what: &What) -> String {
         "listen" => format!("listen on {object}"),
         other => format!("do `{}` to {object}", escape(other.as_bytes())),
     }
+}
+
+/// Each argument in quotation marks: a space in one is no end of it.
+fn command(arguments: &[Shown]) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|one| format!("“{}”", one.as_str())).collect();
+    if quoted.is_empty() { "a command without a word".to_owned() } else { quoted.join(" ") }
 }
 
 fn rights(access: &[String]) -> String {
@@ -48,6 +55,15 @@ pub fn allows(request: &Request, shape: Shape) -> String {
         Shape::Until(at) => format!("as often as it likes until {}", stamp(at)),
         Shape::Session => "as often as it likes while this session lasts".to_owned(),
     };
+    if request.what.operation == "exec-arguments" {
+        return format!(
+            "Process {} of session {} of agent {} may {}, this time. Whoever runs it again is asked about again.",
+            request.who.process,
+            escape(request.who.session.as_bytes()),
+            escape(request.who.agent.as_bytes()),
+            act(&request.what),
+        );
+    }
     format!(
         "Every process of session {} of agent {} may {}, {often}. Another object, another operation and another \
          session are asked about again; so is this one if the object is replaced.",
@@ -60,7 +76,7 @@ pub fn allows(request: &Request, shape: Shape) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approvals::request::{Shown, tests::request};
+    use crate::approvals::request::tests::request;
 
     #[test]
     fn an_approval_says_who_what_and_how_often() {
@@ -81,7 +97,7 @@ mod tests {
                 object: Shown::of(b"/a\n"),
                 target: Some(Shown::of(b"/b")),
                 access: vec!["read".to_owned()],
-                identity: None,
+                ..What::default()
             };
             let words = act(&what);
             let known = *name == "socket" || !words.contains('`');

@@ -170,6 +170,9 @@ enum PolicyCommand {
         operation: String,
         /// An absolute path, or ADDRESS:PORT/PROTOCOL.
         object: String,
+        /// The program's arguments, for `exec`.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
     },
     /// Say what authority a policy grants or takes away, compared with another. Exits with 0 (the same),
     /// 10 (less), 11 (more) or 12 (both).
@@ -271,8 +274,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             other => Err(unexpected(&other)),
         },
         Command::Policy(PolicyCommand::Check { files }) => policy::check(files, cli.output),
-        Command::Policy(PolicyCommand::Explain { policy: named, operation, object }) => {
-            policy::explain(&settings(cli)?, named, operation, object, cli.output)
+        Command::Policy(PolicyCommand::Explain { policy: named, operation, object, arguments }) => {
+            policy::explain(&settings(cli)?, named, operation, object, arguments, cli.output)
         }
         Command::Policy(PolicyCommand::Diff { before, after, trust }) => {
             policy::diff(&settings(cli)?, before, after, *trust, cli.output)

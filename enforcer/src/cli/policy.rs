@@ -9,9 +9,10 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::IsTerminal,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -119,12 +120,14 @@ pub(super) fn explain(
     named: &OsStr,
     operation: &str,
     object: &str,
+    arguments: &[OsString],
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let policy = find(settings, named)?;
+    let arguments: Vec<Vec<u8>> = arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
     let tiers_of = |level| settings.trust.tiers(level);
     let at = |level| {
-        policy::explain_with(&policy, operation, object, level, &tiers_of)
+        policy::explain_with(&policy, operation, object, &arguments, level, &tiers_of)
             .map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))
     };
     let explanation = at(None)?;

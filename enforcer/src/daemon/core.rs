@@ -2,6 +2,7 @@
 
 use super::{
     aggregate::{Aggregator, Summary},
+    arguments::Arguments,
     canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
     holds::{Approvals, Held},
@@ -27,7 +28,7 @@ use crate::{
     policy::Trust,
     settings::{OnFailure, Settings},
 };
-use enforcer_common::map::TierMap;
+use enforcer_common::{event::operation, map::TierMap};
 use serde_json::Value;
 use std::{
     cell::RefCell,
@@ -98,6 +99,8 @@ pub struct Core {
     /// Sessions whose refusals somebody waits for.
     pub(crate) watched: Watched,
     pub(super) repeats: Aggregator,
+    /// Programs whose arguments are to be judged.
+    pub(super) arguments: Arguments,
     /// What waits for a person.
     pub(super) approvals: Approvals,
     /// How far agents are trusted.
@@ -173,6 +176,7 @@ impl Core {
             launching: HashSet::new(),
             watched: Watched::default(),
             repeats: Aggregator::default(),
+            arguments: Arguments::default(),
             approvals,
             trust,
             recent: Recent::default(),
@@ -253,7 +257,7 @@ impl Core {
         let names = Names { slots: &self.slots, numbers: &self.numbers, table: &self.settings.trust };
         let recent = &mut self.recent;
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
-        let malformed = &mut self.lost.malformed;
+        let (malformed, arguments) = (&mut self.lost.malformed, &mut self.arguments);
         let verdicts = &mut self.verdicts;
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
@@ -262,6 +266,13 @@ impl Core {
                 newest = newest.max(event.header.time);
                 watched.note(&event);
                 verdicts.note(names.slots.name(AgentSlot(event.header.agent)), &event);
+                // Whether there is something to record of these is known once the arguments are judged.
+                if event.kind == Kind::Loading {
+                    return arguments.loading(&event, &names);
+                }
+                if event.kind == Kind::Held && event.header.operation == operation::ARGUMENTS {
+                    return arguments.loaded(&event, offset, &names, recent.of(event.header.session));
+                }
                 if event.kind == Kind::Held {
                     held.push(Held::new(&event, &names, recent.of(event.header.session)));
                 }
@@ -296,6 +307,7 @@ impl Core {
             self.flush();
         }
         self.take_held(held);
+        self.judge_stopped();
         if refill || sweep {
             self.refill();
             self.look_at_holds(true);

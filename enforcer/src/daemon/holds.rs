@@ -25,16 +25,19 @@ use crate::{
     event::{
         decode::Event,
         json::Context as _,
-        text::{hex, session_id},
+        text::{escape, hex, session_id},
     },
-    policy::{OnHold, Tier, Trust},
+    policy::{OnHold, Rule, RuleId, Tier, Trust},
     settings::Settings,
 };
 use enforcer_common::{
-    event::flag,
+    event::{flag, operation},
     hold::{ASKED, GRANTED, Hold, REFUSED, WAITING, WaiterKey, Word},
 };
 use serde_json::{Value, json};
+
+/// Nanoseconds that a program has to go on, or to end, once its arguments are judged.
+const RESUME: u64 = 60_000_000_000;
 
 /// The daemon's part of approvals.
 pub(super) struct Approvals {
@@ -95,11 +98,9 @@ impl Held {
         let rules = known
             .and_then(|(loaded, base)| deciding_rules(loaded, event, base, names.table))
             .unwrap_or_default();
-        // Where the rule cannot be told, the strictest that a person can decide about.
-        let tier = rules.iter().map(|(_, rule)| rule.tier().unwrap_or(Tier::Low)).max().unwrap_or(Tier::High);
         let note = names.policy(header.policy);
         let agent = names.slots.name(AgentSlot(header.agent));
-        Self {
+        let mut held = Self {
             id: HoldId(header.hold),
             at: header.time,
             waiter: hold::Waiter {
@@ -109,8 +110,8 @@ impl Held {
                 started: header.started,
             },
             session: header.session,
-            timeout: rules.iter().filter_map(|(_, rule)| rule.hold_timeout()).min(),
-            waits: rules.iter().all(|(_, rule)| rule.on_hold() != Some(OnHold::Refuse)),
+            timeout: None,
+            waits: true,
             who: Who {
                 agent: agent.map_or_else(|| format!("unknown-{}", header.agent), str::to_owned),
                 owner: policy.map(|policy| policy.owner().to_owned()).unwrap_or_default(),
@@ -125,19 +126,51 @@ impl Held {
             what: what(event),
             recent,
             why: Why {
-                rules: rules
-                    .iter()
-                    .map(|(id, rule)| RuleText {
-                        text: format!("{} {id} at {}", describe(rule), rule.origin()),
-                        because: rule.because().map(str::to_owned),
-                    })
-                    .collect(),
-                tier,
+                rules: Vec::new(),
+                tier: Tier::High,
                 trust: Trust::from_number(header.trust)
                     .map_or_else(|| "unknown".to_owned(), |level| level.name().to_owned()),
                 policy_version: note.as_ref().map(|note| note.version).unwrap_or_default(),
                 policy_digest: policy.map(|policy| hex(&policy.digest())).unwrap_or_default(),
             },
+        };
+        held.set_rules(&rules);
+        held
+    }
+
+    /// The rules that leave it to a person.
+    fn set_rules(&mut self, rules: &[(RuleId, &Rule)]) {
+        // Where the rule cannot be told, the strictest that a person can decide about.
+        self.why.tier =
+            rules.iter().map(|(_, rule)| rule.tier().unwrap_or(Tier::Low)).max().unwrap_or(Tier::High);
+        let text = |(id, rule): &(RuleId, &Rule)| RuleText {
+            text: format!("{} {id} at {}", describe(rule), rule.origin()),
+            because: rule.because().map(str::to_owned),
+        };
+        self.why.rules = rules.iter().map(text).collect();
+        self.timeout = rules.iter().filter_map(|(_, rule)| rule.hold_timeout()).min();
+        self.waits = rules.iter().all(|(_, rule)| rule.on_hold() != Some(OnHold::Refuse));
+    }
+
+    /// As [`Self::set_rules`], for a program whose arguments are known now. The first is its name.
+    pub(super) fn because(&mut self, rules: &[(RuleId, &Rule)], given: &[Vec<u8>]) {
+        self.set_rules(rules);
+        self.what.arguments = given.iter().map(|one| Shown::of(one)).collect();
+    }
+
+    /// The process, and when it started (nanoseconds of boot time).
+    pub(super) fn process(&self) -> (u32, u64) {
+        (self.waiter.tgid, self.waiter.started)
+    }
+
+    /// The rules as records have them.
+    pub(super) fn rules_as_json(&self) -> Value {
+        match &self.why.rules[..] {
+            [] => "no rule".into(),
+            rules => rules
+                .iter()
+                .map(|rule| json!({"text": escape(rule.text.as_bytes()), "because": rule.because}))
+                .collect(),
         }
     }
 }
@@ -168,6 +201,7 @@ pub(super) fn what(event: &Event<'_>) -> What {
         access: event.access().map(std::borrow::Cow::into_owned).collect(),
         object,
         target: (!event.target.is_empty()).then(|| Shown::of(event.target)),
+        arguments: Vec::new(),
         identity,
     }
 }
@@ -192,6 +226,29 @@ fn state(hold: &Hold, boot: u64) -> HoldState {
 }
 
 impl Core {
+    /// Lets a loaded program run.
+    pub(super) fn let_run(&mut self, held: &Held) {
+        let until = present().boot + RESUME;
+        let told = self.enforcement.grant(held.id.0, 1, until).and_then(|_| self.wake(held));
+        if let Err(error) = told {
+            tracing::error!(%error, process = held.waiter.tgid, "a program waits although its arguments are allowed");
+        }
+    }
+
+    /// Ends a loaded program before its first instruction.
+    pub(super) fn end_program(&mut self, held: &Held) {
+        let told =
+            self.enforcement.refuse_hold(held.id.0, present().boot + RESUME).and_then(|_| self.wake(held));
+        if let Err(error) = told {
+            tracing::error!(%error, process = held.waiter.tgid, "a program waits although it is refused");
+        }
+    }
+
+    fn wake(&mut self, held: &Held) -> Result<(), EnforcementError> {
+        let hold::Waiter { pid, tgid, started, .. } = held.waiter;
+        self.enforcement.wake(WaiterKey { pid, tgid, started })
+    }
+
     /// Puts what came from the kernel before the queue.
     pub(super) fn take_held(&mut self, held: Vec<Held>) {
         if held.is_empty() {
@@ -232,6 +289,9 @@ impl Core {
 
     /// Compares the queue with the kernel's tables. Without `sessions`, only if something waits.
     pub fn look_at_holds(&mut self, sessions: bool) {
+        if !self.arguments.is_empty() {
+            self.judge_arguments(present().boot);
+        }
         let (holds, waiters) = match (self.enforcement.holds(), self.enforcement.waiters()) {
             (Ok(holds), Ok(waiters)) => (holds, waiters),
             (Err(error), _) | (_, Err(error)) => {
@@ -288,10 +348,14 @@ impl Core {
             }
         };
         for (key, waiter) in waiters {
-            let of_agent = |(id, hold): &(_, Hold)| *id == waiter.id && hold.agent == agent.0;
-            if holds.iter().any(of_agent)
-                && let Err(error) = self.enforcement.wake(key)
-            {
+            let of_agent = |(id, hold): &&(_, Hold)| *id == waiter.id && hold.agent == agent.0;
+            let Some((id, hold)) = holds.iter().find(of_agent) else { continue };
+            let mut told = Ok(true);
+            if hold.operation == operation::ARGUMENTS {
+                // A program that was loaded under the old policy cannot be executed again under the new one.
+                told = self.enforcement.refuse_hold(*id, present().boot + RESUME);
+            }
+            if let Err(error) = told.and_then(|_| self.enforcement.wake(key)) {
                 tracing::error!(%error, "cannot let what waits be judged anew");
             }
         }

@@ -1,7 +1,9 @@
 //! The daemon: reads top to bottom. The only caller of the kernel side.
 
 pub mod aggregate;
+mod arguments;
 pub mod canary;
+mod cmdline;
 pub mod core;
 pub mod enforcement;
 mod holds;

@@ -78,10 +78,8 @@ pub(super) fn deciding_rules<'a>(
         address.map_or_else(Vec::new, |address| {
             reference::rules_at_address(&loaded.policy, address, endpoint.port, protocol)
         })
-    } else if let (Some(path), 0) = (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
-        reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path)
     } else {
-        loaded.image.rules_at(header.states, base?)
+        rules_of_path(loaded, event, base)?
     };
     let ids: Vec<_> = ids.into_iter().collect();
     // The level that the session had when the kernel decided.
@@ -103,10 +101,32 @@ pub(super) fn deciding_rules<'a>(
     Some(rules.filter(|(_, rule)| rule.operations() & want != 0).collect())
 }
 
+/// The rules about the object's path: where it is known, exactly those; else those that the automata's states stand
+/// for.
+fn rules_of_path(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<RuleId>> {
+    let header = &event.header;
+    match (event.object.strip_prefix(b"/"), header.flags & flag::OBJECT_CUT) {
+        (Some(path), 0) => Some(reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path)),
+        _ => Some(loaded.image.rules_at(header.states, base?)),
+    }
+}
+
+/// Every rule about the object, whatever it says: those for a further name of it that counts too.
+pub(super) fn matching_rules(loaded: &Loaded, event: &Event<'_>, base: Option<u32>) -> Option<Vec<RuleId>> {
+    let mut rules = rules_of_path(loaded, event, base)?;
+    if event.header.flags & flag::OTHER_NAME != 0 {
+        rules.extend(loaded.image.rules_at(event.header.states, base?));
+        rules.sort_unstable();
+        rules.dedup();
+    }
+    Some(rules)
+}
+
 pub(super) fn describe(rule: &Rule) -> String {
     let objects: Vec<String> = match rule.objects() {
         Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
         Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
     };
-    format!("{} {} {}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
+    let arguments = rule.arguments().map(|with| format!(" with the arguments {with}")).unwrap_or_default();
+    format!("{} {} {}{arguments}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
 }

@@ -36,6 +36,8 @@ pub enum Kind {
     SessionRemoved,
     /// A thread waits for a person's decision.
     Held,
+    /// A program is being executed whose arguments will be judged.
+    Loading,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -53,6 +55,7 @@ impl Kind {
             kind::STRAYED => Self::Strayed,
             kind::SESSION_REMOVED => Self::SessionRemoved,
             kind::HELD => Self::Held,
+            kind::LOADING => Self::Loading,
             other => Self::Unknown(other),
         }
     }
@@ -69,6 +72,7 @@ impl Kind {
             Self::Strayed => "strayed".into(),
             Self::SessionRemoved => "session-removed".into(),
             Self::Held => "held".into(),
+            Self::Loading => "loading".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }

@@ -158,6 +158,7 @@ fn rule_for(record: &Map<String, Value>) -> Option<String> {
     }
     match access.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => None,
+        ["exec"] if record.get("argv").is_some() => None,
         ["exec"] => Some(format!("exec: [{{ allow: [\"{path}\"] }}]")),
         _ => Some(format!("files: [{{ allow: [{}], paths: [\"{path}\"] }}]", access.join(", "))),
     }

@@ -1,9 +1,13 @@
 //! Holds and those who wait for them, in the kernel's tables.
 
-use super::tables::{Tables, failed, to_bytes, view};
+use super::{
+    sessions::boot_time,
+    tables::{Tables, failed, to_bytes, view},
+};
 use crate::daemon::enforcement::EnforcementError;
 use aya::maps::MapError;
 use enforcer_common::{
+    event::operation,
     hold::{ASKED, GRANTED, Hold, HoldId, HoldSettings, Quota, REFUSED, WAITING, Waiter, WaiterKey, Word},
     limits,
 };
@@ -125,10 +129,16 @@ pub fn forget_waiter(tables: &mut Tables, key: WaiterKey) -> Result<(), Enforcem
 }
 
 fn gone_is_fine(result: Result<(), MapError>, map: &str) -> Result<(), EnforcementError> {
+    or_gone(result, map).map(|_| ())
+}
+
+/// What was found, or `None` where there is no such entry.
+fn or_gone<T>(result: Result<T, MapError>, map: &str) -> Result<Option<T>, EnforcementError> {
     match result {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed(&format!("removing from {map}"), e)),
+        Ok(found) => Ok(Some(found)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed(&format!("looking up an entry of {map}"), e)),
     }
 }
 
@@ -142,8 +152,28 @@ pub fn set_quota(tables: &Tables, slot: u32, more: u32) -> Result<(), Enforcemen
     Ok(())
 }
 
+/// What a woken thread is to do. A call is made again, and meets its hook. A loaded program has nothing that it could
+/// make again: it runs if it may, ends if it may not, and otherwise goes on waiting.
+fn signal(tables: &Tables, waiter: WaiterKey) -> Result<Option<Signal>, EnforcementError> {
+    let key = to_bytes::<_, { size_of::<WaiterKey>() }>(&waiter);
+    let found = or_gone(tables.waiters.get(&key, 0), "WAITERS")?;
+    let Some(id) = found.map(|bytes| view::<Waiter>(&bytes).id) else { return Ok(Some(Signal::CONT)) };
+    let hold = or_gone(tables.holds.get(&to_bytes::<_, WORDS>(&id), 0), "HOLDS")?;
+    let Some(hold) = hold.map(|bytes| view::<Hold>(&bytes)) else { return Ok(Some(Signal::CONT)) };
+    if hold.operation != operation::ARGUMENTS {
+        return Ok(Some(Signal::CONT));
+    }
+    let open = boot_time() < hold.deadline;
+    Ok(match Word(hold.word).state() {
+        GRANTED if open => Some(Signal::CONT),
+        WAITING | ASKED if open => None,
+        _ => Some(Signal::KILL),
+    })
+}
+
 /// See [`crate::daemon::enforcement::Enforcement::wake`].
-pub fn wake(waiter: WaiterKey) -> Result<(), EnforcementError> {
+pub fn wake(tables: &Tables, waiter: WaiterKey) -> Result<(), EnforcementError> {
+    let Some(signal) = signal(tables, waiter)? else { return Ok(()) };
     let gone = [Errno::SRCH, Errno::INVAL];
     let wrong = |e: Errno| EnforcementError::Kernel {
         what: format!("waking process {}", waiter.tgid),
@@ -159,7 +189,7 @@ pub fn wake(waiter: WaiterKey) -> Result<(), EnforcementError> {
     if !is_the_same(waiter) {
         return Ok(());
     }
-    match pidfd_send_signal(&process, Signal::CONT) {
+    match pidfd_send_signal(&process, signal) {
         Ok(()) => Ok(()),
         Err(e) if gone.contains(&e) => Ok(()),
         Err(e) => Err(wrong(e)),

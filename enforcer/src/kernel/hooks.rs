@@ -91,6 +91,8 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("mmap_file", 4),
     lsm("file_mprotect", 3),
     lsm("bprm_check_security", 1),
+    HookProgram { parameters: ANY, ..lsm("bprm_committed_creds", 1) },
+    tracepoint("sched_process_exec"),
     lsm("socket_create", 4),
     lsm("socket_connect", 3),
     lsm("socket_sendmsg", 3),

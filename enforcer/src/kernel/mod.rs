@@ -527,6 +527,6 @@ impl Enforcement for Kernel {
     }
 
     fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError> {
-        holds::wake(waiter)
+        holds::wake(&self.tables, waiter)
     }
 }

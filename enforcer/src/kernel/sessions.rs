@@ -264,7 +264,7 @@ fn random_word() -> Result<u64, EnforcementError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn boot_time() -> u64 {
+pub(super) fn boot_time() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
         .map(|t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
         .unwrap_or(0)

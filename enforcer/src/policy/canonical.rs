@@ -65,12 +65,13 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let Rule { origin, effect, tier, operations: _, objects, because, on_hold, hold_timeout } = rule;
+    let Rule { origin, effect, tier, operations: _, objects, arguments, because, on_hold, hold_timeout } =
+        rule;
     let objects: Vec<String> = match objects {
         Objects::Paths(globs) => globs.iter().map(ToString::to_string).collect(),
         Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
     };
-    json!({
+    let mut value = json!({
         "section": origin.section,
         "effect": effect,
         "tier": tier,
@@ -79,7 +80,12 @@ fn rule(rule: &Rule) -> Value {
         "because": because,
         "on_hold": on_hold,
         "hold_timeout": hold_timeout,
-    })
+    });
+    // Policies that say nothing of arguments keep the digest that they always had.
+    if let Some(arguments) = arguments {
+        value["arguments"] = json!(arguments.texts());
+    }
+    value
 }
 
 fn test(test: &Test) -> Value {
@@ -92,6 +98,12 @@ fn test(test: &Test) -> Value {
             "expect": super::validate::word(*expect),
             "operations": names(&file::NAMES, *want),
             "path": String::from_utf8_lossy(path),
+        }),
+        Question::Run { path, arguments } => json!({
+            "expect": super::validate::word(*expect),
+            "operations": names(&file::NAMES, file::EXEC),
+            "path": String::from_utf8_lossy(path),
+            "arguments": arguments.iter().map(|one| String::from_utf8_lossy(one)).collect::<Vec<_>>(),
         }),
         Question::Net { want, address, port, protocol } => json!({
             "expect": super::validate::word(*expect),

@@ -234,6 +234,9 @@ pub(super) struct ExecRuleDraft {
     pub(super) hold: Option<At<Vec<At<String>>>>,
     /// Programs that never run.
     pub(super) deny: Option<At<Vec<At<String>>>>,
+    /// Arguments after the program's name that the rule is about, one pattern for each: `*` is any text, and `**`
+    /// is any number of arguments. Without, whatever the arguments are.
+    pub(super) arguments: Option<At<Vec<At<String>>>>,
     /// What is at stake.
     pub(super) tier: Option<Tier>,
     /// The reason.
@@ -354,6 +357,8 @@ pub(super) struct TestDraft {
     pub(super) truncate: Option<At<String>>,
     pub(super) metadata: Option<At<String>>,
     pub(super) exec: Option<At<String>>,
+    /// The arguments of the program under `exec`, after its name; without, whether some may be allowed.
+    pub(super) arguments: Option<At<Vec<At<String>>>>,
     pub(super) load: Option<At<String>>,
     pub(super) list: Option<At<String>>,
     /// An address, as `10.0.0.1:443/tcp`, or a unix socket, as `unix:/run/x.sock` or `unix:@name`.

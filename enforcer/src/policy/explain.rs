@@ -47,6 +47,9 @@ pub struct ExplainedRule {
     pub tier: Option<Tier>,
     /// Its operations.
     pub operations: Vec<&'static str>,
+    /// The arguments that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
     /// Its reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -68,6 +71,9 @@ pub enum ExplainError {
         /// What is wrong.
         reason: String,
     },
+    /// Arguments of what is no program.
+    #[error("`{0}` takes no arguments: they are about `exec`")]
+    Arguments(String),
     /// Not one address.
     #[error("`{0}` is not one address: write ADDRESS:PORT/PROTOCOL, as in 10.0.0.1:443/tcp")]
     Address(String),
@@ -80,19 +86,23 @@ pub fn explain(
     object: &str,
     trust: Option<Trust>,
 ) -> Result<Explanation, ExplainError> {
-    explain_with(policy, operation, object, trust, &trust_tiers)
+    explain_with(policy, operation, object, &[], trust, &trust_tiers)
 }
 
-/// As [`explain`], where levels of trust mean what `tiers_of` says.
+/// As [`explain`], where levels of trust mean what `tiers_of` says, and a program may have arguments after its name.
 pub fn explain_with(
     policy: &ValidPolicy,
     operation: &str,
     object: &str,
+    arguments: &[Vec<u8>],
     trust: Option<Trust>,
     tiers_of: &dyn Fn(Trust) -> TierMap,
 ) -> Result<Explanation, ExplainError> {
     let trust = trust.unwrap_or(policy.trust()).min(policy.trust());
     let tiers = tiers_of(trust);
+    if !arguments.is_empty() && operation != "exec" {
+        return Err(ExplainError::Arguments(operation.to_owned()));
+    }
     let socket = object.strip_prefix("unix:").filter(|_| operation == "connect");
     if let (Some(want), None) = (access::named(&net::NAMES, operation), socket) {
         let endpoint = Endpoint::parse(object, want == net::BIND).ok().and_then(|endpoint| endpoint.single());
@@ -114,6 +124,7 @@ pub fn explain_with(
     let matching = reference::rules_at_path(policy, &path);
     let (verdict, deciders) = match want {
         file::LOAD => reference::map_verdict(policy, &path, &tiers),
+        file::EXEC => reference::run_verdict(policy, &path, arguments, &tiers),
         file::WRITE => reference::file_verdict(policy, &path, want | file::TRUNCATE, &tiers),
         _ => reference::file_verdict(policy, &path, want, &tiers),
     };
@@ -164,6 +175,7 @@ fn explained(id: RuleId, rule: &Rule, decides: bool) -> ExplainedRule {
         effect: rule.effect(),
         tier: rule.tier(),
         operations: operation_names(rule.origin().section, rule.operations()),
+        arguments: rule.arguments().map(ToString::to_string),
         because: rule.because().map(str::to_owned),
         decides,
     }
@@ -177,6 +189,9 @@ impl fmt::Display for Explanation {
         for rule in matched {
             let mark = if rule.decides { '*' } else { ' ' };
             write!(f, "  {mark} {} {} [{}]", rule.origin, rule.effect.name(), rule.operations.join(", "))?;
+            if let Some(arguments) = &rule.arguments {
+                write!(f, " with the arguments {arguments}")?;
+            }
             match &rule.because {
                 Some(because) => writeln!(f, ": {because}")?,
                 None => writeln!(f)?,

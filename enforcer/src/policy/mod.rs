@@ -4,6 +4,7 @@
 //! [`Image::place`] gives the bytes for the arena. [`mod@reference`] says what a policy means; the
 //! tables must agree with it. Nothing here reads a file, a clock or the network.
 
+mod arguments;
 mod automaton;
 mod bytes;
 mod canonical;

@@ -57,9 +57,11 @@ fn pattern_matches(pattern: &Pattern, names: &[&[u8]]) -> bool {
 }
 
 fn name_matches(atoms: &[Atom], name: &[u8]) -> bool {
-    if name.is_empty() {
-        return false;
-    }
+    !name.is_empty() && bytes_match(atoms, name)
+}
+
+/// Whether the atoms stand for these bytes.
+pub(super) fn bytes_match(atoms: &[Atom], name: &[u8]) -> bool {
     let (mut a, mut n) = (0, 0);
     // Where to go on if the last star takes one byte more.
     let mut retry: Option<(usize, usize)> = None;
@@ -127,6 +129,62 @@ pub fn file_verdict(policy: &ValidPolicy, path: &[u8], want: u16, tiers: &TierMa
     let rules = rules_at_path(policy, path);
     let verdict = joined(policy, &rules).fold(tiers).verdict(want);
     (verdict, deciders(policy, &rules, want, verdict, tiers))
+}
+
+/// The verdict on a program's arguments (without the first, the program's name), where `rules` are those that match
+/// its path, and the rules that decide it. That the program may be executed was decided before, by a person where
+/// rules leave it to one.
+pub fn arguments_verdict(
+    policy: &ValidPolicy,
+    rules: &[RuleId],
+    arguments: &[Vec<u8>],
+    tiers: &TierMap,
+) -> (Verdict, Vec<RuleId>) {
+    let said = |rule: &Rule| {
+        let said = rule.plain_masks().fold(tiers);
+        match rule.arguments() {
+            _ if rule.operations() & file::EXEC == 0 => None,
+            None => Some(Folded { allow: said.allow | said.hold, hold: 0, deny: said.deny }),
+            Some(pattern) => pattern.matches(arguments).then_some(said),
+        }
+    };
+    let said: Vec<(RuleId, Folded)> =
+        rules.iter().filter_map(|id| Some((*id, said(policy.rule(*id)?)?))).collect();
+    let none = Folded { allow: 0, hold: 0, deny: 0 };
+    let all = said.iter().fold(none, |all, (_, one)| Folded {
+        allow: all.allow | one.allow,
+        hold: all.hold | one.hold,
+        deny: all.deny | one.deny,
+    });
+    let verdict = all.verdict(file::EXEC);
+    let deciding = said.iter().filter(|(_, one)| of(one, verdict) & file::EXEC != 0);
+    (verdict, deciding.map(|(id, _)| *id).collect())
+}
+
+/// The verdict on executing the program at `path` with these arguments, its name not among them, and the rules that
+/// decide it: whether it may be executed at all, and if so whether with them.
+pub fn run_verdict(
+    policy: &ValidPolicy,
+    path: &[u8],
+    arguments: &[Vec<u8>],
+    tiers: &TierMap,
+) -> (Verdict, Vec<RuleId>) {
+    let rules = rules_at_path(policy, path);
+    let (verdict, deciding) = file_verdict(policy, path, file::EXEC, tiers);
+    if verdict == Verdict::Deny || joined(policy, &rules).deny & file::ANY_ARGUMENTS == 0 {
+        return (verdict, deciding);
+    }
+    let (then, more) = arguments_verdict(policy, &rules, arguments, tiers);
+    if then < verdict { (verdict, deciding) } else { (then, more) }
+}
+
+/// The operations that have a verdict.
+fn of(said: &Folded, verdict: Verdict) -> u16 {
+    match verdict {
+        Verdict::Deny => said.deny,
+        Verdict::Hold => said.hold,
+        Verdict::Allow => said.allow,
+    }
 }
 
 /// The verdict on mapping the file at `path` executable, and the rules that decide it.
@@ -264,15 +322,7 @@ pub fn deciders(
     verdict: Verdict,
     tiers: &TierMap,
 ) -> Vec<RuleId> {
-    let says = |rule: &Rule| {
-        let said = rule.masks().fold(tiers);
-        let bits = match verdict {
-            Verdict::Deny => said.deny,
-            Verdict::Hold => said.hold,
-            Verdict::Allow => said.allow,
-        };
-        bits & want != 0
-    };
+    let says = |rule: &Rule| of(&rule.masks().fold(tiers), verdict) & want != 0;
     matching.iter().copied().filter(|id| policy.rule(*id).is_some_and(says)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What a rule says, whatever document it stands in.
 
-use super::{endpoint::Endpoint, glob::Glob};
+use super::{arguments::Arguments, endpoint::Endpoint, glob::Glob};
 use enforcer_common::{
     access::{file, net},
     map::{Masks, TierMap},
@@ -203,6 +203,7 @@ pub struct Rule {
     pub(super) tier: Option<Tier>,
     pub(super) operations: u16,
     pub(super) objects: Objects,
+    pub(super) arguments: Option<Arguments>,
     pub(super) because: Option<String>,
     pub(super) on_hold: Option<OnHold>,
     pub(super) hold_timeout: Option<u64>,
@@ -232,6 +233,11 @@ impl Rule {
     /// What it is about.
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// The arguments that it is about; without, whatever they are.
+    pub fn arguments(&self) -> Option<&Arguments> {
+        self.arguments.as_ref()
     }
 
     /// Its reason.
@@ -270,22 +276,37 @@ impl Rule {
         operation_names(self.origin.section, self.operations)
     }
 
-    /// What it says in kernel form.
+    /// What it says in kernel form. The hook that decides about programs does not know their arguments yet: a rule
+    /// about some says that they have to be judged, and at most that they may turn out to be allowed.
     pub fn masks(&self) -> Masks {
+        let any = if self.operations & file::EXEC != 0 { file::ANY_ARGUMENTS } else { 0 };
+        match (&self.arguments, self.effect) {
+            (None, _) => self.masks_on(self.operations | any),
+            (Some(_), Effect::Allow) => Masks { deny: any, ..self.masks_on(self.operations) },
+            (Some(_), Effect::Hold | Effect::Deny) => Masks { deny: any, ..Masks::NONE },
+        }
+    }
+
+    /// What it says about what it applies to.
+    pub(super) fn plain_masks(&self) -> Masks {
+        self.masks_on(self.operations)
+    }
+
+    fn masks_on(&self, operations: u16) -> Masks {
         let mut masks = Masks::NONE;
         let tier = match self.tier {
             None | Some(Tier::Low) => 0,
             Some(Tier::Medium) => 1,
             Some(Tier::High) => 2,
             Some(Tier::Critical) => {
-                masks.deny = self.operations;
+                masks.deny = operations;
                 return masks;
             }
         };
         match self.effect {
-            Effect::Allow => masks.allow[tier] = self.operations,
-            Effect::Hold => masks.hold[tier] = self.operations,
-            Effect::Deny => masks.deny = self.operations,
+            Effect::Allow => masks.allow[tier] = operations,
+            Effect::Hold => masks.hold[tier] = operations,
+            Effect::Deny => masks.deny = operations,
         }
         masks
     }
@@ -297,7 +318,9 @@ pub fn operation_names(section: Section, operations: u16) -> Vec<&'static str> {
         Section::Files | Section::Exec | Section::Unix => &file::NAMES,
         Section::Network => &net::NAMES,
     };
-    names.iter().filter(|(bit, _)| operations & bit != 0).map(|(_, name)| *name).collect()
+    // Who may run a program may do so with whatever arguments, unless something says otherwise.
+    let said = |bit: u16| !(bit == file::ANY_ARGUMENTS && operations & file::EXEC != 0);
+    names.iter().filter(|(bit, _)| operations & bit != 0 && said(*bit)).map(|(_, name)| *name).collect()
 }
 
 /// The same masks without what can never become a verdict: what is denied anyway, and what a hold of

@@ -181,6 +181,13 @@ pub enum Question {
         /// The path.
         path: Vec<u8>,
     },
+    /// Executing a program with arguments.
+    Run {
+        /// The path, without its leading slash.
+        path: Vec<u8>,
+        /// The arguments after the program's name.
+        arguments: Vec<Vec<u8>>,
+    },
     /// Operations on an address.
     Net {
         /// Bits of [`enforcer_common::access::net`].

@@ -293,6 +293,7 @@ fn failed_test(policy: &ValidPolicy, test: &Test) -> Option<Problem> {
             reference::map_verdict(policy, path, &tiers)
         }
         Question::File { want, path } => reference::file_verdict(policy, path, *want, &tiers),
+        Question::Run { path, arguments } => reference::run_verdict(policy, path, arguments, &tiers),
         Question::Net { want, address, port, protocol } => {
             reference::net_verdict(policy, *address, *port, *protocol, *want, &tiers)
         }

@@ -27,12 +27,12 @@ fn pointers(words: &[CString]) -> Vec<u8> {
     words.flat_map(u64::to_ne_bytes).collect()
 }
 
-fn words(args: &Args<'_>) -> io::Result<Vec<CString>> {
+pub(super) fn words(args: &Args<'_>) -> io::Result<Vec<CString>> {
     args.0.iter().map(|word| text(word)).collect()
 }
 
 /// The program's own descriptors 1 and 2 lead nowhere, so that only the probe's lines are printed.
-fn be_quiet() -> io::Result<()> {
+pub(super) fn be_quiet() -> io::Result<()> {
     let null = open(c"/dev/null", libc::O_RDWR, 0)?;
     for target in 0..3 {
         sys!(SYS_dup3, &null, target, 0)?;
@@ -40,7 +40,13 @@ fn be_quiet() -> io::Result<()> {
     Ok(())
 }
 
-fn execveat(dir: i32, path: &CStr, words: &[CString], variables: &[CString], flags: i32) -> io::Result<()> {
+pub(super) fn execveat(
+    dir: i32,
+    path: &CStr,
+    words: &[CString],
+    variables: &[CString],
+    flags: i32,
+) -> io::Result<()> {
     let (arguments, environment) = (pointers(words), pointers(variables));
     sys!(SYS_execveat, dir, path, &arguments, &environment, flags).map(drop)
 }

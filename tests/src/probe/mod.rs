@@ -7,6 +7,7 @@ mod errno;
 mod exec;
 mod files;
 mod kernel;
+mod loaded;
 mod mounts;
 mod names;
 mod net;
@@ -59,10 +60,11 @@ type Act = fn(&Args<'_>) -> io::Result<()>;
 
 /// Every act by its name.
 fn find(name: &str) -> Option<Act> {
-    const TABLES: [&[(&str, Act)]; 9] = [
+    const TABLES: [&[(&str, Act)]; 10] = [
         files::ACTS,
         names::ACTS,
         exec::ACTS,
+        loaded::ACTS,
         net::ACTS,
         unix::ACTS,
         mounts::ACTS,

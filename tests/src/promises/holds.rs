@@ -47,14 +47,14 @@ fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-fn process(request: &Request) -> Outcome<u32> {
+pub(super) fn process(request: &Request) -> Outcome<u32> {
     match request.said["request"]["who"]["process"].as_u64().and_then(|pid| u32::try_from(pid).ok()) {
         Some(pid) => Ok(pid),
         None => fail!("no process in {}", request.said),
     }
 }
 
-fn stopped(pid: u32) -> Outcome {
+pub(super) fn stopped(pid: u32) -> Outcome {
     Ok(wait_for("a process that is stopped", 30, || (state(pid) == Some('T')).then_some(()))?)
 }
 
@@ -64,7 +64,7 @@ fn about(live: &Live, hold: &str) -> Outcome<Vec<Value>> {
 }
 
 /// Exactly these records about a hold: kind and reason or outcome.
-fn recorded(live: &Live, hold: &str, kind: &str, reason: &str, count: usize) -> Outcome {
+pub(super) fn recorded(live: &Live, hold: &str, kind: &str, reason: &str, count: usize) -> Outcome {
     let found = wait_for(&format!("{count} records {kind} {reason}"), 30, || {
         let all = about(live, hold).ok()?;
         let fitting = all.iter().filter(|r| r["kind"] == kind && r["reason"] == reason).count();

@@ -7,6 +7,7 @@ use crate::{
     promise::{self, Attempt},
 };
 
+mod arguments;
 mod audit;
 mod changes;
 mod execution;
@@ -38,6 +39,7 @@ pub const ALL: &[&[Case]] = &[
     globs::CASES,
     links::CASES,
     execution::CASES,
+    arguments::CASES,
     network::CASES,
     unix::CASES,
     mounts::CASES,

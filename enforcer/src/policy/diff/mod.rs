@@ -2,6 +2,7 @@
 //! the other way round. Computed from the compiled tables; the texts may differ as they like.
 
 mod addresses;
+mod arguments;
 mod change;
 mod paths;
 mod text;
@@ -329,7 +330,14 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
     let items = ITEMS.iter().fold(0, |all, (bit, _)| all | bit);
     // The bits of `process` take away: the first policy's are what the second grants.
     let process = |grants: Grants| u64::from(grants.floor & !items);
+    let with_arguments = [a, b].map(arguments::rules);
     let compared = [
+        (
+            "exec.arguments",
+            arguments::text(&with_arguments[0]),
+            arguments::text(&with_arguments[1]),
+            arguments::weigh(&with_arguments[0], &with_arguments[1]),
+        ),
         (
             "process",
             text::process(floor_a),

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 47] = [
+pub(in crate::policy) const ORDER: [&str; 48] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -36,6 +36,7 @@ pub(in crate::policy) const ORDER: [&str; 47] = [
     "hold",
     "deny",
     "paths",
+    "arguments",
     "to",
     "tier",
     "because",

@@ -250,3 +250,16 @@ fn large_policies_that_hardly_differ_are_compared() {
     check_examples(&a, &b, &diff);
     assert_eq!(diff.differences[0].example.to_string(), "/usr/d300/e11");
 }
+
+#[test]
+fn rules_about_arguments_are_compared_as_they_are_written() {
+    let with = |exec: &str| policy(&format!("exec: [{{ allow: [/bin/git] }}{exec}]\n"));
+    let push = with(", { hold: [/bin/git], arguments: [push] }");
+    let both = with(", { hold: [/bin/git], arguments: [push] }, { deny: [/bin/git], arguments: [gc] }");
+    let other = with(", { hold: [/bin/git], arguments: [pull] }");
+    let relation = |a: &ValidPolicy, b: &ValidPolicy| diff(a, b, None).expect("compares").relation;
+    assert_eq!(relation(&push, &push), Relation::Same);
+    assert_eq!(relation(&push, &both), Relation::Less);
+    assert_eq!(relation(&both, &push), Relation::More);
+    assert_eq!(relation(&push, &other), Relation::Both);
+}

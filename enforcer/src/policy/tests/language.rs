@@ -387,3 +387,16 @@ fn the_documentation_shows_policies_that_load() {
         parse(key, &lines.join("\n")).unwrap_or_else(|errors| panic!("{errors}"));
     }
 }
+
+#[test]
+fn rules_about_arguments_say_nothing_that_comes_too_late() {
+    assert_fault("exec: [{ allow: [/a], arguments: [x], tier: high }]\n", (5, 34), "would be asked before");
+    assert_fault("exec: [{ hold: [/a], arguments: [x], on_hold: refuse }]\n", (5, 47), "come back later");
+    assert_fault("exec: [{ hold: [/a], arguments: ['x**'] }]\n", (5, 34), "no more than");
+    assert_fault("exec: [{ hold: [/a], arguments: ['**'] }]\n", (5, 33), "any arguments at all");
+    assert_fault(
+        "exec: [{ allow: [/a] }]\ntests: [{ expect: deny, read: /a, arguments: [] }]\n",
+        (6, 46),
+        "needs `exec`",
+    );
+}

@@ -2,8 +2,8 @@
 
 use super::policy;
 use crate::policy::{
-    Glob, RuleId, TCP, Trust, UDP, ValidPolicy, compile, explain, parse,
-    reference::{self, Rename},
+    Glob, RuleId, TCP, Trust, UDP, ValidPolicy, compile, explain, explain_with, parse,
+    reference::{self, Rename, folded, link_verdict, rename_verdict},
     trust_tiers,
 };
 use enforcer_common::{
@@ -230,4 +230,57 @@ fn trust_that_is_asked_about_is_never_more_than_the_policy_gives() {
         .replace("autonomous", "probation");
     let policy = parse("p", &text).expect("it loads");
     assert_eq!(explain(&policy, "read", "/a", Some(Trust::Autonomous)).expect("an answer").verdict, "hold");
+}
+
+#[test]
+fn arguments_are_judged_beside_the_program() {
+    let policy = policy(
+        "exec:\n\
+         - { allow: [/usr/bin/git] }\n\
+         - { hold: [/usr/bin/git], arguments: [push, '**'] }\n\
+         - { deny: ['/usr/bin/*'], arguments: ['**', --force, '**'] }\n\
+         - { allow: [/usr/bin/make], arguments: [test] }\n\
+         - { hold: [/usr/bin/ssh] }\n\
+         - { deny: [/usr/bin/ssh], arguments: [root@*] }\n\
+         tests:\n\
+         - { expect: allow, exec: /usr/bin/git, arguments: [status] }\n\
+         - { expect: hold, exec: /usr/bin/git, arguments: [push, origin] }\n\
+         - { expect: deny, exec: /usr/bin/git, arguments: [push, --force] }\n\
+         - { expect: allow, exec: /usr/bin/make, arguments: [test] }\n\
+         - { expect: deny, exec: /usr/bin/make, arguments: [test, all] }\n\
+         - { expect: deny, exec: /usr/bin/make, arguments: [] }\n\
+         - { expect: allow, exec: /usr/bin/make }\n\
+         - { expect: hold, exec: /usr/bin/ssh, arguments: [host] }\n\
+         - { expect: deny, exec: /usr/bin/ssh, arguments: [root@host] }\n\
+         - { expect: deny, exec: /usr/bin/id, arguments: [] }\n",
+    );
+    let asked = |arguments: &[&str]| {
+        let arguments: Vec<Vec<u8>> = arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
+        explain_with(&policy, "exec", "/usr/bin/git", &arguments, None, &trust_tiers).expect("an answer")
+    };
+    assert_eq!(asked(&["push"]).verdict, "hold");
+    assert!(asked(&["push"]).to_string().contains("with the arguments [\"push\", \"**\"]"));
+    assert_eq!(asked(&["status"]).verdict, "allow");
+    assert!(explain_with(&policy, "read", "/x", &[vec![]], None, &trust_tiers).is_err());
+    // What is only asked about some arguments is nothing that another name may have without being asked.
+    let tiers = trust_tiers(Trust::Autonomous);
+    let [git, true_] = ["/usr/bin/git", "/usr/bin/ssh"].map(|path| folded(&policy, path.as_bytes(), &tiers));
+    assert!(git.free() & file::ANY_ARGUMENTS == 0 && true_.free() & file::EXEC == 0);
+}
+
+#[test]
+fn a_name_with_other_arguments_cannot_be_taken() {
+    let policy = policy(
+        "files: [{ allow: [all], paths: ['/w/**'] }, { deny: [read], paths: ['/w/git'] }]\n\
+         exec: [{ deny: [/w/git], arguments: [push] }]\n",
+    );
+    let tiers = trust_tiers(Trust::Autonomous);
+    let image = compile(&policy).expect("compiles");
+    let rename = |from: &str, to: &str| {
+        let rename = Rename { from: from.as_bytes(), to: to.as_bytes(), is_directory: false, replaces: false };
+        rename_verdict(&policy, &image, &rename, &tiers).0
+    };
+    assert_eq!(rename("/w/git", "/w/tig"), Verdict::Deny);
+    assert_eq!(link_verdict(&policy, b"/w/git", b"/w/tig", &tiers).0, Verdict::Deny);
+    assert_eq!(rename("/w/a", "/w/b"), Verdict::Allow);
 }

@@ -102,7 +102,7 @@ fn operation(name: &str, item: &Item) -> (Class, u64) {
         "mount" | "move-mount" => (Class::File, 12),
         "unmount" => (Class::File, 13),
         "ioctl" | "chroot" | "pivot-root" => (Class::File, OTHER),
-        "exec" => (Class::Process, 1),
+        "exec" | "exec-arguments" => (Class::Process, 1),
         "ptrace" => (Class::Process, 3),
         "map" | "anonymous-exec" | "signal" | "fork" | "limit" | "signal-owner" => (Class::Process, OTHER),
         "connect" | "unix-connect" => (Class::Network, 1),

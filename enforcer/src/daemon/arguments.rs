@@ -1,0 +1,239 @@
+//! Programs whose arguments are judged once they are loaded: what the kernel told of them, until the verdict.
+
+use super::{
+    cmdline::{self, Command},
+    core::{Core, boot_time},
+    holds::Held,
+    names::{Names, matching_rules},
+};
+use crate::{
+    event::{decode::Event, json, text::escape},
+    policy::{Rule, RuleId, Trust, ValidPolicy, reference},
+};
+use enforcer_common::{map::TierMap, verdict::Verdict};
+use serde_json::{Value, json};
+use std::{collections::HashMap, time::Duration};
+
+/// Processes about whose programs is known before they are loaded. Those of execs that failed stay for a while.
+const MOST: usize = 4_096;
+/// Nanoseconds after which an exec has ended one way or the other.
+const OLD: u64 = 60_000_000_000;
+/// Nanoseconds for which a program may take to stop where it was loaded.
+const PATIENCE: u64 = 10_000_000_000;
+
+/// A program, or a script on the way to its interpreter, that rules about arguments name.
+struct Stage {
+    /// Nanoseconds of boot time.
+    at: u64,
+    /// Start of the process.
+    started: u64,
+    policy: u32,
+    rules: Vec<RuleId>,
+    /// How many arguments the caller gave, the name included: an interpreter is given more in front of them.
+    count: usize,
+}
+
+/// A loaded program that waits.
+struct Waiting {
+    held: Held,
+    /// As the log will have it, if there is something to say.
+    record: Value,
+    stages: Vec<Stage>,
+    /// How many stages there were.
+    count: usize,
+    trust: u32,
+    since: u64,
+}
+
+/// What is known of such programs.
+#[derive(Default)]
+pub(super) struct Arguments {
+    stages: HashMap<u32, Vec<Stage>>,
+    waiting: Vec<Waiting>,
+}
+
+impl Arguments {
+    /// A program is being executed.
+    pub(super) fn loading(&mut self, event: &Event<'_>, names: &Names<'_>) {
+        let header = &event.header;
+        if self.stages.len() >= MOST {
+            self.stages.retain(|_, of| of.iter().all(|stage| header.time.saturating_sub(stage.at) < OLD));
+        }
+        let known = names.numbers.loaded(header.policy);
+        let rules = known.and_then(|(loaded, base)| matching_rules(loaded, event, base)).unwrap_or_default();
+        let stages = self.stages.entry(header.tgid).or_default();
+        // The lowest bit: the first of this exec.
+        if header.argument & 1 != 0 {
+            stages.clear();
+        }
+        let (at, started, count) = (header.time, header.started, (header.argument >> 1) as usize);
+        stages.push(Stage { at, started, policy: header.policy, rules, count });
+    }
+
+    /// It has been loaded, and waits.
+    pub(super) fn loaded(&mut self, event: &Event<'_>, offset: i128, names: &Names<'_>, recent: Vec<String>) {
+        let header = &event.header;
+        let mut stages = self.stages.remove(&header.tgid).unwrap_or_default();
+        stages.retain(|stage| stage.started == header.started && stage.policy == header.policy);
+        self.waiting.push(Waiting {
+            held: Held::new(event, names, recent),
+            record: json::event(event, offset, names),
+            stages,
+            count: header.argument as usize,
+            trust: header.trust,
+            since: header.time,
+        });
+    }
+
+    /// Whether something waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// The verdict of all stages on what a program was given, and the rules behind it. `given` includes its name.
+fn judge(
+    policy: &ValidPolicy,
+    stages: &[Stage],
+    given: &[Vec<u8>],
+    tiers: &TierMap,
+) -> (Verdict, Vec<RuleId>) {
+    let mut all = (Verdict::Allow, Vec::new());
+    for stage in stages {
+        // Behind the name: what an interpreter is given in front of it is not the script's.
+        let arguments = given.len().checked_sub(stage.count.saturating_sub(1)).and_then(|at| given.get(at..));
+        let (verdict, rules) = match arguments {
+            Some(arguments) => reference::arguments_verdict(policy, &stage.rules, arguments, tiers),
+            None => (Verdict::Deny, Vec::new()),
+        };
+        if verdict > all.0 {
+            all = (verdict, rules);
+        } else if verdict == all.0 {
+            all.1.extend(rules);
+        }
+    }
+    all
+}
+
+impl Core {
+    /// Judges what came just now. A program stops soon after its record: waiting for that costs less than coming back.
+    pub(super) fn judge_stopped(&mut self) {
+        for _ in 0..40 {
+            if self.arguments.is_empty() {
+                return;
+            }
+            self.judge_arguments(u64::try_from(boot_time()).unwrap_or_default());
+            if !self.arguments.is_empty() {
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
+    }
+
+    /// Judges the programs that have stopped where they were loaded.
+    pub(super) fn judge_arguments(&mut self, now: u64) {
+        let mut held = Vec::new();
+        for one in std::mem::take(&mut self.arguments.waiting) {
+            let (tgid, started) = one.held.process();
+            let given = match cmdline::read(tgid, started) {
+                // The signal has been sent; it has to be scheduled once more before it stops.
+                Command::NotYet if now.saturating_sub(one.since) < PATIENCE => {
+                    self.arguments.waiting.push(one);
+                    continue;
+                }
+                Command::Gone => continue,
+                Command::NotYet => Err("it did not stop where it was loaded"),
+                Command::Unreadable(why) => Err(why),
+                Command::Given(given) => Ok(given),
+            };
+            held.extend(self.judge_one(one, given));
+        }
+        self.flush();
+        self.take_held(held);
+    }
+
+    /// Carries the verdict on one program out, unless it is for a person.
+    fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
+        let Waiting { mut held, mut record, stages, count, trust, since: _ } = one;
+        let tiers = self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default());
+        let known = stages.first().and_then(|stage| self.numbers.loaded(stage.policy));
+        let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (known, &given) {
+            (Some((loaded, _)), Ok(given)) if stages.len() == count => {
+                let (verdict, ids) = judge(&loaded.policy, &stages, given, &tiers);
+                let rules = ids.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
+                (verdict, rules.collect(), "rule")
+            }
+            (_, Err(why)) => (Verdict::Deny, Vec::new(), why),
+            _ => (Verdict::Deny, Vec::new(), "the records that say which rules are about it were lost"),
+        };
+        if verdict == Verdict::Allow {
+            self.let_run(&held);
+            return None;
+        }
+        let given = given.as_deref().unwrap_or_default();
+        held.because(&rules, given);
+        record["rule"] = held.rules_as_json();
+        record["argv"] = given.iter().map(|argument| escape(argument)).collect();
+        if verdict == Verdict::Deny {
+            record["kind"] = json!("decision");
+            record["verdict"] = json!("deny");
+            record["reason"] = json!(why);
+            record["error"] = json!("SIGKILL");
+        }
+        self.audit.append(&record);
+        if verdict == Verdict::Hold {
+            return Some(held);
+        }
+        self.end_program(&held);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{parse, trust_tiers};
+
+    fn policy(exec: &str) -> ValidPolicy {
+        let text = format!(
+            "apiVersion: enforcer/v1\nkind: AgentPolicy\nmetadata: {{ id: a, version: 1, owner: o@example.com, \
+             purpose: p }}\ntrust: autonomous\nexec: {exec}\n"
+        );
+        parse("a.yaml", &text).expect("a policy")
+    }
+
+    fn stage(policy: &ValidPolicy, path: &str, count: usize) -> Stage {
+        let rules = reference::rules_at_path(policy, path.as_bytes());
+        Stage { at: 0, started: 0, policy: 1, rules, count }
+    }
+
+    fn given(words: &[&str]) -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_script_is_judged_by_what_its_caller_gave_it() {
+        let policy = policy("[{allow: [/w/s, /bin/sh]}, {deny: [/w/s], arguments: [--prod]}]");
+        let tiers = trust_tiers(Trust::Autonomous);
+        let verdict =
+            |words: &[&str], count| judge(&policy, &[stage(&policy, "/w/s", count)], &given(words), &tiers).0;
+        assert_eq!(verdict(&["/bin/sh", "-e", "./s", "--prod"], 2), Verdict::Deny);
+        assert_eq!(verdict(&["/bin/sh", "./s", "--prod"], 2), Verdict::Deny);
+        assert_eq!(verdict(&["/bin/sh", "./s", "--test"], 2), Verdict::Allow);
+        assert_eq!(verdict(&["/bin/sh", "./s"], 1), Verdict::Allow);
+        // More than there are: what the kernel said and what the program has do not agree.
+        assert_eq!(verdict(&["/bin/sh"], 4), Verdict::Deny);
+    }
+
+    #[test]
+    fn the_strictest_stage_decides() {
+        let policy = policy(
+            "[{allow: [/w/s, /bin/sh]}, {hold: [/w/s], arguments: [x]}, {deny: [/bin/sh], arguments: ['**', x]}]",
+        );
+        let tiers = trust_tiers(Trust::Autonomous);
+        let both = [stage(&policy, "/w/s", 2), stage(&policy, "/bin/sh", 3)];
+        let (verdict, rules) = judge(&policy, &both, &given(&["/bin/sh", "./s", "x"]), &tiers);
+        assert_eq!((verdict, rules), (Verdict::Deny, vec![RuleId(2)]));
+        let (verdict, rules) = judge(&policy, &both[..1], &given(&["/bin/sh", "./s", "x"]), &tiers);
+        assert_eq!((verdict, rules), (Verdict::Hold, vec![RuleId(1)]));
+    }
+}

@@ -8,6 +8,7 @@ pub mod exit;
 mod format;
 mod generate;
 mod learn;
+mod overdue;
 mod policy;
 mod relay;
 mod status;
@@ -106,6 +107,9 @@ enum Command {
         /// The directory.
         directory: PathBuf,
     },
+    /// Wakes what waits for a person and is overdue, until nothing waits: while there is no daemon.
+    #[command(hide = true)]
+    WakeOverdue,
     #[command(hide = true)]
     LaunchHelper,
     #[command(hide = true)]
@@ -297,6 +301,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }),
         Command::Completions { shell } => print(&generate::completions(*shell)?),
         Command::Generate { directory } => generate::all(directory),
+        Command::WakeOverdue => overdue::run(&settings(cli).unwrap_or_default().paths.pins),
         Command::LaunchHelper | Command::Canary { .. } => {
             Err(Failure::new(Exit::Internal, "a hidden command came this far", ""))
         }
@@ -304,7 +309,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 #[cfg(feature = "kernel")]
-use crate::kernel::{pinned_sessions, start};
+use crate::kernel::{pinned_sessions, start, wake_overdue};
+
+#[cfg(not(feature = "kernel"))]
+fn wake_overdue(
+    _: &std::path::Path,
+) -> Result<Option<std::time::Duration>, daemon::enforcement::EnforcementError> {
+    Ok(None)
+}
 
 #[cfg(not(feature = "kernel"))]
 fn pinned_sessions(_: &std::path::Path) -> Result<Vec<u64>, daemon::enforcement::StartError> {

@@ -180,6 +180,7 @@ impl Core {
             record["error"] = json!("SIGKILL");
         }
         self.audit.append(&record);
+        self.verdicts.note_arguments(held.agent(), verdict);
         if verdict == Verdict::Hold {
             return Some(held);
         }

@@ -158,6 +158,11 @@ impl Held {
         self.what.arguments = given.iter().map(|one| Shown::of(one)).collect();
     }
 
+    /// Whose process it is.
+    pub(super) fn agent(&self) -> &str {
+        &self.who.agent
+    }
+
     /// The process, and when it started (nanoseconds of boot time).
     pub(super) fn process(&self) -> (u32, u64) {
         (self.waiter.tgid, self.waiter.started)

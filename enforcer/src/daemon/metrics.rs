@@ -7,7 +7,7 @@ use crate::{
     log::{segments, store::CHECKPOINT},
 };
 use enforcer_common::{
-    event::{flag, operation},
+    event::{flag, operation, reason},
     verdict::Verdict,
 };
 use prometheus_client::{
@@ -40,7 +40,21 @@ impl Verdicts {
             return;
         }
         let header = &event.header;
-        let act = (header.operation, header.verdict, header.reason, header.flags & flag::WOULD != 0);
+        // Whether arguments are held is known later, and counted then.
+        if event.kind == Kind::Held && header.operation == operation::ARGUMENTS {
+            return;
+        }
+        let would = header.flags & flag::WOULD != 0;
+        self.count(agent, (header.operation, header.verdict, header.reason, would));
+    }
+
+    /// Counts a verdict on arguments.
+    pub(super) fn note_arguments(&mut self, agent: &str, verdict: Verdict) {
+        let reason = if verdict == Verdict::Hold { reason::HELD } else { reason::RULE };
+        self.count(Some(agent), (operation::ARGUMENTS, verdict as u16, reason, false));
+    }
+
+    fn count(&mut self, agent: Option<&str>, act: Act) {
         let acts = match agent {
             None => &mut self.of_nobody,
             Some(name) => {

@@ -2,7 +2,7 @@
 
 use super::{
     sessions::boot_time,
-    tables::{Tables, failed, to_bytes, view},
+    tables::{Holds, Tables, Waiters, failed, to_bytes, view},
 };
 use crate::daemon::enforcement::EnforcementError;
 use aya::maps::MapError;
@@ -55,14 +55,14 @@ fn quota(tables: &Tables, slot: u32, field: usize) -> &std::sync::atomic::Atomic
 }
 
 /// Every hold.
-pub fn list(tables: &Tables) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
-    let entries = tables.holds.iter().map(|entry| entry.map(|(id, hold)| (view(&id), view(&hold))));
+pub fn list(holds: &Holds) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
+    let entries = holds.iter().map(|entry| entry.map(|(id, hold)| (view(&id), view(&hold))));
     entries.collect::<Result<_, _>>().map_err(|e| failed("reading HOLDS", e))
 }
 
 /// Every thread that waits.
-pub fn waiters(tables: &Tables) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
-    let entries = tables.waiters.iter().map(|entry| entry.map(|(key, waiter)| (view(&key), view(&waiter))));
+pub fn waiters(waiters: &Waiters) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
+    let entries = waiters.iter().map(|entry| entry.map(|(key, waiter)| (view(&key), view(&waiter))));
     entries.collect::<Result<_, _>>().map_err(|e| failed("reading WAITERS", e))
 }
 
@@ -154,11 +154,11 @@ pub fn set_quota(tables: &Tables, slot: u32, more: u32) -> Result<(), Enforcemen
 
 /// What a woken thread is to do. A call is made again, and meets its hook. A loaded program has nothing that it could
 /// make again: it runs if it may, ends if it may not, and otherwise goes on waiting.
-fn signal(tables: &Tables, waiter: WaiterKey) -> Result<Option<Signal>, EnforcementError> {
+fn signal(holds: &Holds, waiters: &Waiters, waiter: WaiterKey) -> Result<Option<Signal>, EnforcementError> {
     let key = to_bytes::<_, { size_of::<WaiterKey>() }>(&waiter);
-    let found = or_gone(tables.waiters.get(&key, 0), "WAITERS")?;
+    let found = or_gone(waiters.get(&key, 0), "WAITERS")?;
     let Some(id) = found.map(|bytes| view::<Waiter>(&bytes).id) else { return Ok(Some(Signal::CONT)) };
-    let hold = or_gone(tables.holds.get(&to_bytes::<_, WORDS>(&id), 0), "HOLDS")?;
+    let hold = or_gone(holds.get(&to_bytes::<_, WORDS>(&id), 0), "HOLDS")?;
     let Some(hold) = hold.map(|bytes| view::<Hold>(&bytes)) else { return Ok(Some(Signal::CONT)) };
     if hold.operation != operation::ARGUMENTS {
         return Ok(Some(Signal::CONT));
@@ -172,8 +172,8 @@ fn signal(tables: &Tables, waiter: WaiterKey) -> Result<Option<Signal>, Enforcem
 }
 
 /// See [`crate::daemon::enforcement::Enforcement::wake`].
-pub fn wake(tables: &Tables, waiter: WaiterKey) -> Result<(), EnforcementError> {
-    let Some(signal) = signal(tables, waiter)? else { return Ok(()) };
+pub fn wake(holds: &Holds, waiters: &Waiters, waiter: WaiterKey) -> Result<(), EnforcementError> {
+    let Some(signal) = signal(holds, waiters, waiter)? else { return Ok(()) };
     let gone = [Errno::SRCH, Errno::INVAL];
     let wrong = |e: Errno| EnforcementError::Kernel {
         what: format!("waking process {}", waiter.tgid),

@@ -9,6 +9,7 @@ mod hooks;
 mod load;
 mod mapped;
 mod offsets;
+mod overdue;
 mod publish;
 mod regions;
 mod sessions;
@@ -37,6 +38,7 @@ use enforcer_common::{
 use hooks::HookProgram;
 use load::Host;
 pub use load::Loaded;
+pub use overdue::wake as wake_overdue;
 use publish::{Policies, full, sha256};
 use sessions::Sessions;
 use std::{
@@ -495,11 +497,11 @@ impl Enforcement for Kernel {
     }
 
     fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
-        holds::list(&self.tables)
+        holds::list(&self.tables.holds)
     }
 
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
-        holds::waiters(&self.tables)
+        holds::waiters(&self.tables.waiters)
     }
 
     fn set_hold_open(&mut self, id: HoldId, until: u64, wait: bool) -> Result<bool, EnforcementError> {
@@ -527,6 +529,6 @@ impl Enforcement for Kernel {
     }
 
     fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError> {
-        holds::wake(&self.tables, waiter)
+        holds::wake(&self.tables.holds, &self.tables.waiters, waiter)
     }
 }

@@ -25,6 +25,11 @@ macro_rules! bytes {
     };
 }
 
+/// What waits for a person, and what was decided.
+pub type Holds = HashMap<MapData, bytes!(HoldId), bytes!(Hold)>;
+/// The threads that wait.
+pub type Waiters = HashMap<MapData, bytes!(WaiterKey), bytes!(Waiter)>;
+
 /// Everything that the daemon reads or writes in the kernel.
 pub struct Tables {
     /// Mapped: roots, strays, generation.
@@ -58,9 +63,9 @@ pub struct Tables {
     /// Sessions and executed programs.
     pub activity: RingBuf<MapData>,
     /// What waits for a person, and what was decided.
-    pub holds: HashMap<MapData, bytes!(HoldId), bytes!(Hold)>,
+    pub holds: Holds,
     /// The threads that wait.
-    pub waiters: HashMap<MapData, bytes!(WaiterKey), bytes!(Waiter)>,
+    pub waiters: Waiters,
     /// Mapped: how much sessions may ask for.
     pub quotas: Mapped,
     /// Mapped: see [`HoldSettings`].

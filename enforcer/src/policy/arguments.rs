@@ -113,7 +113,10 @@ fn element(text: &str) -> Result<Element, (&'static str, &'static str)> {
     while let Some(byte) = bytes.next() {
         atoms.push(match byte {
             0 => {
-                return Err(("an argument cannot contain NUL", "remove it: no program gets such an argument"));
+                return Err((
+                    "an argument cannot contain NUL",
+                    "remove it: no program gets such an argument",
+                ));
             }
             b'*' if atoms.last() == Some(&Atom::Star) => {
                 return Err((

@@ -22,6 +22,7 @@ cases!(holds:
     a_rename_that_waits_gains_nothing,
     who_is_killed_waits_no_longer,
     what_waits_outlives_the_daemon,
+    what_waits_is_refused_in_time_without_a_daemon,
     another_policy_judges_what_waits_anew,
     what_an_agent_says_decides_nothing,
     a_rule_can_refuse_while_somebody_is_asked,
@@ -391,6 +392,29 @@ fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
             _ => ensure!(done(), "approved, and {operation} did nothing"),
         }
     }
+    Ok(())
+}
+
+fn what_waits_is_refused_in_time_without_a_daemon(t: &mut Test) -> Outcome {
+    const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
+    let (policy, w) = policy(t, &[])?;
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 25s"));
+    let agent = t.agent(policy)?;
+    let mut child = agent.detached(&[format!("unlink {w}/f1"), format!("create {w}/afterwards")])?;
+    let request = asked(&agent, "unlink")?;
+    stopped(process(&request)?)?;
+    let good = fs::read_to_string(SETTINGS)?;
+    fs::write(SETTINGS, "[agents]\nroot = 1\n")?;
+    systemctl("kill -s KILL enforcer.service")?;
+    let went_on = wait_for("the refusal", 120, || exists(&format!("{w}/afterwards")).then_some(()));
+    let down = Command::new("systemctl").args(["is-active", "enforcer.service"]).run();
+    fs::write(SETTINGS, good)?;
+    systemctl("reset-failed enforcer.service")?;
+    systemctl("restart enforcer.service")?;
+    went_on?;
+    ensure!(down?.out.trim() == "failed", "there was a daemon");
+    ensure!(exists(&format!("{w}/f1")), "what nobody approved was done");
+    wait_for("the end of the session", 60, || child.try_wait().ok().flatten())?;
     Ok(())
 }
 

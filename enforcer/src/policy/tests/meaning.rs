@@ -277,7 +277,8 @@ fn a_name_with_other_arguments_cannot_be_taken() {
     let tiers = trust_tiers(Trust::Autonomous);
     let image = compile(&policy).expect("compiles");
     let rename = |from: &str, to: &str| {
-        let rename = Rename { from: from.as_bytes(), to: to.as_bytes(), is_directory: false, replaces: false };
+        let rename =
+            Rename { from: from.as_bytes(), to: to.as_bytes(), is_directory: false, replaces: false };
         rename_verdict(&policy, &image, &rename, &tiers).0
     };
     assert_eq!(rename("/w/git", "/w/tig"), Verdict::Deny);

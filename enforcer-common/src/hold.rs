@@ -45,8 +45,8 @@ pub struct Hold {
     pub operation: u16,
     /// Bits of [`crate::access`].
     pub access: u16,
-    /// Zero.
-    pub reserved: [u64; 4],
+    /// SHA-256 of the canonical policy: the same policy loaded again has another id.
+    pub digest: [u64; 4],
 }
 
 /// State, uses left, and half of the key: entries of a hash map may be reused while a program still looks at them,

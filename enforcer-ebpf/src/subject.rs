@@ -10,8 +10,8 @@ use enforcer_common::{
     event::kind,
     limits,
     map::{
-        Agent, EXECUTOR_HELPER, GENERATION_WAITS, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION, Policy,
-        ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap,
+        Agent, EXECUTOR_HELPER, GENERATION_WAITS, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label,
+        MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap,
     },
 };
 
@@ -209,7 +209,8 @@ fn subject(label: *const Label) -> Subject {
             return Subject::NOBODY;
         }
         if (*session).generation != (*label).generation {
-            if (*session).generation | GENERATION_WAITS != (*label).generation || hold::loaded_decided() == 0 {
+            if (*session).generation | GENERATION_WAITS != (*label).generation || hold::loaded_decided() == 0
+            {
                 return Subject::NOBODY;
             }
         }
@@ -232,14 +233,28 @@ fn subject(label: *const Label) -> Subject {
     }
 }
 
-/// Id of the policy in force for a label's session, or 0.
+/// The policy in force for a label's session, or null.
 #[inline(always)]
-pub fn policy_of(label: &Label) -> u32 {
+pub fn policy_of(label: &Label) -> *const Policy {
     // SAFETY: map values.
     unsafe {
-        let Some(session) = maps::SESSIONS.get_ptr(label.slot) else { return 0 };
-        let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return 0 };
-        (core::ptr::read_volatile(&raw const (*agent).policy) >> 32) as u32
+        let Some(session) = maps::SESSIONS.get_ptr(label.slot) else { return core::ptr::null() };
+        in_force(session)
+    }
+}
+
+/// The policy in force for a session's agent, or null.
+#[inline(always)]
+unsafe fn in_force(session: *const Session) -> *const Policy {
+    // SAFETY: map values; indices are checked by the lookup.
+    unsafe {
+        let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return core::ptr::null() };
+        let word = core::ptr::read_volatile(&raw const (*agent).policy);
+        let Some(policy) = maps::POLICIES.get_ptr(word as u32) else { return core::ptr::null() };
+        if (*policy).version != 1 || (*policy).id != (word >> 32) as u32 {
+            return core::ptr::null();
+        }
+        policy
     }
 }
 

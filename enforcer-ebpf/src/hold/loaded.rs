@@ -6,7 +6,7 @@ use crate::{maps, subject};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_send_signal, bpf_send_signal_thread};
 use enforcer_common::{
     hold::{GRANTED, WAITING, Word},
-    map::{GENERATION_WAITS, LABEL_LOADED},
+    map::{GENERATION_WAITS, LABEL_LOADED, Label},
 };
 
 const SIGKILL: u32 = 9;
@@ -42,9 +42,11 @@ pub extern "C" fn loaded_decided() -> u64 {
         };
         let word = Word(core::ptr::read_volatile(&raw const (*hold).word));
         let open = bpf_ktime_get_boot_ns() < core::ptr::read_volatile(&raw const (*hold).deadline);
-        if word.is_of(id) && open && (*hold).policy == subject::policy_of(&*label) {
+        if word.is_of(id) && open && is_in_force(&*label, &raw const (*hold).digest) {
             if word.state() == GRANTED && word.uses() > 0 && take(hold, word) {
                 let _ = maps::WAITERS.remove(&(*sc).asking.key);
+                (*sc).asking.id = id;
+                let _ = maps::HOLDS.remove(&(*sc).asking.id);
                 (*label).flags &= !LABEL_LOADED;
                 (*label).generation &= !GENERATION_WAITS;
                 return 1;
@@ -57,4 +59,25 @@ pub extern "C" fn loaded_decided() -> u64 {
         kill();
         0
     }
+}
+
+/// Whether the policy in force for the label's session is the one with this digest.
+#[inline(always)]
+unsafe fn is_in_force(label: &Label, digest: *const [u64; 4]) -> bool {
+    let policy = subject::policy_of(label);
+    if policy.is_null() {
+        return false;
+    }
+    // SAFETY: map values.
+    unsafe {
+        let (own, other) = ((&raw const (*policy).digest).cast::<u64>(), digest.cast::<u64>());
+        let mut i = 0;
+        while i < 4 {
+            if core::ptr::read_volatile(own.add(i)) != core::ptr::read_volatile(other.add(i)) {
+                return false;
+            }
+            i += 1;
+        }
+    }
+    true
 }

@@ -165,6 +165,10 @@ impl Core {
             (_, Err(why)) => (Verdict::Deny, Vec::new(), why),
             _ => (Verdict::Deny, Vec::new(), "the records that say which rules are about it were lost"),
         };
+        let (verdict, why) = match verdict {
+            Verdict::Hold if !self.may_ask(&held) => (Verdict::Deny, "too-many-holds"),
+            other => (other, why),
+        };
         if verdict == Verdict::Allow {
             self.let_run(&held);
             return None;

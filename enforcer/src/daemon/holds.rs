@@ -219,6 +219,13 @@ fn present() -> Now {
     }
 }
 
+/// SHA-256 of the policy under which it was asked for.
+fn digest(hold: &Hold) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.chunks_exact_mut(8).zip(hold.digest).for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
+    bytes
+}
+
 fn state(hold: &Hold, boot: u64) -> HoldState {
     let word = Word(hold.word);
     let open = boot < hold.deadline;
@@ -247,6 +254,11 @@ impl Core {
         if let Err(error) = told {
             tracing::error!(%error, process = held.waiter.tgid, "a program waits although it is refused");
         }
+    }
+
+    /// Whether somebody may be asked about one more act of its agent.
+    pub(super) fn may_ask(&self, held: &Held) -> bool {
+        self.approvals.queue.may_ask(&held.who.agent, present()) > 0
     }
 
     fn wake(&mut self, held: &Held) -> Result<(), EnforcementError> {
@@ -352,11 +364,13 @@ impl Core {
                 return tracing::error!(%error, "cannot read what waits for a person");
             }
         };
+        let in_force = self.agents.values().find(|state| state.slot == agent);
+        let in_force = in_force.map(|state| state.loaded.policy.digest());
         for (key, waiter) in waiters {
             let of_agent = |(id, hold): &&(_, Hold)| *id == waiter.id && hold.agent == agent.0;
             let Some((id, hold)) = holds.iter().find(of_agent) else { continue };
             let mut told = Ok(true);
-            if hold.operation == operation::ARGUMENTS {
+            if hold.operation == operation::ARGUMENTS && Some(digest(hold)) != in_force {
                 // A program that was loaded under the old policy cannot be executed again under the new one.
                 told = self.enforcement.refuse_hold(*id, present().boot + RESUME);
             }

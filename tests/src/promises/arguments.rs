@@ -82,12 +82,15 @@ fn arguments_decide_what_a_program_is_run_with(t: &mut Test) -> Outcome {
 fn a_person_decides_about_arguments(t: &mut Test) -> Outcome {
     let (policy, w) = policy(t)?;
     let hold = format!("hold: ['{TOUCH}'], arguments: ['*/ask*'], because: 'a test asks'");
-    let agent = t.agent(policy.exec_rule(hold))?;
+    let first = policy.exec_rule(hold);
+    let second = first.next().deny("read", &format!("{w}/f9"));
+    let mut agent = t.agent(first)?;
     let acts = [
         format!("exec {TOUCH} {w}/free"),
         format!("exec {TOUCH} {w}/ask1"),
         format!("exec {TOUCH} {w}/ask1"),
         format!("exec {TOUCH} {w}/ask2"),
+        format!("exec {TOUCH} {w}/ask3"),
     ];
     let mut live = agent.start(&acts)?;
     live.expect(&["ok"])?;
@@ -109,6 +112,11 @@ fn a_person_decides_about_arguments(t: &mut Test) -> Outcome {
     deny(&refused)?;
     live.expect(&[KILLED])?;
     ensure!(!exists(&format!("{w}/ask2")), "refused, it ran");
+    // It was loaded under a policy that is none any more.
+    let late = asked(&agent, "exec-arguments")?;
+    agent.change(second)?;
+    live.expect(&[KILLED])?;
+    ensure!(approve(&late, &[]).is_err() && !exists(&format!("{w}/ask3")), "an overtaken answer counted");
     nothing_waits(&agent)
 }
 

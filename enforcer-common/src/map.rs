@@ -190,9 +190,13 @@ pub const LABEL_ONCE: u32 = 2;
 /// The task has been given a program whose arguments are to be judged: from here on nobody signals or traces it.
 pub const LABEL_LOADED: u32 = 4;
 
-/// Bit of [`Label::generation`]: the task's program waits for the verdict on its arguments. No session has such a
-/// generation, so the label gives no rights and its bearer is nobody's companion.
-pub const GENERATION_WAITS: u64 = 1 << 63;
+/// What a label has instead of its session's generation while the task's program waits for the verdict on its
+/// arguments: every bit is another, so it is no label of that session, gives no rights, and its bearer is nobody's
+/// companion. Once more makes it the session's again.
+#[inline(always)]
+pub const fn waiting(generation: u64) -> u64 {
+    !generation
+}
 
 /// Value of the executors map: a runtime, which may execute other runtimes before the entry point.
 pub const EXECUTOR_RUNTIME: u32 = 1;

@@ -10,8 +10,8 @@ use enforcer_common::{
     event::kind,
     limits,
     map::{
-        Agent, EXECUTOR_HELPER, GENERATION_WAITS, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label,
-        MODE_AUDIT, NO_SESSION, Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap,
+        Agent, EXECUTOR_HELPER, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION,
+        Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap, waiting,
     },
 };
 
@@ -209,8 +209,7 @@ fn subject(label: *const Label) -> Subject {
             return Subject::NOBODY;
         }
         if (*session).generation != (*label).generation {
-            if (*session).generation | GENERATION_WAITS != (*label).generation || hold::loaded_decided() == 0
-            {
+            if waiting((*session).generation) != (*label).generation || hold::loaded_decided() == 0 {
                 return Subject::NOBODY;
             }
         }
@@ -375,7 +374,8 @@ pub fn is_waiting_companion(subject: &Subject, task: *const u8) -> bool {
     }
     // SAFETY: map values.
     unsafe {
-        (*label).generation & !GENERATION_WAITS == (*subject.session).generation
+        let own = (*subject.session).generation;
+        ((*label).generation == own || (*label).generation == waiting(own))
             && (*label).flags & (LABEL_LAUNCHING | LABEL_LOADED) == LABEL_LOADED
     }
 }

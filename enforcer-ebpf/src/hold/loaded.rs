@@ -6,7 +6,7 @@ use crate::{maps, subject};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_send_signal, bpf_send_signal_thread};
 use enforcer_common::{
     hold::{GRANTED, WAITING, Word},
-    map::{GENERATION_WAITS, LABEL_LOADED, Label},
+    map::{LABEL_LOADED, Label, waiting},
 };
 
 const SIGKILL: u32 = 9;
@@ -48,7 +48,7 @@ pub extern "C" fn loaded_decided() -> u64 {
                 (*sc).asking.id = id;
                 let _ = maps::HOLDS.remove(&(*sc).asking.id);
                 (*label).flags &= !LABEL_LOADED;
-                (*label).generation &= !GENERATION_WAITS;
+                (*label).generation = waiting((*label).generation);
                 return 1;
             }
             if word.state() == WAITING {

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use enforcer_common::{
     access::file::{ANY_ARGUMENTS, EXEC},
     event::{kind, operation, reason},
-    map::{GENERATION_WAITS, LABEL_LOADED},
+    map::{LABEL_LOADED, waiting},
 };
 
 /// Called for the program, and again for each interpreter of a script.
@@ -118,7 +118,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         (*sc).loading = 0;
-        (*label).generation |= GENERATION_WAITS;
+        (*label).generation = waiting((*label).generation);
         if (*label).flags & LABEL_LOADED == 0 {
             hold::kill();
             return 0;

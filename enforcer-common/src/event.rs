@@ -205,7 +205,7 @@ pub mod flag {
     pub const OBJECT_CUT: u16 = 1 << 0;
     /// The executable's path is longer than a record can carry, or could not be told.
     pub const EXE_CUT: u16 = 1 << 1;
-    /// The policy's mode is audit: the operation went on.
+    /// Rules only record what they would refuse: the operation went on.
     pub const WOULD: u16 = 1 << 2;
     /// The task is outside every root and was recognised by its label.
     pub const STRAY: u16 = 1 << 3;
@@ -215,4 +215,6 @@ pub mod flag {
     pub const FOREIGN: u16 = 1 << 5;
     /// The object has another name that rules deny or hold something under: the states are of that name.
     pub const OTHER_NAME: u16 = 1 << 6;
+    /// Beside [`WOULD`]: it is not the policy's mode, break-glass is in force for the agent.
+    pub const BREAK_GLASS: u16 = 1 << 7;
 }

@@ -112,8 +112,11 @@ pub struct Agent {
     pub lost_activity: u64,
     /// Refusals that were a further check of a system call whose refusal is recorded already.
     pub same_call: u64,
+    /// Break-glass: until then (nanoseconds of boot time) what its rules refuse goes on and is recorded; 0 otherwise.
+    /// The kernel compares it with its own clock, so it ends by itself. One aligned write changes it.
+    pub lifted_until: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 /// One run of an agent: a cgroup subtree.

@@ -99,9 +99,9 @@ fn say(
     fill: impl FnOnce(&mut Header),
 ) -> Conclusion {
     let audits = subject.audits();
-    let only_recorded = audits && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
+    let only_recorded = audits != 0 && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
     let unless_recorded = if only_recorded { Conclusion::GoOn } else { Conclusion::Refuse };
-    let asks = beside.is_some() && denial.reason == reason::HELD && !audits;
+    let asks = beside.is_some() && denial.reason == reason::HELD && audits == 0;
     let sc = path::begin(subject, denial.dentry, denial.mount);
     let record = maps::RECORDS.of_current_or_new();
     if sc.is_null() || record.is_null() {
@@ -122,7 +122,7 @@ fn say(
         header.verdict = Verdict::Deny as u16;
         header.error = if only_recorded { 0 } else { EPERM };
         if only_recorded {
-            header.flags |= flag::WOULD;
+            header.flags |= audits;
         }
         if send(sc, 0) != 0 {
             lose(subject.session);

@@ -4,10 +4,10 @@
 use crate::{emit, hold, maps, object};
 use aya_ebpf::helpers::{
     bpf_get_current_uid_gid,
-    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
+    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_ktime_get_boot_ns},
 };
 use enforcer_common::{
-    event::kind,
+    event::{flag, kind},
     limits,
     map::{
         Agent, EXECUTOR_HELPER, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION,
@@ -55,11 +55,23 @@ impl Subject {
         self.flags & LABEL_ONCE == 0 && bpf_get_current_uid_gid() as u32 == 0
     }
 
-    /// Whether rules only record what they would refuse.
+    /// Whether rules only record what they would refuse: flags that say so and why, or 0. Asked when something
+    /// would be refused, never on the way of what is allowed.
     #[inline(always)]
-    pub fn audits(&self) -> bool {
-        // SAFETY: a policy's pointer is a map value.
-        !self.policy.is_null() && unsafe { (*self.policy).mode } == MODE_AUDIT
+    pub fn audits(&self) -> u16 {
+        if self.policy.is_null() {
+            return 0;
+        }
+        // SAFETY: both are map values.
+        unsafe {
+            if (*self.policy).mode == MODE_AUDIT {
+                return flag::WOULD;
+            }
+            if !self.session.is_null() && is_lifted((*self.session).agent.into()) != 0 {
+                return flag::WOULD | flag::BREAK_GLASS;
+            }
+        }
+        0
     }
 
     /// Whether the policy changes this of the floor: a bit of [`enforcer_common::floor`].
@@ -344,7 +356,7 @@ pub fn arm(subject: &mut Subject) {
         if let Some(session) = maps::SESSIONS.get_ptr_mut((*label).slot)
             && (*session).state == SESSION_LAUNCHING
         {
-            (*session).armed_at = aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns();
+            (*session).armed_at = bpf_ktime_get_boot_ns();
             (*session).state = enforcer_common::map::SESSION_ARMED;
             emit::activity(kind::SESSION_ARMED, (*label).slot);
         }
@@ -378,6 +390,18 @@ pub fn is_waiting_companion(subject: &Subject, task: *const u8) -> bool {
         ((*label).generation == own || (*label).generation == waiting(own))
             && (*label).flags & (LABEL_LAUNCHING | LABEL_LOADED) == LABEL_LOADED
     }
+}
+
+/// Whether break-glass is in force for the agent with this entry. The kernel's clock decides: it is over in time,
+/// daemon or no daemon.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_lifted(agent: u64) -> u64 {
+    let Some(agent) = maps::AGENTS.get_ptr_mut(agent as u32) else { return 0 };
+    // SAFETY: a map value; the daemon writes this word.
+    let until = unsafe { core::ptr::read_volatile(&raw const (*agent).lifted_until) };
+    // SAFETY: the helper takes nothing.
+    u64::from(until != 0 && unsafe { bpf_ktime_get_boot_ns() } < until)
 }
 
 /// The agent's entry, for counting what could not be recorded.

@@ -26,6 +26,9 @@ const BATCH: usize = 512;
 struct Names;
 
 impl Context for Names {
+    fn break_glass(&self, _: u32, _: u64) -> Option<String> {
+        None
+    }
     fn agent(&self, _: u32) -> Option<String> {
         Some("billing-bot".to_owned())
     }

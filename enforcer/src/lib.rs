@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod audit;
+pub mod break_glass;
 pub mod cli;
 pub mod control;
 pub mod daemon;

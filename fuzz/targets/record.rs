@@ -10,6 +10,10 @@ use libfuzzer_sys::fuzz_target;
 struct Nobody;
 
 impl Context for Nobody {
+    fn break_glass(&self, _: u32, _: u64) -> Option<String> {
+        None
+    }
+
     fn agent(&self, slot: u32) -> Option<String> {
         slot.is_multiple_of(2).then(|| format!("agent-{slot}"))
     }

@@ -41,7 +41,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         rights.verdict(EXEC)
     });
     let conclusion = conclude(&subject, &place, operation::EXEC, EXEC, states, why);
-    let judged = arguments != 0 && conclusion == Conclusion::GoOn && !subject.audits();
+    let judged = arguments != 0 && conclusion == Conclusion::GoOn && subject.audits() == 0;
     result(if note(bprm, &subject, &place, states, judged) { conclusion } else { Conclusion::Refuse })
 }
 

@@ -13,7 +13,7 @@ const STEP: i128 = 1_000_000_000;
 /// Nanoseconds in a second.
 const SECOND: i128 = 1_000_000_000;
 
-/// `[alerts]` in the settings. A rule that is not set does not exist.
+/// `[alerts]` in the settings. A rule that is not set does not exist; one is set by default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlertSettings {
@@ -31,6 +31,8 @@ pub struct AlertSettings {
     pub clock: bool,
     /// A sink does not deliver; another one can still say so.
     pub sinks: bool,
+    /// Break-glass begins, is refused or ends; each time, whatever `repeat_seconds` says.
+    pub break_glass: bool,
     /// The same rule alerts about the same agent at most once in so many seconds.
     pub repeat_seconds: u64,
 }
@@ -45,6 +47,7 @@ impl Default for AlertSettings {
             keys: false,
             clock: false,
             sinks: false,
+            break_glass: true,
             repeat_seconds: 300,
         }
     }
@@ -102,6 +105,9 @@ impl Alerts {
             }
             "key-handover" if settings.keys => ("keys", "the signing key was replaced"),
             "log-begun" if settings.keys => ("keys", "the log was not what was signed; a new one was begun"),
+            "break-glass-begun" if settings.break_glass => return Some(lifts(record, seq, "begins")),
+            "break-glass-refused" if settings.break_glass => return Some(lifts(record, seq, "was refused")),
+            "break-glass-ended" if settings.break_glass => return Some(lifts(record, seq, "has ended")),
             "sink-failed" if settings.sinks => ("sinks", "a sink does not deliver"),
             _ => return None,
         };
@@ -185,6 +191,16 @@ impl Alerts {
     }
 }
 
+/// What is said about break-glass is said each time: there is nothing to wait for.
+fn lifts(record: &Map<String, Value>, seq: u64, what: &str) -> Value {
+    let because = record.get("because").and_then(Value::as_str).unwrap_or_default();
+    let agents = record.get("agents").cloned().unwrap_or_default();
+    json!({
+        "rule": "break-glass", "because": format!("break-glass {what}: {because}"), "agent": null, "agents": agents,
+        "break_glass": record.get("break_glass"), "record": seq, "silent": 0,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +216,7 @@ mod tests {
             keys: on,
             clock: on,
             sinks: on,
+            break_glass: on,
             repeat_seconds: 60,
         }
     }
@@ -257,6 +274,21 @@ mod tests {
             assert_eq!(Alerts::new(AlertSettings::default()).note(&record, 7, 0), None);
         }
         assert_eq!(Alerts::new(all()).note(&kind("alert"), 0, 0), None);
+    }
+
+    #[test]
+    fn break_glass_alerts_each_time_unless_that_is_turned_off() {
+        let mut record = kind("break-glass-begun");
+        record.insert("because".to_owned(), json!("disk full"));
+        let mut alerts = Alerts::new(AlertSettings::default());
+        for seq in [1, 2] {
+            let alert = alerts.note(&record, seq, 0).expect("an alert");
+            assert_eq!((&alert["rule"], &alert["record"]), (&json!("break-glass"), &json!(seq)));
+            assert_eq!(alert["because"], "break-glass begins: disk full");
+        }
+        assert!(alerts.note(&kind("break-glass-ended"), 3, 0).is_some());
+        let mut off = Alerts::new(AlertSettings { break_glass: false, ..AlertSettings::default() });
+        assert_eq!(off.note(&record, 1, 0), None);
     }
 
     #[test]

@@ -31,8 +31,8 @@ codes! {
     OtherAuthority = 12, "`policy diff`: the second policy grants and takes away";
     /// `policy fmt --check`: a file would change.
     OtherLayout = 13, "`policy fmt --check`: a file is not in the canonical layout";
-    /// `approvals`, `trust`: the decision does not count.
-    NotApproved = 14, "`approvals`, `trust`: the decision does not count, and why is said; nothing has changed";
+    /// `approvals`, `trust`, `break-glass`: the decision does not count.
+    NotApproved = 14, "`approvals`, `trust`, `break-glass`: the decision does not count, and why is said; nothing has changed";
     /// `why`: nothing to explain.
     NoRefusal = 15, "`why`: no refusal is recorded that fits";
     /// The command line is wrong.

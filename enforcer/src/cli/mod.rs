@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod break_glass;
 mod doctor;
 mod exec;
 pub mod exit;
@@ -94,6 +95,9 @@ enum Command {
     /// How far agents are trusted, and changing it: show, set, submit.
     #[command(subcommand)]
     Trust(trust::TrustCommand),
+    /// Lift what policies refuse, for a while, in an emergency: start, stop, status.
+    #[command(subcommand)]
+    BreakGlass(break_glass::BreakGlassCommand),
     /// Print the version.
     Version,
     /// Print the completions for a shell.
@@ -292,6 +296,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Audit(command) => audit::run(command, cli.output, &|| settings(cli)),
         Command::Approvals(command) => approvals::run(command, cli.output, &|| connect(cli)),
         Command::Trust(command) => trust::run(command, cli.output, &|| connect(cli)),
+        Command::BreakGlass(command) => break_glass::run(command, cli.output, &|| connect(cli)),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

@@ -46,6 +46,9 @@ fn status_text(status: &Status, colour: bool) -> String {
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }
+    for one in &status.break_glass {
+        line("glass", &format!("{} for {} until {}", one.id, one.agents.join(" "), one.until));
+    }
     for sink in &status.sinks {
         let state = if sink.error.is_some() { "does not deliver" } else { "delivers" };
         line("sink", &format!("{} ({}): {state}, {} records wait", sink.name, sink.target, sink.lag));

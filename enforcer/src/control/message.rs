@@ -2,6 +2,7 @@
 
 use super::{
     approvals::{ApprovalStatus, Decision},
+    break_glass::BreakGlassStatus,
     trust::{TrustChanged, TrustStatus},
 };
 use crate::sink::SinkStatus;
@@ -83,6 +84,20 @@ pub enum Request {
         /// Its signature, as ssh-keygen writes it; without one the peer itself states it.
         signature: Option<String>,
     },
+    /// Lift what policies refuse, for a while.
+    BreakGlass {
+        /// The agents; none: all that have a policy.
+        agents: Vec<String>,
+        /// For how long.
+        seconds: u64,
+        /// Why.
+        reason: String,
+    },
+    /// End that before its time.
+    EndBreakGlass {
+        /// Its id; without one all that there is.
+        id: Option<String>,
+    },
     /// Start a command as an agent. The relayed standard input, output and error come beside it.
     Exec(ExecRequest),
     /// Pass a signal to the session that this connection has started.
@@ -160,6 +175,11 @@ pub enum Reply {
     },
     /// To [`Request::ChangeTrust`].
     TrustChanged(TrustChanged),
+    /// To [`Request::BreakGlass`] and [`Request::EndBreakGlass`].
+    BreakGlass {
+        /// What is in force now.
+        in_force: Vec<BreakGlassStatus>,
+    },
     /// The command runs.
     Started {
         /// The session's id.
@@ -255,6 +275,9 @@ pub struct Status {
     /// Refusals of all agents that were a further check of a system call whose refusal is recorded already.
     #[serde(default)]
     pub folded: u64,
+    /// Where what policies refuse is only recorded, for a while.
+    #[serde(default)]
+    pub break_glass: Vec<BreakGlassStatus>,
     /// What delivers records elsewhere.
     #[serde(default)]
     pub sinks: Vec<SinkStatus>,

@@ -1,6 +1,7 @@
 //! The control socket: length-prefixed JSON frames, descriptors beside them, and who may ask for what.
 
 pub mod approvals;
+pub mod break_glass;
 pub mod client;
 pub mod connection;
 pub mod fds;

@@ -1,7 +1,10 @@
 //! Who is on the other side of a connection.
 
 use super::fds;
-use crate::settings::is_below;
+use crate::{
+    break_glass::terminal::{self, Terminal},
+    settings::is_below,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     fs, io,
@@ -19,6 +22,8 @@ pub struct Peer {
     pub gid: u32,
     /// Its other groups when it connected.
     pub groups: Vec<u32>,
+    /// The terminal at which it sat when it connected.
+    pub terminal: Option<Terminal>,
 }
 
 /// What a peer may ask for, beyond launching what a policy lets it launch.
@@ -83,6 +88,7 @@ impl Peer {
             return Err(PeerError::Gone(pid));
         }
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| PeerError::Gone(pid))?;
+        let terminal = terminal::of(pid);
         if process.as_ref().is_some_and(has_ended) {
             return Err(PeerError::Gone(pid));
         }
@@ -90,7 +96,7 @@ impl Peer {
         if roots.iter().any(|root| is_below(cgroup, root)) {
             return Err(PeerError::Agent { pid, cgroup: cgroup.to_owned() });
         }
-        Ok(Self { pid, uid, gid, groups })
+        Ok(Self { pid, uid, gid, groups, terminal })
     }
 }
 
@@ -111,7 +117,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
-        Peer { pid: 1, uid, gid, groups: groups.to_vec() }
+        Peer { pid: 1, uid, gid, groups: groups.to_vec(), terminal: None }
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<R
         | Request::Decide { .. }
         | Request::Trust
         | Request::ChangeTrust { .. } => Role::Read,
-        Request::Reload => Role::Operate,
+        Request::Reload | Request::BreakGlass { .. } | Request::EndBreakGlass { .. } => Role::Operate,
         Request::Signal { .. } | Request::Exec(_) => {
             return Err(Failure::new(Exit::Usage, "no session was started on this connection", ""));
         }
@@ -150,6 +150,16 @@ fn answer(core: &Shared, peer: &Peer, role: Role, request: &Request) -> Result<R
         Request::Trust => Reply::Trust { agents: core.borrow().trust_list() },
         Request::ChangeTrust { statement, signature } => {
             trust::change(&mut core.borrow_mut(), peer, statement, signature.as_deref())?
+        }
+        Request::BreakGlass { agents, seconds, reason } => {
+            let mut core = core.borrow_mut();
+            core.begin_break_glass(agents, *seconds, reason, peer)?;
+            Reply::BreakGlass { in_force: core.break_glass_list() }
+        }
+        Request::EndBreakGlass { id } => {
+            let mut core = core.borrow_mut();
+            core.end_break_glass(id.as_deref(), peer)?;
+            Reply::BreakGlass { in_force: core.break_glass_list() }
         }
         Request::Reload => {
             let outcome = core.borrow_mut().reload();

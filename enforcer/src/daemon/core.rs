@@ -3,6 +3,7 @@
 use super::{
     aggregate::{Aggregator, Summary},
     arguments::Arguments,
+    break_glass::Glass,
     canary::Canary,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
     holds::{Approvals, Held},
@@ -105,6 +106,8 @@ pub struct Core {
     pub(super) approvals: Approvals,
     /// How far agents are trusted.
     pub(super) trust: Trusts,
+    /// What break-glass lifts.
+    pub(super) glass: Glass,
     /// What sessions did last.
     pub(super) recent: Recent,
     pub(super) offset: Option<i128>,
@@ -155,6 +158,7 @@ impl Core {
         let last_good = LastGood::new(&settings.paths.state);
         let approvals = Approvals::load(&settings);
         let trust = Trusts::load(&settings);
+        let glass = Glass::load(&settings);
         Ok(Self {
             settings,
             program,
@@ -179,6 +183,7 @@ impl Core {
             arguments: Arguments::default(),
             approvals,
             trust,
+            glass,
             recent: Recent::default(),
             offset: None,
             sweep_due: true,
@@ -221,6 +226,7 @@ impl Core {
     /// Writes a record of the daemon's own.
     pub fn record(&mut self, kind: &str, mut fields: Value) {
         if let Some(map) = fields.as_object_mut() {
+            self.mark_break_glass(map);
             map.insert("schema".to_owned(), json::SCHEMA.into());
             map.insert("time".to_owned(), crate::event::text::rfc3339(now()).into());
             map.insert("kind".to_owned(), kind.into());
@@ -254,7 +260,12 @@ impl Core {
         self.offset = Some(offset);
         let (mut sweep, mut refill, mut newest) = (false, false, 0);
         let mut held = Vec::new();
-        let names = Names { slots: &self.slots, numbers: &self.numbers, table: &self.settings.trust };
+        let names = Names {
+            slots: &self.slots,
+            numbers: &self.numbers,
+            table: &self.settings.trust,
+            glass: &self.glass,
+        };
         let recent = &mut self.recent;
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let (malformed, arguments) = (&mut self.lost.malformed, &mut self.arguments);
@@ -326,7 +337,12 @@ impl Core {
                 break;
             }
         }
-        let names = Names { slots: &self.slots, numbers: &self.numbers, table: &self.settings.trust };
+        let names = Names {
+            slots: &self.slots,
+            numbers: &self.numbers,
+            table: &self.settings.trust,
+            glass: &self.glass,
+        };
         for summary in self.repeats.close_all() {
             record_repeats(self.audit.as_mut(), &summary, boot_offset(self.offset), &names);
         }

@@ -214,6 +214,13 @@ pub trait Enforcement {
     /// let through that neither the old nor the new tiers would.
     fn set_tiers(&mut self, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) -> Result<(), EnforcementError>;
 
+    /// Until then (nanoseconds of boot time) what the agents' rules refuse goes on and is recorded; 0: from now on it
+    /// is refused. The kernel ends it by itself.
+    fn lift(&mut self, agents: &[AgentSlot], until: u64) -> Result<(), EnforcementError>;
+
+    /// The agents for which that was said and not taken back, and until when: it may be over.
+    fn lifted(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError>;
+
     /// Says below which cgroups agents live.
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError>;
 

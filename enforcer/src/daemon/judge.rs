@@ -2,7 +2,10 @@
 
 use super::enforcement::Health;
 use crate::{
-    control::message::{FileStatus, Lost, State},
+    control::{
+        break_glass::BreakGlassStatus,
+        message::{FileStatus, Lost, State},
+    },
     sink::SinkStatus,
 };
 use std::collections::BTreeMap;
@@ -30,6 +33,8 @@ pub struct Facts<'a> {
     pub sinks: &'a [SinkStatus],
     /// What was stated about agents' trust and cannot be read.
     pub trust: &'a [String],
+    /// Where what policies refuse is only recorded.
+    pub break_glass: &'a [BreakGlassStatus],
 }
 
 /// The state, and everything that needs attention.
@@ -71,6 +76,11 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
         minor.push(format!("the audit log cannot be written: {why}"));
     }
     minor.extend(facts.trust.iter().cloned());
+    for one in facts.break_glass {
+        let agents = one.agents.join(" ");
+        let what = "what their policies refuse is only recorded";
+        minor.push(format!("BREAK-GLASS until {} for {agents}: {what}", one.until));
+    }
     for sink in facts.sinks {
         if let Some(error) = &sink.error {
             minor.push(format!("sink {}: {error}; {} records wait", sink.name, sink.lag));
@@ -141,6 +151,20 @@ mod tests {
         assert_eq!(state, State::Degraded);
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[1].contains("a.yaml: 3:1: unknown key"));
+    }
+
+    #[test]
+    fn break_glass_is_never_silent() {
+        let lifted = [BreakGlassStatus {
+            id: "1f".to_owned(),
+            agents: vec!["a".to_owned(), "b".to_owned()],
+            reason: "disk full".to_owned(),
+            until: "2026-01-01T00:15:00Z".to_owned(),
+            seconds_left: 60,
+        }];
+        let (state, problems) = judge(&Facts { break_glass: &lifted, ..healthy() });
+        assert_eq!(state, State::Degraded);
+        assert!(problems[0].starts_with("BREAK-GLASS until 2026-01-01T00:15:00Z for a b"), "{problems:?}");
     }
 
     #[test]

@@ -22,8 +22,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Operation, verdict, reason, and whether it only would have been refused.
-type Act = (u16, u16, u16, bool);
+/// Operation, verdict, reason, and the flags that say whether it only would have been refused.
+type Act = (u16, u16, u16, u16);
 
 /// Decisions since the daemon started, by agent and by what they were.
 #[derive(Default)]
@@ -44,14 +44,14 @@ impl Verdicts {
         if event.kind == Kind::Held && header.operation == operation::ARGUMENTS {
             return;
         }
-        let would = header.flags & flag::WOULD != 0;
+        let would = header.flags & (flag::WOULD | flag::BREAK_GLASS);
         self.count(agent, (header.operation, header.verdict, header.reason, would));
     }
 
     /// Counts a verdict on arguments.
     pub(super) fn note_arguments(&mut self, agent: &str, verdict: Verdict) {
         let reason = if verdict == Verdict::Hold { reason::HELD } else { reason::RULE };
-        self.count(Some(agent), (operation::ARGUMENTS, verdict as u16, reason, false));
+        self.count(Some(agent), (operation::ARGUMENTS, verdict as u16, reason, 0));
     }
 
     fn count(&mut self, agent: Option<&str>, act: Act) {
@@ -146,11 +146,17 @@ impl Core {
             state.get_or_create(&StateLabels { state: one.word() }).set(is);
         }
         registry.register("state", "1 for the state that `enforcer status` says, 0 for the others", state);
+        let lifted = status.break_glass.iter().map(|one| one.agents.len()).sum::<usize>();
         let errors = status.policies.iter().filter(|file| file.error.is_some()).count();
         let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
         for (name, help, value) in [
             ("agents", "Agents with a policy, the daemon's own included", status.agents),
             ("sessions", "Sessions that exist", status.sessions),
+            (
+                "break_glass_agents",
+                "Agents whose policy only records, because break-glass is in force",
+                lifted,
+            ),
             ("problems", "What `enforcer status` lists as needing attention", status.problems.len()),
             ("policy_errors", "Policy files that are not in force as they stand", errors),
             ("hooks_missing", "Hooks that are not attached", missing),
@@ -188,7 +194,11 @@ impl Core {
                 verdict,
                 reason: crate::event::decode::reason_name(reason)
                     .map_or_else(|| unknown(reason), str::to_owned),
-                mode: if would { "audit" } else { "enforce" },
+                mode: match would {
+                    0 => "enforce",
+                    flag::WOULD => "audit",
+                    _ => "break-glass",
+                },
             };
             decisions.get_or_create(&labels).inc_by(count);
         }

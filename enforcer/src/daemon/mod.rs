@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 mod arguments;
+mod break_glass;
 pub mod canary;
 mod cmdline;
 pub mod core;

@@ -1,6 +1,8 @@
 //! What the numbers in ring records mean: agents, policies, and the rules that decided.
 
-use super::{enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots};
+use super::{
+    break_glass::Glass, enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots,
+};
 use crate::trust::table::Table;
 use crate::{
     event::{decode::Event, json},
@@ -21,6 +23,8 @@ pub(super) struct Names<'a> {
     pub numbers: &'a Numbers,
     /// What tiers mean.
     pub table: &'a Table,
+    /// What break-glass lifts.
+    pub glass: &'a Glass,
 }
 
 impl json::Context for Names<'_> {
@@ -30,6 +34,10 @@ impl json::Context for Names<'_> {
 
     fn policy(&self, id: u32) -> Option<json::PolicyNote> {
         self.numbers.policy(id)
+    }
+
+    fn break_glass(&self, agent: u32, time: u64) -> Option<String> {
+        self.glass.of(self.slots.name(AgentSlot(agent))?, time).map(str::to_owned)
     }
 
     fn rules(&self, event: &Event<'_>) -> Option<Vec<json::RuleNote>> {

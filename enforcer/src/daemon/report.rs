@@ -20,6 +20,7 @@ impl Core {
         let expired = self.expired();
         let sinks = self.audit.sinks();
         let trust = self.trust.problems();
+        let break_glass = self.break_glass_list();
         let facts = Facts {
             health: health.clone(),
             no_proof: self.no_proof.as_deref(),
@@ -31,6 +32,7 @@ impl Core {
             audit: self.audit_error.as_deref(),
             sinks: &sinks,
             trust: &trust,
+            break_glass: &break_glass,
         };
         let (state, mut problems) = judge(&facts);
         let sessions = match self.enforcement.sessions() {
@@ -64,6 +66,7 @@ impl Core {
             canary: self.proven_at.map(rfc3339),
             lost: self.lost,
             folded: self.folded().values().sum(),
+            break_glass,
             sinks,
         }
     }

@@ -62,6 +62,7 @@ pub(super) async fn run(
     core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
     core.borrow_mut().sweep();
     core.borrow_mut().say_trust_problems();
+    core.borrow_mut().adopt_break_glass();
     core.borrow_mut().reload();
     // What an earlier daemon has left: sessions may ask again, and what does not match is refused.
     core.borrow_mut().look_at_holds(true);
@@ -197,7 +198,10 @@ async fn tick(core: Shared) {
                 core.borrow_mut().sweep();
                 say_state(&core, &mut said);
             }
-            _ = holds.tick() => core.borrow_mut().look_at_holds(false),
+            _ = holds.tick() => {
+                core.borrow_mut().look_at_holds(false);
+                core.borrow_mut().end_overdue_break_glass();
+            }
             _ = sync.tick() => core.borrow_mut().sync(),
         }
     }

@@ -23,6 +23,7 @@ fn status(state: State) -> DaemonFact {
         canary: Some("2026-01-01T00:00:00Z".to_owned()),
         lost: Lost::default(),
         folded: 0,
+        break_glass: Vec::new(),
         sinks: Vec::new(),
     }))
 }

@@ -41,6 +41,8 @@ pub trait Context {
     fn agent(&self, slot: u32) -> Option<String>;
     /// The policy with this id.
     fn policy(&self, id: u32) -> Option<PolicyNote>;
+    /// The id of break-glass that was in force for the agent in this slot at this boot time.
+    fn break_glass(&self, agent: u32, time: u64) -> Option<String>;
     /// The rules that decided; none where nothing allows it. `None`: they cannot be told.
     fn rules(&self, event: &Event<'_>) -> Option<Vec<RuleNote>>;
 }
@@ -76,6 +78,9 @@ pub fn event(event: &Event<'_>, boot_offset: i128, context: &dyn Context) -> Val
     let decided = matches!(event.kind, Kind::Decision | Kind::Held);
     if decided && by_rule(header.reason) {
         put("rule", rules(context.rules(event).as_deref()));
+    }
+    if let Some(id) = context.break_glass(header.agent, header.time) {
+        put("break_glass", json!(id));
     }
     put("policy", policy(header.policy, context));
     put("object", object(event));
@@ -261,7 +266,7 @@ fn error(number: i32) -> Value {
 }
 
 fn flags(bits: u16) -> Value {
-    const NAMES: [(u16, &str); 7] = [
+    const NAMES: [(u16, &str); 8] = [
         (flag::OBJECT_CUT, "object-cut"),
         (flag::EXE_CUT, "exe-cut"),
         (flag::WOULD, "would"),
@@ -269,6 +274,7 @@ fn flags(bits: u16) -> Value {
         (flag::LAUNCHING, "launching"),
         (flag::FOREIGN, "foreign"),
         (flag::OTHER_NAME, "other-name"),
+        (flag::BREAK_GLASS, "break-glass"),
     ];
     let set = (0..16u16).map(|bit| 1 << bit).filter(|bit| bits & bit != 0);
     set.map(|bit| -> Value {
@@ -330,6 +336,9 @@ mod tests {
 
     struct Names;
     impl Context for Names {
+        fn break_glass(&self, _: u32, _: u64) -> Option<String> {
+            None
+        }
         fn agent(&self, slot: u32) -> Option<String> {
             (slot == 3).then(|| "billing-bot".to_owned())
         }

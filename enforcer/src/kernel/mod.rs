@@ -157,6 +157,10 @@ impl Kernel {
         let mut bytes = [0; limits::AGENT_NAME];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         let at = agent.0 as usize * size_of::<Agent>();
+        if self.tables.agent(agent.0).name != bytes {
+            // What was lifted for the agent that had the entry is not lifted for this one.
+            self.tables.agents.word(at + offset_of!(Agent, lifted_until)).store(0, Ordering::SeqCst);
+        }
         self.tables.agents.write(at + offset_of!(Agent, name), &bytes);
         self.tables.agents.half(at + offset_of!(Agent, version)).store(1, Ordering::SeqCst);
         Ok(())
@@ -352,6 +356,21 @@ impl Enforcement for Kernel {
     fn set_tiers(&mut self, tiers_of: &dyn Fn(AgentSlot) -> Option<TierMap>) -> Result<(), EnforcementError> {
         sessions::set_tiers_of(&self.tables, tiers_of);
         Ok(())
+    }
+
+    fn lift(&mut self, agents: &[AgentSlot], until: u64) -> Result<(), EnforcementError> {
+        for agent in agents {
+            // Also refuses an entry that there is not.
+            self.agent_policy(*agent)?;
+            let at = agent.0 as usize * size_of::<Agent>() + offset_of!(Agent, lifted_until);
+            self.tables.agents.word(at).store(until, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn lifted(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        let all = (0..limits::AGENTS).map(|slot| (AgentSlot(slot), self.tables.agent(slot)));
+        Ok(all.filter(|(_, a)| a.lifted_until != 0).map(|(slot, a)| (slot, a.lifted_until)).collect())
     }
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {

@@ -63,7 +63,7 @@ mod tests {
     }
 
     fn may(uid: u32, gid: u32, groups: &[u32], by: &[Launcher]) -> bool {
-        let peer = Peer { pid: 1, uid, gid, groups: groups.to_vec() };
+        let peer = Peer { pid: 1, uid, gid, groups: groups.to_vec(), terminal: None };
         authorize(&peer, by, &Host).is_some()
     }
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn nobody_becomes_root_unless_the_policy_says_so() {
-        let peer = Peer { pid: 1, uid: 1000, gid: 1, groups: vec![] };
+        let peer = Peer { pid: 1, uid: 1000, gid: 1, groups: vec![], terminal: None };
         let allowed = authorize(&peer, &[user("alice")], &Host).expect("allowed");
         assert_eq!(allowed.run_as(None), User::Id(1000));
         let bot = User::Name("bot".to_owned());

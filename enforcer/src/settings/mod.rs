@@ -9,6 +9,7 @@ pub use tables::{Agents, Approvals, Audit, Control, Daemon, Launch, Metrics, OnF
 use crate::{
     approvals::webhook,
     audit::AlertSettings,
+    break_glass::BreakGlass,
     sink::settings::{self as sinks, SinkSettings},
     trust::table::Table,
 };
@@ -39,6 +40,8 @@ pub struct Settings {
     /// What tiers mean at each level of trust. A level that is named here names all three tiers; tier critical is
     /// always refused.
     pub trust: Table,
+    /// Lifting what policies refuse, for a while.
+    pub break_glass: BreakGlass,
     /// The daemon itself.
     pub daemon: Daemon,
     /// Figures for monitoring.
@@ -115,6 +118,7 @@ impl Settings {
             .or_else(|| self.launch_problem())
             .or_else(|| self.approvals_problem())
             .or_else(|| self.trust.problem().map(|problem| ("trust", problem)))
+            .or_else(|| self.break_glass.problem())
             .or_else(|| self.alerts.problem())
             .or_else(|| sinks::problem(&self.sinks).map(|problem| ("sinks", problem)))
     }

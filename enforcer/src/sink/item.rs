@@ -76,7 +76,8 @@ impl Item {
             ("decision", Some("deny" | "hold")) => 4,
             ("sink-failed" | "launch-refused" | "control-refused" | "policy-problems", _) => 4,
             ("trust-lost" | "trust-problems" | "trust-rejected", _) => 4,
-            ("trust-changed" | "trust-void", _) => 5,
+            ("break-glass-begun" | "break-glass-refused", _) => 4,
+            ("trust-changed" | "trust-void" | "break-glass-ended", _) => 5,
             ("daemon-started" | "daemon-stopped" | "key-handover" | "key-made" | "sink-recovered", _) => 5,
             _ => 6,
         }

@@ -37,6 +37,8 @@ pub struct Told {
     pub lost: BTreeMap<AgentSlot, (u64, u64)>,
     /// Folded refusals by agent.
     pub folded: BTreeMap<AgentSlot, u64>,
+    /// Until when break-glass is in force, by agent.
+    pub lifted: BTreeMap<AgentSlot, u64>,
     /// Digests of policies by id.
     pub digests: BTreeMap<u32, [u8; 32]>,
     /// The last id of a policy.
@@ -193,6 +195,17 @@ impl Enforcement for Fake {
             }
         }
         Ok(())
+    }
+
+    fn lift(&mut self, agents: &[AgentSlot], until: u64) -> Result<(), EnforcementError> {
+        let mut told = self.0.borrow_mut();
+        told.lifted.retain(|slot, _| !agents.contains(slot));
+        told.lifted.extend(agents.iter().filter(|_| until != 0).map(|slot| (*slot, until)));
+        Ok(())
+    }
+
+    fn lifted(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        Ok(self.0.borrow().lifted.iter().map(|(slot, until)| (*slot, *until)).collect())
     }
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {

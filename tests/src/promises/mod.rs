@@ -9,6 +9,7 @@ use crate::{
 
 mod arguments;
 mod audit;
+mod break_glass;
 mod changes;
 mod execution;
 mod files;
@@ -55,6 +56,7 @@ pub const ALL: &[&[Case]] = &[
     audit::CASES,
     operating::CASES,
     units::CASES,
+    break_glass::CASES,
     outsiders::CASES,
 ];
 

@@ -23,14 +23,14 @@ cases!(units:
 );
 
 /// A unit in the agents' slice, whose lines go to a file.
-struct Unit {
+pub(super) struct Unit {
     name: String,
     out: String,
 }
 
 impl Unit {
     /// Starts it, and waits for its end if asked to.
-    fn start(t: &Test, name: &str, words: &[String], wait: bool) -> Outcome<(Self, Option<i32>)> {
+    pub(super) fn start(t: &Test, name: &str, words: &[String], wait: bool) -> Outcome<(Self, Option<i32>)> {
         let out = t.at("out");
         let _ = fs::remove_file(&out);
         let mut run =
@@ -46,11 +46,11 @@ impl Unit {
         Ok((Self { name: name.to_owned(), out }, ran.code))
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.out).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    fn wait_for_line(&self, line: &str) -> Outcome {
+    pub(super) fn wait_for_line(&self, line: &str) -> Outcome {
         let what = format!("the line {line} of {}", self.name);
         match wait_for(&what, 60, || self.lines().contains(&line.to_owned()).then_some(())) {
             Ok(()) => Ok(()),
@@ -65,13 +65,13 @@ impl Drop for Unit {
     }
 }
 
-fn probe(acts: &[String]) -> Vec<String> {
+pub(super) fn probe(acts: &[String]) -> Vec<String> {
     let words = acts.join(" , ");
     [PROBE, "seq"].into_iter().chain(words.split(' ')).map(str::to_owned).collect()
 }
 
 /// The policy of an agent that lives in the unit `name`.
-fn matched(t: &Test, name: &str) -> crate::policy::Policy {
+pub(super) fn matched(t: &Test, name: &str) -> crate::policy::Policy {
     t.policy().line(&format!("match: {{ cgroup: '/agents.slice/{name}.service' }}"))
 }
 
@@ -230,12 +230,12 @@ fn a_container_is_governed_by_the_names_inside_it(t: &mut Test) -> Outcome {
 }
 
 /// No daemon, and none is started again, until this value goes.
-struct NoDaemon;
+pub(super) struct NoDaemon;
 
 const DROP_IN: &str = "/run/systemd/system/enforcer.service.d/90-tests.conf";
 
 impl NoDaemon {
-    fn kill() -> Outcome<Self> {
+    pub(super) fn kill() -> Outcome<Self> {
         fs::create_dir_all("/run/systemd/system/enforcer.service.d")?;
         fs::write(DROP_IN, "[Service]\nRestart=no\n")?;
         systemctl("daemon-reload")?;
@@ -246,7 +246,7 @@ impl NoDaemon {
         Ok(guard)
     }
 
-    fn start_again(self) -> Outcome {
+    pub(super) fn start_again(self) -> Outcome {
         drop(self);
         enforcing()
     }

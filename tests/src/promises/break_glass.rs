@@ -23,11 +23,14 @@ cases!(break_glass:
 );
 
 /// Long enough for what happens in it on an emulated machine.
-const TIME: u64 = 12;
+const TIME: u64 = 8;
 
 /// `enforcer break-glass start` for an agent, as a shell has it.
 fn start(agent: &Agent, seconds: u64) -> String {
-    format!("enforcer break-glass start --agent {} --for {seconds}s --reason 'the disk is full'", agent.name())
+    format!(
+        "enforcer break-glass start --agent {} --for {seconds}s --reason 'the disk is full'",
+        agent.name()
+    )
 }
 
 /// Runs a shell's command with a terminal of its own.
@@ -129,8 +132,10 @@ fn break_glass_ends_by_itself_while_no_daemon_runs(t: &mut Test) -> Outcome {
     let alerts = all.iter().filter(|record| record["rule"] == "break-glass" && record["break_glass"] == *id);
     ensure!(alerts.count() == 2, "no two alerts: {all:?}");
     // Refused, let pass and said so, refused: the last one while no daemon ran.
-    let decisions: Vec<&Value> =
-        all.iter().filter(|record| record["kind"] == "decision" && record["object"]["path"] == *shut).collect();
+    let decisions: Vec<&Value> = all
+        .iter()
+        .filter(|record| record["kind"] == "decision" && record["object"]["path"] == *shut)
+        .collect();
     let [before, meanwhile, after] = decisions[..] else { fail!("{decisions:?}") };
     ensure!(has(meanwhile, "would") && has(meanwhile, "break-glass"), "{meanwhile}");
     ensure!(meanwhile["break_glass"] == *id && meanwhile["error"].is_null(), "{meanwhile}");

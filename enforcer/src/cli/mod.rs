@@ -12,7 +12,9 @@ mod learn;
 mod overdue;
 mod policy;
 mod relay;
+mod screen;
 mod status;
+mod top;
 mod trust;
 mod why;
 
@@ -98,6 +100,8 @@ enum Command {
     /// Lift what policies refuse, for a while, in an emergency: start, stop, status.
     #[command(subcommand)]
     BreakGlass(break_glass::BreakGlassCommand),
+    /// Show what agents do now: sessions, verdicts a second, what waits, how full tables are, what was lost.
+    Top(top::TopArgs),
     /// Print the version.
     Version,
     /// Print the completions for a shell.
@@ -297,6 +301,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Approvals(command) => approvals::run(command, cli.output, &|| connect(cli)),
         Command::Trust(command) => trust::run(command, cli.output, &|| connect(cli)),
         Command::BreakGlass(command) => break_glass::run(command, cli.output, &|| connect(cli)),
+        Command::Top(args) => top::run(&mut connect(cli)?, args, cli.output),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

@@ -92,6 +92,7 @@ fn agents_text(agents: &[AgentStatus]) -> String {
             trust_in_force,
             file,
             folded,
+            decisions: _,
             sessions,
         } = agent;
         let digest = digest.get(..12).unwrap_or(digest);

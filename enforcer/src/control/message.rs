@@ -360,8 +360,24 @@ pub struct AgentStatus {
     /// Refusals that were a further check of a system call whose refusal is recorded already.
     #[serde(default)]
     pub folded: u64,
+    /// What was decided since the daemon started, as far as it is recorded.
+    #[serde(default)]
+    pub decisions: DecisionCounts,
     /// Its sessions.
     pub sessions: Vec<SessionStatus>,
+}
+
+/// Recorded decisions. What rules allow by themselves is not recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionCounts {
+    /// Refused.
+    pub denied: u64,
+    /// Left to a person.
+    pub held: u64,
+    /// Let pass because a person has approved it.
+    pub granted: u64,
+    /// Only recorded: the policy audits, or break-glass is in force.
+    pub would: u64,
 }
 
 /// One session.

@@ -2,7 +2,7 @@
 
 use super::core::{Core, now};
 use crate::{
-    control::message::State,
+    control::message::{DecisionCounts, State},
     event::decode::{Event, Kind},
     log::{segments, store::CHECKPOINT},
 };
@@ -66,6 +66,21 @@ impl Verdicts {
             }
         };
         *acts.entry(act).or_default() += 1;
+    }
+
+    /// An agent's decisions, by what became of them.
+    pub(super) fn counts(&self, agent: &str) -> DecisionCounts {
+        let mut out = DecisionCounts::default();
+        for ((_, verdict, _, would), count) in self.by_agent.get(agent).into_iter().flatten() {
+            let place = match *verdict {
+                _ if *would != 0 => &mut out.would,
+                v if v == Verdict::Allow as u16 => &mut out.granted,
+                v if v == Verdict::Hold as u16 => &mut out.held,
+                _ => &mut out.denied,
+            };
+            *place += count;
+        }
+        out
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, Act, u64)> {

@@ -120,6 +120,7 @@ impl Core {
                 trust_in_force: self.level(name, policy.trust()).name().to_owned(),
                 file: state.file.display().to_string(),
                 folded: folded.get(&state.slot).copied().unwrap_or(0),
+                decisions: self.verdicts.counts(name),
                 sessions: by_slot.remove(&state.slot.0).unwrap_or_default(),
             }
         };

@@ -5,12 +5,14 @@ mod view;
 
 use super::{Signer, Terms, decide, fetch};
 use crate::{
-    cli::exit::{Exit, Failure},
+    cli::{
+        exit::{Exit, Failure},
+        screen,
+    },
     control::client::Client,
 };
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use std::{
-    io::{IsTerminal, stdin, stdout},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -21,10 +23,7 @@ const REFRESH: Duration = Duration::from_millis(500);
 
 /// Shows what waits until the user leaves.
 pub(super) fn run(client: &mut Client, signer: &Signer) -> Result<ExitCode, Failure> {
-    if !stdin().is_terminal() || !stdout().is_terminal() {
-        let remedy = "enforcer approvals list and approve work without one";
-        return Err(Failure::new(Exit::Usage, "watch needs a terminal", remedy));
-    }
+    screen::needs_terminal("watch", "enforcer approvals list and approve work without one")?;
     let mut view = View::default();
     let mut terminal = ratatui::init();
     let result = watch(&mut terminal, &mut view, client, signer);
@@ -38,7 +37,6 @@ fn watch(
     client: &mut Client,
     signer: &Signer,
 ) -> Result<(), Failure> {
-    let broken = |e: std::io::Error| Failure::new(Exit::CannotWrite, format!("the terminal: {e}"), "");
     let mut asked: Option<Instant> = None;
     loop {
         if asked.is_none_or(|at| at.elapsed() >= REFRESH) {
@@ -47,12 +45,8 @@ fn watch(
             asked = Some(Instant::now());
         }
         let now = decide::now();
-        terminal.draw(|frame| draw::draw(frame, view, now)).map_err(broken)?;
-        if !event::poll(REFRESH).map_err(broken)? {
-            continue;
-        }
-        let Event::Key(key) = event::read().map_err(broken)? else { continue };
-        let Some(key) = meaning(key) else { continue };
+        terminal.draw(|frame| draw::draw(frame, view, now)).map_err(|e| screen::broken(&e))?;
+        let Some(key) = screen::key(REFRESH)?.and_then(meaning) else { continue };
         match view.press(key) {
             None => {}
             Some(Wish::Leave) => return Ok(()),
@@ -92,12 +86,8 @@ fn watch(
 }
 
 fn meaning(key: KeyEvent) -> Option<Key> {
-    if key.kind == KeyEventKind::Release {
-        return None;
-    }
-    Some(match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Leave,
-        KeyCode::Char('q') => Key::Leave,
+    let Some(code) = screen::meaning(key) else { return Some(Key::Leave) };
+    Some(match code {
         KeyCode::Char('a') => Key::Approve,
         KeyCode::Char('d') => Key::Deny,
         KeyCode::Char('y') => Key::Yes,

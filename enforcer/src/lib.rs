@@ -18,6 +18,7 @@ pub mod settings;
 #[cfg(test)]
 mod settings_reference;
 pub mod sink;
+pub mod support;
 pub mod trust;
 
 // So that the fake kernel side serves unit tests and integration tests alike.

@@ -14,6 +14,7 @@ mod policy;
 mod relay;
 mod screen;
 mod status;
+mod support_bundle;
 mod top;
 mod trust;
 mod why;
@@ -102,6 +103,8 @@ enum Command {
     BreakGlass(break_glass::BreakGlassCommand),
     /// Show what agents do now: sessions, verdicts a second, what waits, how full tables are, what was lost.
     Top(top::TopArgs),
+    /// Gather what helps others to help into an archive, without secrets.
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Print the version.
     Version,
     /// Print the completions for a shell.
@@ -302,6 +305,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Trust(command) => trust::run(command, cli.output, &|| connect(cli)),
         Command::BreakGlass(command) => break_glass::run(command, cli.output, &|| connect(cli)),
         Command::Top(args) => top::run(&mut connect(cli)?, args, cli.output),
+        Command::SupportBundle(args) => support_bundle::run(settings(cli), args, cli.output),
         Command::Version => print(&match cli.output {
             Output::Human => format!("enforcer {}\n", env!("CARGO_PKG_VERSION")),
             Output::Json => json_text(&serde_json::json!({

@@ -23,7 +23,7 @@ cases!(break_glass:
 );
 
 /// Long enough for what happens in it on an emulated machine.
-const TIME: u64 = 8;
+const TIME: u64 = 6;
 
 /// `enforcer break-glass start` for an agent, as a shell has it.
 fn start(agent: &Agent, seconds: u64) -> String {
@@ -62,17 +62,12 @@ fn only_root_at_a_terminal_outside_agents_begins_break_glass(t: &mut Test) -> Ou
     let ran = Command::new("sh").args(["-c", &line]).run()?;
     ensure!(ran.code == Some(77) && ran.err.contains("terminal"), "{ran}");
     events::wait("the record of that", mark, |record| record["kind"] == "break-glass-refused")?;
-    // The agent itself, as root, with and without one.
-    for words in [vec!["sh", "-c", &line], vec!["script", "-qec", &line, "/dev/null"]] {
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let session = agent.run(&words)?;
-        ensure!(session.code != Some(0), "{words:?}: {:?} {}", session.lines, session.err);
-        ensure!(in_force()?.is_empty(), "the agent began break-glass");
-    }
+    // The agent itself, as root and with one.
+    let words = ["script", "-qec", &line, "/dev/null"].map(str::to_owned);
+    let session = agent.run(&words)?;
+    ensure!(session.code != Some(0), "{:?} {}", session.lines, session.err);
+    ensure!(in_force()?.is_empty(), "the agent began break-glass");
     ensure!(agent.probe(std::slice::from_ref(&shut))?.lines == ["EPERM"], "the agent reads what is denied");
-    // Longer than the settings allow.
-    let ran = at_a_terminal(&start(&agent, 901))?;
-    ensure!(ran.code == Some(14) && ran.out.contains("1 to 900"), "{ran}");
 
     // The same words at a terminal outside.
     let ran = at_a_terminal(&line)?;

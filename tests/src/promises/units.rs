@@ -16,6 +16,7 @@ use std::{fs, os::unix::fs::MetadataExt, thread, time::Duration};
 
 cases!(units:
     a_unit_in_the_slice_starts_as_its_agent,
+    an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon,
     a_unit_that_no_policy_names_has_no_rights,
     a_container_is_governed_by_the_names_inside_it,
     without_a_daemon_denials_continue,
@@ -114,6 +115,67 @@ fn a_unit_in_the_slice_starts_as_its_agent(t: &mut Test) -> Outcome {
     let denials =
         [Denial::no_rule("open").on(&t.at("shut/f1")).asking("read"), Denial::floor("mount|capability")];
     judged(&records(&agent, mark, &marker)?, &denials, &agent)
+}
+
+/// An instance of the template, with its drop-in.
+struct Instance(&'static str);
+
+impl Instance {
+    fn start(name: &'static str, acts: &[String], out: &str) -> Outcome<Self> {
+        let instance = Self(name);
+        fs::create_dir_all(instance.drop_ins())?;
+        let words = probe(acts).join(" ");
+        let text = format!(
+            "[Service]\nExecStart={words}\nRestart=no\nStandardOutput=file:{out}\nStandardError=null\n"
+        );
+        fs::write(format!("{}/10-tests.conf", instance.drop_ins()), text)?;
+        systemctl("daemon-reload")?;
+        systemctl(&format!("start {name}"))?;
+        Ok(instance)
+    }
+
+    fn drop_ins(&self) -> String {
+        format!("/run/systemd/system/{}.d", self.0)
+    }
+
+    fn pid(&self) -> Outcome<String> {
+        let ran = Command::new("systemctl").args(["show", "--property=MainPID", "--value", self.0]).run()?;
+        Ok(ran.out.trim().to_owned())
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = Command::new("systemctl").args(["stop", self.0, "enforcer-ready.service"]).run();
+        let _ = fs::remove_dir_all(self.drop_ins());
+        let _ = systemctl("daemon-reload");
+    }
+}
+
+fn an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = t.agent(matched(t, "enforcer@template-bot").allow("read", &t.at("open/**")))?;
+    let (out, open, shut) = (t.at("out"), t.at("open/f1"), t.at("shut/f1"));
+    let wait = format!("wait-for {} 120", t.at("go"));
+    let acts = [
+        format!("read {open}"),
+        format!("read {shut}"),
+        "say begun".to_owned(),
+        wait,
+        format!("read {shut}"),
+    ];
+    let instance = Instance::start("enforcer@template-bot.service", &acts, &out)?;
+    let lines = || fs::read_to_string(&out).unwrap_or_default();
+    wait_for("its first lines", 60, || lines().starts_with("ok\nEPERM\nbegun\n").then_some(()))?;
+    let status = agent.status()?.unwrap_or_default();
+    ensure!(status["sessions"].as_array().map(Vec::len) == Some(1), "{status}");
+    let pid = instance.pid()?;
+    systemctl("restart enforcer.service")?;
+    enforcing()?;
+    ensure!(instance.pid()? == pid && pid != "0", "it was process {pid}, and is {}", instance.pid()?);
+    t.file("go")?;
+    wait_for("its last line", 60, || (lines() == "ok\nEPERM\nbegun\nok\nok\nEPERM\n").then_some(()))?;
+    Ok(())
 }
 
 fn a_unit_that_no_policy_names_has_no_rights(t: &mut Test) -> Outcome {

@@ -96,14 +96,15 @@ impl Lifted {
         json!({"break_glass": id, "agents": agents, "because": reason, "by": by, "seconds": seconds})
     }
 
-    /// The fields of the record that it has ended. `now` may be a while later than the end.
-    pub fn over(&self, because: &str, by: Option<&Value>, now: u64) -> Value {
+    /// The fields of the record that it has ended. `now` may be a while later than the end; `None`: it was cut off,
+    /// nobody knows when.
+    pub fn over(&self, because: &str, by: Option<&Value>, now: Option<u64>) -> Value {
         let Self { id, agents, reason: _, by: _, from, until: _, ended } = self;
-        let end = ended.unwrap_or(now);
+        let lasted = |now: u64| ended.unwrap_or(now).saturating_sub(*from).div_ceil(SECOND);
+        let since = |now: u64| now.saturating_sub(ended.unwrap_or(now)) / SECOND;
         json!({
             "break_glass": id, "agents": agents, "because": because, "by": by,
-            "seconds": end.saturating_sub(*from) / SECOND,
-            "noticed_after_seconds": now.saturating_sub(end) / SECOND,
+            "seconds": now.map(lasted), "noticed_after_seconds": now.map(since),
         })
     }
 
@@ -196,6 +197,11 @@ impl Book {
         }
     }
 
+    /// What was in force when the host went down.
+    pub fn cut_off(self) -> Vec<Lifted> {
+        self.entries.into_iter().filter(|one| one.ended.is_none()).collect()
+    }
+
     /// Compares with what the kernel says (agent, until): what does not agree is ended, on the refusing side.
     /// Returns those, and agents whose entry in the kernel must be set to zero.
     pub fn reconcile(&mut self, kernel: &BTreeMap<String, u64>, now: u64) -> (Vec<Lifted>, Vec<String>) {
@@ -263,7 +269,7 @@ mod tests {
         assert!(book.overdue(64 * SECOND).is_empty());
         let over = book.overdue(70 * SECOND);
         assert_eq!(over.len(), 1);
-        let record = over[0].over("its time is over", None, 70 * SECOND);
+        let record = over[0].over("its time is over", None, Some(70 * SECOND));
         assert_eq!((&record["seconds"], &record["noticed_after_seconds"]), (&json!(60), &json!(5)));
         assert!(book.overdue(71 * SECOND).is_empty());
         assert_eq!(book.of("a", 10 * SECOND), Some("id1"), "a record of that time");

@@ -10,12 +10,14 @@ use crate::{
         drive::World as _,
         store::{read_sealed, sealed, write_whole},
     },
+    audit,
     break_glass::book::{Ask, Book, Lifted, Refused},
     cli::exit::{Exit, Failure},
     control::{break_glass::BreakGlassStatus, peer::Peer},
     event::text::{hex, rfc3339},
     settings::Settings,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -23,23 +25,40 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct Glass {
     book: Book,
     file: PathBuf,
+    /// This boot: times of another one mean nothing.
+    boot: String,
+    /// What was in force when the host went down.
+    rebooted: Vec<Lifted>,
     /// Why what an earlier daemon kept cannot be read.
     unreadable: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    boot: String,
+    book: Book,
 }
 
 impl Glass {
     /// Reads what an earlier daemon has kept.
     pub(super) fn load(settings: &Settings) -> Self {
         let file = settings.paths.state.join("break-glass.json");
-        let read = || -> Result<Book, String> {
-            let Some(bytes) = read_sealed(&file)? else { return Ok(Book::default()) };
-            serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", file.display()))
+        let read = || -> Result<Option<Kept>, String> {
+            let Some(bytes) = read_sealed(&file)? else { return Ok(None) };
+            serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{}: {e}", file.display()))
         };
-        let (book, unreadable) = match read() {
-            Ok(book) => (book, None),
-            Err(why) => (Book::default(), Some(why)),
+        let boot = audit::boot();
+        let (kept, unreadable) = match read() {
+            Ok(kept) => (kept, None),
+            Err(why) => (None, Some(why)),
         };
-        Self { book, file, unreadable }
+        let (book, rebooted) = match kept {
+            Some(kept) if kept.boot == boot => (kept.book, Vec::new()),
+            Some(kept) => (Book::default(), kept.book.cut_off()),
+            None => (Book::default(), Vec::new()),
+        };
+        Self { book, file, boot, rebooted, unreadable }
     }
 
     /// What was in force for an agent at a time (boot time).
@@ -48,7 +67,8 @@ impl Glass {
     }
 
     fn keep(&self) -> Result<(), String> {
-        let bytes = serde_json::to_vec(&self.book).map_err(|e| e.to_string())?;
+        let kept = Kept { boot: self.boot.clone(), book: self.book.clone() };
+        let bytes = serde_json::to_vec(&kept).map_err(|e| e.to_string())?;
         write_whole(&self.file, &sealed(&bytes)).map_err(|e| format!("{}: {e}", self.file.display()))
     }
 }
@@ -146,6 +166,10 @@ impl Core {
 
     /// At the start: what an earlier daemon has begun goes on until its deadline, if kernel and disk agree on it.
     pub(super) fn adopt_break_glass(&mut self) {
+        for one in std::mem::take(&mut self.glass.rebooted) {
+            self.record("break-glass-ended", one.over("the host was started anew", None, None));
+            self.keep_that_it_is_over();
+        }
         self.end_overdue_break_glass();
         let lifted = match self.enforcement.lifted() {
             Ok(lifted) => lifted,
@@ -175,11 +199,15 @@ impl Core {
     fn say_over(&mut self, ended: &[Lifted], because: &str, by: Option<&Value>) {
         for one in ended {
             tracing::warn!(id = one.id, "break-glass is over: {because}");
-            self.record("break-glass-ended", one.over(because, by, boot()));
+            self.record("break-glass-ended", one.over(because, by, Some(boot())));
         }
-        if !ended.is_empty()
-            && let Err(error) = self.glass.keep()
-        {
+        if !ended.is_empty() {
+            self.keep_that_it_is_over();
+        }
+    }
+
+    fn keep_that_it_is_over(&self) {
+        if let Err(error) = self.glass.keep() {
             // The kernel knows, and the next daemon compares.
             tracing::error!(error, "cannot keep that break-glass is over");
         }

@@ -135,3 +135,27 @@ fn the_next_daemon_keeps_the_deadline_and_ends_what_it_cannot_account_for() {
     assert_eq!(ended["agents"], json!(["a"]));
     assert!(ended["because"].as_str().is_some_and(|why| why.contains("damaged")), "{ended}");
 }
+
+#[test]
+fn times_of_another_boot_mean_nothing() {
+    let mut world = with_agents();
+    world.core.lift(ask("1", &["a"], 60)).expect("begins");
+    let file = world.dir.path().join("state/break-glass.json");
+    let text = fs::read_to_string(&file).expect("read");
+    let (_, json) = text.split_once('\n').expect("sealed");
+    let other = json.replace(&crate::audit::boot(), "another-boot");
+    assert_ne!(other, json);
+    fs::write(&file, crate::approvals::store::sealed(other.as_bytes())).expect("write");
+    // The kernel's tables went with that boot.
+    world.told().lifted.clear();
+    world.restart();
+    world.core.adopt_break_glass();
+    let ended = last(&world, "break-glass-ended");
+    assert_eq!((&ended["break_glass"], &ended["because"]), (&json!("1"), &json!("the host was started anew")));
+    world.core.record("launched", json!({"agent": "a"}));
+    assert!(last(&world, "launched")["break_glass"].is_null());
+    let count = world.kinds().iter().filter(|kind| *kind == "break-glass-ended").count();
+    world.restart();
+    world.core.adopt_break_glass();
+    assert_eq!(world.kinds().iter().filter(|kind| *kind == "break-glass-ended").count(), count, "said once");
+}

@@ -12,6 +12,7 @@ use serde_json::Value;
 cases!(operating:
     why_says_what_decided_and_what_to_ask_for,
     status_doctor_and_figures_agree,
+    top_and_a_support_bundle_say_how_things_are_and_no_key,
     an_agent_that_may_do_everything_does_not_end_enforcement,
 );
 
@@ -66,6 +67,45 @@ fn status_doctor_and_figures_agree(_: &mut Test) -> Outcome {
         scraped.out.contains("enforcer_canary_age_seconds ") && scraped.out.ends_with("# EOF\n"),
         "{scraped}"
     );
+    Ok(())
+}
+
+fn top_and_a_support_bundle_say_how_things_are_and_no_key(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let agent = t.agent(t.policy().deny("read", &t.at("secret")))?;
+    let session = agent.probe(&[format!("read {}", t.at("secret"))])?;
+    events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
+    let (code, top) = json(&["top", "--once"])?;
+    let rows = top["agents"].as_array().cloned().unwrap_or_default();
+    let row = rows.iter().find(|row| row["name"] == agent.name()).cloned().unwrap_or_default();
+    ensure!(code == Some(0) && row["total"]["denied"].as_u64() >= Some(1), "{code:?} {top}");
+    let text = Command::new("enforcer").args(["top", "--once"]).run()?;
+    ensure!(text.out.contains("DENIED/s") && text.out.contains(agent.name()), "{text}");
+
+    let archive = t.at("support.tar");
+    let ran = Command::new("enforcer").args(["support-bundle", &archive]).run()?;
+    ensure!(ran.code == Some(0), "{ran}");
+    let unpack = |name: &str| {
+        let name = format!("enforcer-support/{name}");
+        Command::new("tar").args(["--extract", "--to-stdout", "--file", &archive, &name]).run()
+    };
+    let list = unpack("contents.txt")?;
+    for name in
+        ["status.json", "doctor.json", "metrics.txt", "settings.json", "units.txt", "journal.txt", "kernel.txt"]
+    {
+        ensure!(list.out.contains(&format!("  {name}")), "{name} is not in\n{list}");
+    }
+    let units = unpack("units.txt")?;
+    ensure!(units.out.contains("Id=enforcer.service") && units.out.contains("ActiveState=active"), "{units}");
+    ensure!(unpack(&format!("policies/{}.yaml", agent.name()))?.code == Some(0), "{list}");
+    let key = std::fs::read_to_string("/var/lib/enforcer/audit/key")?;
+    let bytes = std::fs::read(&archive)?;
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    ensure!(key.trim().len() > 20 && !has(key.trim()), "the log's key is in the archive");
+    ensure!(has("What is left out on purpose"), "{list}");
+    // Never over a file that is there.
+    let ran = Command::new("enforcer").args(["support-bundle", &archive]).run()?;
+    ensure!(ran.code == Some(73), "{ran}");
     Ok(())
 }
 

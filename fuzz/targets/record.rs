@@ -18,7 +18,7 @@ impl Context for Nobody {
         slot.is_multiple_of(2).then(|| format!("agent-{slot}"))
     }
     fn policy(&self, id: u32) -> Option<PolicyNote> {
-        id.is_multiple_of(2).then(|| PolicyNote { id: "p".to_owned(), version: 1, digest: [0; 32] })
+        id.is_multiple_of(2).then(|| PolicyNote { id: "p".to_owned(), version: 1, digest: "00".repeat(32) })
     }
     fn rules(&self, event: &Event<'_>) -> Option<Vec<RuleNote>> {
         let text = String::from_utf8_lossy(event.object).into_owned();

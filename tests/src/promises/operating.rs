@@ -72,8 +72,10 @@ fn status_doctor_and_figures_agree(_: &mut Test) -> Outcome {
 
 fn top_and_a_support_bundle_say_how_things_are_and_no_key(t: &mut Test) -> Outcome {
     t.fresh()?;
-    let agent = t.agent(t.policy().deny("read", &t.at("secret")))?;
-    let session = agent.probe(&[format!("read {}", t.at("secret"))])?;
+    let secret = t.file("secret")?;
+    let agent = t.agent(t.policy().deny("read", &secret))?;
+    let session = agent.probe(&[format!("read {secret}")])?;
+    ensure!(session.lines == ["EPERM"], "{:?}", session.lines);
     events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
     let (code, top) = json(&["top", "--once"])?;
     let rows = top["agents"].as_array().cloned().unwrap_or_default();

@@ -151,7 +151,10 @@ fn times_of_another_boot_mean_nothing() {
     world.restart();
     world.core.adopt_break_glass();
     let ended = last(&world, "break-glass-ended");
-    assert_eq!((&ended["break_glass"], &ended["because"]), (&json!("1"), &json!("the host was started anew")));
+    assert_eq!(
+        (&ended["break_glass"], &ended["because"]),
+        (&json!("1"), &json!("the host was started anew"))
+    );
     world.core.record("launched", json!({"agent": "a"}));
     assert!(last(&world, "launched")["break_glass"].is_null());
     let count = world.kinds().iter().filter(|kind| *kind == "break-glass-ended").count();

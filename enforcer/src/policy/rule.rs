@@ -318,9 +318,7 @@ pub fn operation_names(section: Section, operations: u16) -> Vec<&'static str> {
         Section::Files | Section::Exec | Section::Unix => &file::NAMES,
         Section::Network => &net::NAMES,
     };
-    // Who may run a program may do so with whatever arguments, unless something says otherwise.
-    let said = |bit: u16| !(bit == file::ANY_ARGUMENTS && operations & file::EXEC != 0);
-    names.iter().filter(|(bit, _)| operations & bit != 0 && said(*bit)).map(|(_, name)| *name).collect()
+    names.iter().filter(|(bit, _)| operations & bit != 0).map(|(_, name)| *name).collect()
 }
 
 /// The same masks without what can never become a verdict: what is denied anyway, and what a hold of

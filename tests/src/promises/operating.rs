@@ -92,9 +92,15 @@ fn top_and_a_support_bundle_say_how_things_are_and_no_key(t: &mut Test) -> Outco
         Command::new("tar").args(["--extract", "--to-stdout", "--file", &archive, &name]).run()
     };
     let list = unpack("contents.txt")?;
-    for name in
-        ["status.json", "doctor.json", "metrics.txt", "settings.json", "units.txt", "journal.txt", "kernel.txt"]
-    {
+    for name in [
+        "status.json",
+        "doctor.json",
+        "metrics.txt",
+        "settings.json",
+        "units.txt",
+        "journal.txt",
+        "kernel.txt",
+    ] {
         ensure!(list.out.contains(&format!("  {name}")), "{name} is not in\n{list}");
     }
     let units = unpack("units.txt")?;

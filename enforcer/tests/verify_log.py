@@ -4,8 +4,8 @@
     verify_log.py LOG_DIRECTORY PUBLIC_KEY [KEPT_CHECKPOINT]
 
 Checks the checkpoint's signature (C2SP signed-note, Ed25519), every entry bundle, every tile (C2SP
-tlog-tiles), the root, and every clear text against the commitment in its leaf. Prints `ok ORIGIN SIZE ROOT`,
-or `bad: …` with exit status 1. It follows no key handovers: give the key that signs now.
+tlog-tiles), the root, and every clear text against the commitment in its leaf. Prints `ok ORIGIN SIZE ROOT`
+(and `from N` where the records before N were removed, as a record says), or `bad: …` with exit status 1. It follows no key handovers: give the key that signs now.
 """
 import base64
 import hashlib
@@ -186,15 +186,36 @@ def check_record(index, leaf, clear):
 
 
 # --- the log -------------------------------------------------------------------------------------------
+def removed(log, size):
+    """Where the first records were removed: up to which one, and the index of the record that says so."""
+    if not (log / "truncation").exists():
+        return 0, None
+    said = json.loads((log / "truncation").read_bytes())
+    to, record = said["to"], said["record"]
+    check(set(said) == {"to", "record"} and 0 < to <= record < size and to % 256 == 0, "truncation makes no sense")
+    return to, record
+
+
 def verify(log, public, kept):
     name, key = key_of(public)
     origin, size, root = checkpoint((log / "checkpoint").read_bytes(), name, key)
+    first, record = removed(log, size)
     hashes = []
     for number, width in tiles(size):
+        if 256 * number < first:
+            # Only the hashes are left; that they are the signed ones is what the root shows below.
+            tile = read(log, "tile/0", number, width)
+            check(len(tile) == 32 * width, f"tile 0/{number} has a wrong length")
+            hashes += [tile[at : at + 32] for at in range(0, len(tile), 32)]
+            continue
         leaves = split(read(log, "tile/entries", number, width), 2, width, f"bundle {number}")
         clears = split(read(log, "clear", number, width), 4, width, f"clear bundle {number}")
         for leaf, clear in zip(leaves, clears):
             check_record(len(hashes), leaf, clear)
+            if len(hashes) == record:
+                said = json.loads(leaf)
+                gone = (said.get("kind"), said.get("to"), said.get("root"))
+                check(gone == ("truncated", first, root_of(hashes[:first]).hex()), "no record says what was removed")
             hashes.append(leaf_hash(leaf))
     check(root_of(hashes) == root, "the records do not have the root that was signed")
     if kept:
@@ -208,7 +229,7 @@ def verify(log, public, kept):
             check(read(log, f"tile/{level}", number, width) == tile, f"tile {level}/{number} was changed")
         hashes = [root_of(hashes[at : at + 256]) for at in range(0, len(hashes) - 255, 256)]
         level += 1
-    return f"{origin} {size} {root.hex()}"
+    return f"{origin} {size} {root.hex()}" + (f" from {first}" if first else "")
 
 
 def main():

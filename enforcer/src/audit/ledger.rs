@@ -36,6 +36,16 @@ struct Shared {
     error: Mutex<Option<String>>,
 }
 
+/// Records under the last checkpoint, for another thread.
+pub(super) struct Committed(Arc<Shared>);
+
+impl Committed {
+    /// So many.
+    pub(super) fn get(&self) -> u64 {
+        self.0.committed.load(Ordering::Acquire)
+    }
+}
+
 impl Ledger {
     /// Starts the thread. At least every `interval` there is a checkpoint over what has come; `wake` is told.
     pub(super) fn start(ready: Ready, interval: Duration, wake: Arc<Wake>) -> io::Result<Self> {
@@ -72,6 +82,11 @@ impl Ledger {
     /// Records under the last checkpoint.
     pub(super) fn committed(&self) -> u64 {
         self.shared.committed.load(Ordering::Acquire)
+    }
+
+    /// The same, wherever it is asked for.
+    pub(super) fn committed_handle(&self) -> Committed {
+        Committed(Arc::clone(&self.shared))
     }
 
     /// Why writing does not succeed now.

@@ -4,6 +4,7 @@ mod alerts;
 mod ledger;
 mod lines;
 mod recorder;
+mod retention;
 
 pub use alerts::{AlertSettings, Rate};
 pub use lines::JsonLines;

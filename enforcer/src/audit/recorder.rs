@@ -1,6 +1,6 @@
 //! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
 
-use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger};
+use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger, retention::Retention};
 use crate::{
     event::{json::SCHEMA, text::rfc3339},
     log::{
@@ -53,6 +53,8 @@ pub fn secret_key(settings: &Settings) -> PathBuf {
 /// The signed log with its live copy.
 pub struct Recorder {
     lines: JsonLines,
+    // Ends first: what it removes is recorded before.
+    retention: Option<Retention>,
     ledger: Ledger,
     // Ends after the ledger: what that commits last is still delivered.
     sinks: Sinks,
@@ -94,8 +96,12 @@ impl Recorder {
             Ledger::start(ready, interval, Arc::clone(&wake)).map_err(|e| LogError::io("write", &log, e))?;
         let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake)
             .map_err(|e| LogError::Sink(e.to_string()))?;
+        let number = log.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
+        let retention = Retention::start(settings, (number, &log), sinks.passed(), ledger.committed_handle());
+        let retention = retention.map_err(|e| LogError::io("start a thread for", &log, e))?;
         let mut recorder = Self {
             lines,
+            retention,
             ledger,
             sinks,
             alerts: Alerts::new(settings.alerts.clone()),
@@ -152,6 +158,22 @@ impl Recorder {
         }
     }
 
+    /// Records what retention is about to remove. While records are lost for want of room it waits.
+    fn record_retention(&mut self) {
+        if self.is_full() {
+            return;
+        }
+        let Some(records) = self.retention.as_ref().and_then(Retention::wants) else { return };
+        let mut index = self.next;
+        for (kind, fields) in records {
+            index = self.next;
+            self.own(kind, fields);
+        }
+        if let Some(retention) = &self.retention {
+            retention.recorded(index);
+        }
+    }
+
     fn hand_over(&mut self) {
         if !self.batch.is_empty() {
             self.batch_bytes = 0;
@@ -187,6 +209,7 @@ impl Sink for Recorder {
         for (kind, fields) in self.sinks.records() {
             self.own(kind, fields);
         }
+        self.record_retention();
         self.hand_over();
         self.lines.flush()?;
         match self.ledger.error() {

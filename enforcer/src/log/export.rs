@@ -3,14 +3,17 @@
 //! The first line is `{"export":1,"origin":…,"checkpoint":…,"complete":…}`. Each other line is
 //! `{"index":N,"leaf":…,"clear":…,"proof":[…]}`: the leaf's and the clear part's text exactly as hashed,
 //! and the inclusion proof as base64 hashes. A complete export has all records from 0 on and no proofs,
-//! since the tree over them can be made again.
+//! since the tree over them can be made again. Where the first records of the log were removed, the first line
+//! has `"first"`, the index of the first one that is left, and `"before"`, the hashes of the tiles that end
+//! there, from the lowest level up.
 
 use super::{
     error::LogError,
     leaf,
-    note::{self, Checkpoint, PublicKey},
+    note::{Checkpoint, Trusted},
     reader::Reader,
-    tree::{self, Edge, Hash, check_inclusion, leaf_hash},
+    retention::Claim,
+    tree::{self, Edge, Hash, Nodes, TILE_HEIGHT, check_inclusion, leaf_hash},
     verify::{Demands, Finding, Verified},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -27,6 +30,15 @@ struct Head {
     origin: String,
     checkpoint: String,
     complete: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    first: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<Vec<String>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,14 +53,24 @@ struct Line {
 }
 
 /// The first line of an export.
-pub fn head(reader: &Reader, complete: bool) -> String {
+pub fn head(reader: &mut Reader, complete: bool) -> Result<String, LogError> {
+    let first = if complete { reader.first() } else { 0 };
+    let mut before = Vec::new();
+    for level in (0u8..8).take_while(|level| first >> (TILE_HEIGHT * u32::from(*level)) > 0) {
+        let (height, nodes) = (TILE_HEIGHT * u32::from(level), first >> (TILE_HEIGHT * u32::from(level)));
+        let from = nodes - tree::partial_width(first, level) as u64;
+        let hashes = (from..nodes).map(|index| reader.node(height, index).map(|h| BASE64_STANDARD.encode(h)));
+        before.push(hashes.collect::<Result<_, _>>()?);
+    }
     let head = Head {
+        first,
+        before,
         export: VERSION,
         origin: reader.checkpoint.origin.clone(),
         checkpoint: String::from_utf8_lossy(&reader.note).into_owned(),
         complete,
     };
-    text(&head)
+    Ok(text(&head))
 }
 
 /// A record as a line; with its proof where the export is not complete, without its clear part where that
@@ -94,22 +116,33 @@ pub fn verify(input: &mut dyn BufRead, demands: &Demands) -> Result<Export, Find
     }
     let wrong = |why| Finding::Checkpoint { path: name.to_owned(), why };
     let claimed = Checkpoint::unverified(head.checkpoint.as_bytes()).map_err(wrong)?;
-    let mut state = State::new(&claimed, &head, demands);
+    let edge = edge_before(&head).ok_or_else(|| broken(1, "`before` does not fit `first`"))?;
+    let mut state = State::new(&claimed, &head, edge, demands);
     for (number, line) in lines {
         let line: Line =
             serde_json::from_str(&line.map_err(unreadable)?).map_err(|e| broken(number, &e.to_string()))?;
         state.take(&line)?;
     }
-    Checkpoint::open(head.checkpoint.as_bytes(), &state.keys).map_err(wrong)?;
+    Checkpoint::open(head.checkpoint.as_bytes(), &state.trusted.keys).map_err(wrong)?;
     state.finish(demands)
+}
+
+/// The tree over the records that were removed.
+fn edge_before(head: &Head) -> Option<Edge> {
+    let decode = |text: &String| BASE64_STANDARD.decode(text).ok()?.try_into().ok();
+    let levels = head.before.iter().map(|level| level.iter().map(decode).collect());
+    Edge::from_levels(head.first, levels.collect::<Option<_>>()?)
 }
 
 struct State<'a> {
     claimed: &'a Checkpoint,
     complete: bool,
     redacted: bool,
-    keys: Vec<PublicKey>,
+    trusted: Trusted,
     edge: Edge,
+    /// The first record that is not removed, and the root over those that are.
+    first: (u64, Hash),
+    removed: Option<Claim>,
     kept: Option<Checkpoint>,
     root_at_kept: Option<Hash>,
     next: u64,
@@ -118,18 +151,20 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    fn new(claimed: &'a Checkpoint, head: &Head, demands: &Demands) -> Self {
+    fn new(claimed: &'a Checkpoint, head: &Head, edge: Edge, demands: &Demands) -> Self {
         let kept = demands.kept.as_deref().and_then(|bytes| Checkpoint::unverified(bytes).ok());
         let empty_is_kept = kept.as_ref().is_some_and(|kept| kept.size == 0);
         Self {
             claimed,
             complete: head.complete,
             redacted: demands.redacted,
-            keys: demands.keys.clone(),
-            edge: Edge::default(),
+            trusted: Trusted::new(&demands.keys),
+            first: (head.first, edge.root()),
+            edge,
+            removed: None,
             kept,
             root_at_kept: empty_is_kept.then(tree::empty_root),
-            next: 0,
+            next: head.first,
             records: 0,
             withheld: 0,
         }
@@ -163,22 +198,29 @@ impl<'a> State<'a> {
                 return Err(bad("it is not in the log that was signed".to_owned()));
             }
         }
-        if let Some(key) = note::handover_in(&opened.record, &self.keys) {
-            self.keys.push(key);
+        self.trusted.note(&opened.record);
+        let (first, root) = &self.first;
+        if let Some(claim) = Claim::of(&opened.record).filter(|c| *first > 0 && c.fits(*first, root)) {
+            self.removed = Some(claim);
         }
         Ok(())
     }
 
     fn finish(self, demands: &Demands) -> Result<Export, Finding> {
         let Checkpoint { origin, size, root } = self.claimed.clone();
-        if self.complete && self.records != size {
-            let why = format!("the log has {size} records and the export {}", self.records);
-            return Err(Finding::Record { index: self.records, why });
+        if self.complete && self.next != size {
+            let why = format!("the log has {size} records and the export ends before it");
+            return Err(Finding::Record { index: self.next, why });
         }
         if self.complete && self.edge.root() != root {
             let why =
                 "the records are not those that were signed; which one is not cannot be told from an export";
             return Err(Finding::Record { index: 0, why: why.to_owned() });
+        }
+        if self.first.0 > 0 && self.removed.is_none() {
+            let why =
+                format!("it is missing, and no record says that those before {} were removed", self.first.0);
+            return Err(Finding::Record { index: 0, why });
         }
         let kept = match &demands.kept {
             None => None,
@@ -189,15 +231,16 @@ impl<'a> State<'a> {
             size,
             root,
             kept,
-            handovers: self.keys[demands.keys.len()..].to_vec(),
+            handovers: self.trusted.handovers().to_vec(),
             withheld: self.withheld,
             uncommitted: 0,
+            removed: self.removed,
         };
         Ok(Export { verified, records: self.records, complete: self.complete })
     }
 
     fn check_kept(&self, bytes: &[u8]) -> Result<u64, Finding> {
-        let kept = Checkpoint::open(bytes, &self.keys).map_err(|e| Finding::Kept(e.to_string()))?;
+        let kept = Checkpoint::open(bytes, &self.trusted.keys).map_err(|e| Finding::Kept(e.to_string()))?;
         let claimed = self.claimed;
         let seen = if kept.size == claimed.size { Some(claimed.root) } else { self.root_at_kept };
         if kept.origin != claimed.origin {

@@ -38,8 +38,7 @@ impl Unsynced {
     /// Forces everything that was written to the disk, with the directories up to `top`.
     pub(super) fn sync(&mut self, top: &Path) -> Result<(), LogError> {
         if self.0.len() > MANY {
-            let file = File::open(top).map_err(|e| LogError::io("open", top, e))?;
-            nix::unistd::syncfs(&file).map_err(|e| LogError::io("sync the disk of", top, e.into()))?;
+            sync_all(top)?;
             self.0.clear();
             return Ok(());
         }
@@ -58,6 +57,12 @@ impl Unsynced {
 /// Forces one file or directory to the disk.
 pub(super) fn sync(path: &Path) -> Result<(), LogError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(|e| LogError::io("sync", path, e))
+}
+
+/// Forces everything on the file system of this directory to the disk.
+pub(super) fn sync_all(top: &Path) -> Result<(), LogError> {
+    let file = File::open(top).map_err(|e| LogError::io("open", top, e))?;
+    nix::unistd::syncfs(&file).map_err(|e| LogError::io("sync the disk of", top, e.into()))
 }
 
 /// The name under which a file is written before it gets its own.

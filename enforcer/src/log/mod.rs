@@ -13,6 +13,7 @@ pub mod leaf;
 pub mod note;
 pub mod reader;
 pub mod recover;
+pub mod retention;
 pub mod segments;
 pub mod store;
 pub mod tile;

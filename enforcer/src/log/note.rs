@@ -221,16 +221,46 @@ pub fn handed_over(note: &str, keys: &[PublicKey]) -> Result<PublicKey, NoteErro
     Ok(new)
 }
 
-/// The key that this record hands over to, if it is such a record, one of `keys` has signed it, and the key
-/// is not known yet.
-pub fn handover_in(
-    record: &serde_json::Map<String, serde_json::Value>,
-    keys: &[PublicKey],
-) -> Option<PublicKey> {
-    if record.get("kind")? != "key-handover" {
-        return None;
+/// Keys that are trusted, and those that they handed over to.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    /// All of them, those that were given first.
+    pub keys: Vec<PublicKey>,
+    given: usize,
+    /// Notes by keys that are not trusted yet. Where old records were removed, an early handover stands after
+    /// later ones.
+    pending: Vec<String>,
+}
+
+impl Trusted {
+    /// These to begin with.
+    pub fn new(keys: &[PublicKey]) -> Self {
+        Self { keys: keys.to_vec(), given: keys.len(), pending: Vec::new() }
     }
-    handed_over(record.get("note")?.as_str()?, keys).ok().filter(|key| !keys.contains(key))
+
+    /// Trusts the key that this record hands over to, if it is such a record and a trusted key has signed it.
+    pub fn note(&mut self, record: &serde_json::Map<String, serde_json::Value>) {
+        if record.get("kind").is_none_or(|kind| kind != "key-handover") {
+            return;
+        }
+        self.pending.extend(record.get("note").and_then(|note| note.as_str()).map(str::to_owned));
+        while let Some((at, key)) = self.next() {
+            self.pending.remove(at);
+            if !self.keys.contains(&key) {
+                self.keys.push(key);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(usize, PublicKey)> {
+        let of = |(at, note): (usize, &String)| Some((at, handed_over(note, &self.keys).ok()?));
+        self.pending.iter().enumerate().find_map(of)
+    }
+
+    /// Those that were handed over to, in order.
+    pub fn handovers(&self) -> &[PublicKey] {
+        &self.keys[self.given..]
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +308,23 @@ mod tests {
                 assert!(Checkpoint::open(&other, &[key(1).public()]).is_err(), "byte {at} bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn handovers_are_followed_in_whatever_order_they_stand() {
+        let record = |old: u8, new: u8| {
+            let note = hand_over(&key(old), &key(new)).expect("signs");
+            serde_json::Map::from_iter([
+                ("kind".to_owned(), "key-handover".into()),
+                ("note".to_owned(), note.into()),
+            ])
+        };
+        let mut trusted = Trusted::new(&[key(1).public()]);
+        trusted.note(&record(2, 3));
+        trusted.note(&record(5, 6));
+        assert_eq!(trusted.handovers(), []);
+        trusted.note(&record(1, 2));
+        assert_eq!(trusted.handovers(), [key(2).public(), key(3).public()]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{
     files::{read, read_tile},
     leaf::Sealed,
     note::Checkpoint,
+    retention::Truncation,
     store::CHECKPOINT,
     tile::{self, Kind, Tile},
     tree::{self, Hash, Nodes, TILE_HEIGHT, TILE_WIDTH},
@@ -18,16 +19,20 @@ pub struct Reader {
     pub checkpoint: Checkpoint,
     /// The signed note itself.
     pub note: Vec<u8>,
+    /// Where its first records were removed: up to where, as nobody has checked.
+    pub truncation: Option<Truncation>,
     bundle: Option<(u64, Vec<Sealed>)>,
 }
 
 impl Reader {
     /// Reads the checkpoint of a log.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
+        // First: the checkpoint that is read after it covers the record that it names.
+        let truncation = Truncation::read(directory)?;
         let path = directory.join(CHECKPOINT);
         let note = read(&path)?.ok_or_else(|| LogError::damaged(&path, "the checkpoint is missing"))?;
         let checkpoint = Checkpoint::unverified(&note).map_err(|e| LogError::damaged(&path, e))?;
-        Ok(Self { directory: directory.to_owned(), checkpoint, note, bundle: None })
+        Ok(Self { directory: directory.to_owned(), checkpoint, note, truncation, bundle: None })
     }
 
     /// Records under the checkpoint.
@@ -35,8 +40,19 @@ impl Reader {
         self.checkpoint.size
     }
 
-    /// Record number `index`, for index < [`Reader::size`].
+    /// Index of the first record that is still there.
+    pub fn first(&self) -> u64 {
+        self.truncation.map_or(0, |truncation| truncation.to)
+    }
+
+    /// Record number `index`, for [`Reader::first`] <= index < [`Reader::size`].
     pub fn record(&mut self, index: u64) -> Result<Sealed, LogError> {
+        if index < self.first() {
+            return Err(LogError::damaged(
+                &self.directory,
+                format!("record {index} was removed by retention"),
+            ));
+        }
         let (number, at) = (index >> TILE_HEIGHT, (index % TILE_WIDTH as u64) as usize);
         if self.bundle.as_ref().is_none_or(|(have, _)| *have != number) {
             self.bundle = Some((number, self.read_bundle(number)?));

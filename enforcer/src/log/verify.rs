@@ -4,7 +4,9 @@ use super::{
     error::LogError,
     files::{self, read, read_tile},
     leaf,
-    note::{self, Checkpoint, NoteError, PublicKey},
+    note::{Checkpoint, NoteError, PublicKey, Trusted},
+    reader::Reader,
+    retention::{self, Claim, Truncation},
     store::CHECKPOINT,
     tile::{self, Kind, Tile},
     tree::{self, Edge, Hash, TILE_HEIGHT, TILE_WIDTH, leaf_hash},
@@ -30,7 +32,7 @@ pub struct Demands {
 pub struct Verified {
     /// Its name.
     pub origin: String,
-    /// Records under its checkpoint: all of them are there.
+    /// Records under its checkpoint: all of them are there, but for those that were removed.
     pub size: u64,
     /// The root of the tree.
     pub root: Hash,
@@ -42,6 +44,8 @@ pub struct Verified {
     pub withheld: u64,
     /// Files beyond the checkpoint: written, not signed yet.
     pub uncommitted: usize,
+    /// The first records were removed, as a record says.
+    pub removed: Option<Claim>,
 }
 
 /// The first thing that is wrong.
@@ -81,16 +85,32 @@ pub enum Finding {
 
 /// Verifies a log's directory: the checkpoint's signature, every record, every clear part, every tile.
 pub fn directory(log: &Path, demands: &Demands) -> Result<Verified, Finding> {
+    loop {
+        // Before the checkpoint: that covers the record about it.
+        let truncation = Truncation::read(log)?;
+        let outcome = directory_from(log, demands, truncation);
+        // A daemon that runs may have removed what was about to be read.
+        if outcome.is_ok() || Truncation::read(log)? == truncation {
+            return outcome;
+        }
+    }
+}
+
+fn directory_from(
+    log: &Path,
+    demands: &Demands,
+    truncation: Option<Truncation>,
+) -> Result<Verified, Finding> {
     let path = log.join(CHECKPOINT);
     let bytes = read(&path)?.ok_or_else(|| LogError::damaged(&path, "the checkpoint is missing"))?;
     let wrong = |why| Finding::Checkpoint { path: path.clone(), why };
     let claimed = Checkpoint::unverified(&bytes).map_err(&wrong)?;
-    let mut walk = Walk::new(log, demands, &claimed);
+    let mut walk = Walk::new(log, demands, &claimed, truncation);
     let outcome = walk.run();
     // A key that was handed over to in the log itself may have signed it: the note that says so proves
     // itself, so it counts before the records do. Where such a record was not reached, what stopped the
     // walk says more than the missing signature.
-    match Checkpoint::open(&bytes, &walk.keys) {
+    match Checkpoint::open(&bytes, &walk.trusted.keys) {
         Err(NoteError::Unsigned(_)) if outcome.is_err() => {}
         other => drop(other.map_err(&wrong)?),
     }
@@ -102,9 +122,10 @@ pub fn directory(log: &Path, demands: &Demands) -> Result<Verified, Finding> {
         size: claimed.size,
         root: claimed.root,
         kept,
-        handovers: walk.keys.split_off(demands.keys.len()),
+        handovers: walk.trusted.handovers().to_vec(),
         withheld: walk.withheld,
         uncommitted,
+        removed: walk.removed,
     })
 }
 
@@ -112,8 +133,12 @@ struct Walk<'a> {
     log: &'a Path,
     demands: &'a Demands,
     claimed: &'a Checkpoint,
-    keys: Vec<PublicKey>,
+    trusted: Trusted,
     edge: Edge,
+    truncation: Option<Truncation>,
+    root_of_removed: Hash,
+    /// What the record that `truncation` names says.
+    removed: Option<Claim>,
     kept: Option<Result<Checkpoint, NoteError>>,
     root_at_kept: Option<Hash>,
     withheld: u64,
@@ -123,15 +148,23 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(log: &'a Path, demands: &'a Demands, claimed: &'a Checkpoint) -> Self {
+    fn new(
+        log: &'a Path,
+        demands: &'a Demands,
+        claimed: &'a Checkpoint,
+        truncation: Option<Truncation>,
+    ) -> Self {
         let kept = demands.kept.as_deref().map(Checkpoint::unverified);
         let empty_is_kept = matches!(&kept, Some(Ok(kept)) if kept.size == 0);
         Self {
             log,
             demands,
             claimed,
-            keys: demands.keys.clone(),
+            trusted: Trusted::new(&demands.keys),
             edge: Edge::default(),
+            truncation,
+            root_of_removed: tree::empty_root(),
+            removed: None,
             kept,
             root_at_kept: empty_is_kept.then(tree::empty_root),
             withheld: 0,
@@ -143,7 +176,8 @@ impl<'a> Walk<'a> {
     /// Every record in order, up to the first that is wrong.
     fn run(&mut self) -> Result<(), Finding> {
         let mut filled = Vec::new();
-        for number in 0..self.claimed.size.div_ceil(TILE_WIDTH as u64) {
+        let first = self.begin()?;
+        for number in first..self.claimed.size.div_ceil(TILE_WIDTH as u64) {
             self.bundle(number, &mut filled)?;
         }
         if self.edge.root() != self.claimed.root {
@@ -161,7 +195,48 @@ impl<'a> Walk<'a> {
                 self.same_tile(tile, &hashes)?;
             }
         }
-        Ok(())
+        match self.truncation {
+            Some(Truncation { record, .. }) if self.removed.is_none() => {
+                Err(self
+                    .not_said(format!("record {record} does not say that the records before were removed")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts where the first records were removed, from tiles that the signed root vouches for. Returns the
+    /// number of the first bundle.
+    fn begin(&mut self) -> Result<u64, Finding> {
+        let Some(Truncation { to, record }) = self.truncation else { return Ok(0) };
+        if record >= self.claimed.size {
+            return Err(self.not_said(format!("there is no record {record} that could say so")));
+        }
+        let mut levels = Vec::new();
+        for level in (0u8..8).take_while(|level| to >> (TILE_HEIGHT * u32::from(*level)) > 0) {
+            let before = to >> (TILE_HEIGHT * (u32::from(level) + 1));
+            // Whole tiles of which no record is left: nothing but the tile above can tell about them.
+            for number in 0..before {
+                self.vouched(level, number)?;
+            }
+            levels.push(match tree::partial_width(to, level) {
+                0 => Vec::new(),
+                width => self.vouched(level, before)?.get(..width).unwrap_or_default().to_vec(),
+            });
+        }
+        let edge = Edge::from_levels(to, levels);
+        self.edge = edge.ok_or_else(|| self.not_said("the tiles before it are too short".to_owned()))?;
+        self.root_of_removed = self.edge.root();
+        Ok(to >> TILE_HEIGHT)
+    }
+
+    fn vouched(&mut self, level: u8, number: u64) -> Result<Vec<Hash>, Finding> {
+        let why = || "it is missing, or its hashes are not those that were signed".to_owned();
+        let path = Tile { kind: Kind::Hashes(level), number, width: TILE_WIDTH }.path();
+        self.tiles.vouched(level, number).ok_or_else(|| Finding::File { path, why: why() })
+    }
+
+    fn not_said(&self, why: String) -> Finding {
+        Finding::File { path: PathBuf::from(retention::FILE), why }
     }
 
     fn bundle(&mut self, number: u64, filled: &mut Vec<((u8, u64), Vec<Hash>)>) -> Result<(), Finding> {
@@ -218,8 +293,12 @@ impl<'a> Walk<'a> {
                 return Err(bad(index, "its clear part is missing".to_owned()));
             }
             self.withheld += opened.withheld as u64;
-            if let Some(key) = note::handover_in(&opened.record, &self.keys) {
-                self.keys.push(key);
+            self.trusted.note(&opened.record);
+            if let Some(Truncation { to, record }) = self.truncation
+                && record == index
+            {
+                self.removed =
+                    Claim::of(&opened.record).filter(|claim| claim.fits(to, &self.root_of_removed));
             }
             self.edge.push(hash, &mut |tile| filled.push(((tile.level, tile.number), tile.hashes)));
             if matches!(&self.kept, Some(Ok(kept)) if kept.size == index + 1) {
@@ -242,7 +321,7 @@ impl<'a> Walk<'a> {
 
     fn check_kept(&self) -> Result<Option<u64>, Finding> {
         let Some(bytes) = &self.demands.kept else { return Ok(None) };
-        let kept = Checkpoint::open(bytes, &self.keys).map_err(|e| Finding::Kept(e.to_string()))?;
+        let kept = Checkpoint::open(bytes, &self.trusted.keys).map_err(|e| Finding::Kept(e.to_string()))?;
         if kept.origin != self.claimed.origin {
             let why = format!("it is of {}, this log is {}", kept.origin, self.claimed.origin);
             return Err(Finding::Kept(why));
@@ -252,7 +331,14 @@ impl<'a> Walk<'a> {
             let why = format!("it has {} records, the log {have}: the last {missing} are gone", kept.size);
             return Err(Finding::Kept(why));
         }
-        if self.root_at_kept != Some(kept.root) {
+        let root = match self.truncation {
+            // All tiles were checked by now.
+            Some(Truncation { to, .. }) if kept.size <= to => {
+                Some(tree::root_at(&mut Reader::open(self.log)?, kept.size)?)
+            }
+            _ => self.root_at_kept,
+        };
+        if root != Some(kept.root) {
             let why = format!("the first {} records were others when it was signed", kept.size);
             return Err(Finding::Kept(why));
         }
@@ -261,10 +347,12 @@ impl<'a> Walk<'a> {
 
     /// Every other file must be an earlier version of one that was checked, or lie beyond the checkpoint.
     /// Returns how many lie beyond.
-    fn other_files(&self) -> Result<usize, Finding> {
+    fn other_files(&mut self) -> Result<usize, Finding> {
         let mut beyond = 0;
         for path in files::all(self.log)? {
-            let own = [CHECKPOINT, super::journal::NAME].iter().any(|name| path == Path::new(name));
+            let own = [CHECKPOINT, super::journal::NAME, retention::FILE]
+                .iter()
+                .any(|name| path == Path::new(name));
             if own || path.starts_with("aside") || path.extension().is_some_and(|e| e == "tmp") {
                 continue;
             }
@@ -274,6 +362,12 @@ impl<'a> Walk<'a> {
                 beyond += 1;
                 continue;
             };
+            if self.is_removed(tile) {
+                if !self.is_left_over(tile)? {
+                    return Err(strange("is of records that were removed, and is not what it was"));
+                }
+                continue;
+            }
             if checked == tile {
                 if self.is_too_long(tile)? {
                     return Err(strange("has more in it than it should"));
@@ -290,6 +384,31 @@ impl<'a> Walk<'a> {
             beyond += usize::from(tile.width > checked.width);
         }
         Ok(beyond)
+    }
+
+    fn is_removed(&self, tile: Tile) -> bool {
+        let to = self.truncation.map_or(0, |truncation| truncation.to);
+        !matches!(tile.kind, Kind::Hashes(_)) && tile.number << TILE_HEIGHT < to
+    }
+
+    /// Whether a bundle that should be gone is at least what was signed: its removal was interrupted.
+    fn is_left_over(&mut self, tile: Tile) -> Result<bool, Finding> {
+        let Some(entries) = read(&self.log.join(Tile { kind: Kind::Entries, ..tile }.path()))? else {
+            return Ok(false);
+        };
+        let Ok(leaves) = tile::entries(&entries) else { return Ok(false) };
+        let signed = self.vouched(0, tile.number)?;
+        let same = leaves.iter().zip(&signed).all(|(leaf, hash)| leaf_hash(leaf) == *hash);
+        if tile.kind == Kind::Entries {
+            return Ok(same && leaves.len() == tile.width);
+        }
+        let clears = read(&self.log.join(tile.path()))?.unwrap_or_default();
+        let clears = tile::clears(&clears).unwrap_or_default();
+        let fits = |(index, (leaf, clear)): (u64, (&&[u8], &&[u8]))| {
+            leaf::open(leaf, clear, index).is_ok_and(|opened| opened.withheld == 0 || self.demands.redacted)
+        };
+        let pairs = (tile.number << TILE_HEIGHT..).zip(leaves.iter().zip(&clears));
+        Ok(same && clears.len() == leaves.len() && clears.len() == tile.width && pairs.into_iter().all(fits))
     }
 
     fn is_too_long(&self, tile: Tile) -> Result<bool, Finding> {

@@ -218,6 +218,9 @@ impl Settings {
             let problem = "must be 10 to 1000: a record is under a checkpoint within a second";
             return Some(("audit.checkpoint_milliseconds", problem.to_owned()));
         }
+        if (1..1 << 20).contains(&self.audit.max_bytes) {
+            return Some(("audit.max_bytes", "must be 0, or at least 1048576 bytes".to_owned()));
+        }
         if self.daemon.canary_seconds == 0 {
             return Some(("daemon.canary_seconds", "0 is not an interval".to_owned()));
         }

@@ -139,6 +139,11 @@ pub struct Audit {
     pub on_damage: OnDamage,
     /// What to do while the log cannot be written or signed.
     pub on_failure: OnFailure,
+    /// Bytes that the log's records may take: when full bundles and their clear texts have more, the oldest go. At
+    /// least 1048576; 0: nothing is removed for its size.
+    pub max_bytes: u64,
+    /// Days after which records go; 0: never.
+    pub max_days: u32,
 }
 
 /// What to do while the log cannot be written or signed.
@@ -160,6 +165,8 @@ impl Default for Audit {
             key: None,
             on_damage: OnDamage::NewLog,
             on_failure: OnFailure::Continue,
+            max_bytes: 0,
+            max_days: 0,
         }
     }
 }

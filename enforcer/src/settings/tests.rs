@@ -51,6 +51,7 @@ fn relative_paths_and_odd_sizes_are_refused() {
     assert!(refused("[launch]\npath = '/bin:.'").contains("launch.path"));
     assert!(refused("[launch]\nmemory_max = '2 G'").contains("memory_max"));
     assert!(refused("[launch]\nmemory_max = 'G'").contains("memory_max"));
+    assert!(refused("[audit]\nmax_bytes = 1000").contains("audit.max_bytes"));
     assert!(refused("[launch]\npids_max = 0").contains("pids_max"));
     assert!(Settings::parse("x", "[launch]\nmemory_max='2G'\npids_max=512").is_ok());
 }

@@ -20,7 +20,7 @@ pub use error::SinkError;
 pub use item::Item;
 pub use queue::Queue;
 pub use wake::Wake;
-pub use worker::Sinks;
+pub use worker::{Passed, Sinks};
 
 use serde::{Deserialize, Serialize};
 

@@ -59,6 +59,11 @@ impl Queue {
         let Some((_, reader)) = &mut self.reader else { return Ok(Batch { items, next: from, lag: 0 }) };
         let (size, origin) = (reader.size(), reader.checkpoint.origin.clone());
         let (mut index, mut bytes) = (from.index, 0);
+        if index < reader.first() {
+            let why = "removed by retention before this sink was set up";
+            items.push(Item::unreadable(&origin, index, reader.first() - index, why));
+            index = reader.first();
+        }
         while index < size && items.len() < limits.records && bytes < limits.bytes {
             match reader.record(index) {
                 Ok(sealed) => {
@@ -126,7 +131,10 @@ impl Queue {
     /// Records in the logs after this one.
     fn later(&self, log: u32) -> Result<u64, SinkError> {
         let later = segments::list(&self.directory)?.into_iter().filter(|(number, _)| *number > log);
-        Ok(later.filter_map(|(_, path)| Reader::open(&path).ok()).map(|reader| reader.size()).sum())
+        Ok(later
+            .filter_map(|(_, path)| Reader::open(&path).ok())
+            .map(|reader| reader.size() - reader.first())
+            .sum())
     }
 }
 

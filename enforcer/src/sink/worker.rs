@@ -41,11 +41,15 @@ pub struct Sinks {
     records: mpsc::Receiver<Record>,
 }
 
-struct Shared(Mutex<SinkStatus>);
+struct Shared {
+    status: Mutex<SinkStatus>,
+    /// Where the cursor on the disk stands.
+    saved: Mutex<Position>,
+}
 
 impl Shared {
     fn change(&self, change: impl FnOnce(&mut SinkStatus)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -74,7 +78,7 @@ impl Sinks {
     /// How each of them does.
     pub fn status(&self) -> Vec<SinkStatus> {
         let status = |(shared, thread): &(Arc<Shared>, JoinHandle<()>)| {
-            let mut status = shared.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if thread.is_finished() {
                 status.error = Some("its thread has ended; restart the daemon".to_owned());
             }
@@ -83,9 +87,30 @@ impl Sinks {
         self.running.iter().map(status).collect()
     }
 
+    /// How far all of them have come, whenever that is asked.
+    pub fn passed(&self) -> Passed {
+        Passed(self.running.iter().map(|(shared, _)| Arc::clone(shared)).collect())
+    }
+
     /// What they want to have in the log since the last call.
     pub fn records(&self) -> Vec<Record> {
         self.records.try_iter().collect()
+    }
+}
+
+/// How far sinks have come, for another thread.
+pub struct Passed(Vec<Arc<Shared>>);
+
+impl Passed {
+    /// The cursor on the disk that is the furthest behind, and whose it is; `None` without sinks. What is
+    /// before it has arrived everywhere.
+    pub fn slowest(&self) -> Option<(Position, String)> {
+        let of = |shared: &Arc<Shared>| {
+            let saved = *shared.saved.lock().unwrap_or_else(PoisonError::into_inner);
+            let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+            (saved, status.name.clone())
+        };
+        self.0.iter().map(of).min()
     }
 }
 
@@ -172,7 +197,7 @@ impl Worker {
             cursor,
             receiver: receiver::of(target),
             wake: Arc::clone(wake),
-            shared: Arc::new(Shared(Mutex::new(status))),
+            shared: Arc::new(Shared { status: Mutex::new(status), saved: Mutex::new(start) }),
             records,
             retry: Retry::default(),
             next: start,
@@ -208,7 +233,7 @@ impl Worker {
         if self.receiver.finish().is_ok() {
             self.certain = self.next;
         }
-        if let Err(error) = self.cursor.save(self.certain) {
+        if let Err(error) = self.save() {
             tracing::warn!(%error, "sink {}: some records will be sent again", self.name);
         }
     }
@@ -239,9 +264,15 @@ impl Worker {
             self.succeeded();
         }
         if now.saturating_duration_since(self.saved_at) >= SAVE {
-            self.cursor.save(self.certain)?;
+            self.save()?;
             self.saved_at = now;
         }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), SinkError> {
+        self.cursor.save(self.certain)?;
+        *self.shared.saved.lock().unwrap_or_else(PoisonError::into_inner) = self.certain;
         Ok(())
     }
 

@@ -24,8 +24,8 @@ fn text(bytes: &[u8]) -> String {
 
 fn exported(host: &Host, complete: bool, redact: bool) -> Vec<String> {
     let mut reader = Reader::open(&host.log()).expect("log");
-    let mut lines = vec![export::head(&reader, complete)];
-    let indexes = (0..reader.size()).filter(|index| complete || index % 7 == 0);
+    let mut lines = vec![export::head(&mut reader, complete).expect("head")];
+    let indexes = (reader.first()..reader.size()).filter(|index| complete || index % 7 == 0);
     lines.extend(indexes.map(|index| export::line(&mut reader, index, complete, redact).expect("line")));
     lines
 }
@@ -48,6 +48,36 @@ fn complete_and_selected_exports_verify() {
     assert!(verify(&host, &redacted, false).is_err());
     // The record that says that the key was made has nothing sealed.
     assert_eq!(verify(&host, &redacted, true).expect("verifies").verified.withheld, 42 * 2);
+}
+
+#[test]
+fn exports_of_a_log_without_its_oldest_records_say_so() {
+    let host = Host::with_records(1_000, 300);
+    let (mut store, _) = host.open();
+    let to = crate::retention::truncate(&host, &mut store, 200_000).to;
+    let lines = exported(&host, true, false);
+    let whole = verify(&host, &lines, false).expect("verifies");
+    assert_eq!((whole.complete, whole.records), (true, whole.verified.size - to));
+    assert_eq!(whole.verified.removed.expect("said").to, to);
+    verify(&host, &exported(&host, false, false), false).expect("verifies");
+    // Without the record, the first line proves nothing; nor may it say less or other hashes.
+    let without: Vec<String> = lines.iter().filter(|line| !line.contains("truncated")).cloned().collect();
+    assert!(verify(&host, &without, false).is_err());
+    let head: serde_json::Value = serde_json::from_str(&lines[0]).expect("json");
+    for (key, value) in [("first", (to - 256).into()), ("before", serde_json::json!([]))] {
+        let mut other = (head.clone(), lines.clone());
+        other.0[key] = value;
+        other.1[0] = other.0.to_string();
+        assert!(verify(&host, &other.1, false).is_err(), "{key}");
+    }
+    let (log, key) = (host.log().display().to_string(), host.public().text());
+    let out = run(&["audit", "verify", "--log", &log, "--key", &key]);
+    let said = text(&out.stdout);
+    let expected =
+        format!("records 0..{} removed by retention on 2026-02-03T04:05:06.000000000Z, signed", to - 1);
+    assert!(said.contains(&expected) && said.contains(&format!("complete from record {to} to")), "{said}");
+    let out = run(&["audit", "search", "--log", &log, "--kind", "truncated"]);
+    assert!(text(&out.stdout).contains("truncated"), "{}", text(&out.stderr));
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod crashes;
 mod exports;
 mod mutations;
 mod other;
+mod retention;
 mod world;

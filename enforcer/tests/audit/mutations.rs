@@ -28,6 +28,38 @@ fn log_files(host: &Host) -> Files {
     files(&host.log()).into_iter().filter(|(name, _)| name != Path::new("journal")).collect()
 }
 
+/// Another log: the same key, another history.
+fn rival(host: &Host) -> Files {
+    let rival = Host::new();
+    fs::copy(host.dir.path().join("key"), rival.dir.path().join("key")).expect("copy");
+    let (mut store, _) = rival.open();
+    while store.size() < 450 {
+        let agent = if store.size() < 20 { "bot" } else { "rival" };
+        append_of(&mut store, agent);
+    }
+    store.commit().expect("commit");
+    log_files(&rival)
+}
+
+/// The same, and in each of the states the oldest records were removed.
+fn truncated_scene() -> Scene {
+    let host = Host::new();
+    let (mut store, _) = host.open();
+    let mut earlier = Vec::new();
+    for size in [900, 1_300, 1_700] {
+        while store.size() < size {
+            append(&mut store);
+        }
+        store.commit().expect("commit");
+        crate::retention::truncate(&host, &mut store, 200_000);
+        earlier.push(log_files(&host));
+    }
+    let now = earlier.pop().expect("the last");
+    let other = rival(&host);
+    let kept = now[Path::new(CHECKPOINT)].clone();
+    Scene { host, kept, now, earlier, other }
+}
+
 fn scene() -> Scene {
     let host = Host::new();
     let (mut store, _) = host.open();
@@ -40,16 +72,7 @@ fn scene() -> Scene {
         earlier.push(log_files(&host));
     }
     let now = earlier.pop().expect("the last");
-    // The other log: the same key, another history.
-    let rival = Host::new();
-    fs::copy(host.dir.path().join("key"), rival.dir.path().join("key")).expect("copy");
-    let (mut store, _) = rival.open();
-    while store.size() < 450 {
-        let agent = if store.size() < 20 { "bot" } else { "rival" };
-        append_of(&mut store, agent);
-    }
-    store.commit().expect("commit");
-    let other = log_files(&rival);
+    let other = rival(&host);
     let kept = now[Path::new(CHECKPOINT)].clone();
     Scene { host, kept, now, earlier, other }
 }
@@ -184,7 +207,7 @@ impl Scene {
 
     /// Tries so many changes; all that change anything must be found.
     fn run(&self, count: usize, seed: u64) {
-        assert_eq!(self.host.verify(Some(&self.kept)).expect("unchanged").kept, Some(400));
+        assert!(self.host.verify(Some(&self.kept)).expect("unchanged").kept.is_some());
         let demands =
             Demands { keys: vec![self.host.public()], kept: Some(self.kept.clone()), redacted: false };
         let mut random = Random(seed);
@@ -206,6 +229,17 @@ impl Scene {
 #[test]
 fn changes_of_every_kind_are_found() {
     scene().run(600, 42);
+}
+
+#[test]
+fn changes_of_every_kind_are_found_in_a_log_whose_oldest_records_were_removed() {
+    truncated_scene().run(600, 99);
+}
+
+#[test]
+#[ignore = "the full number; takes minutes"]
+fn a_hundred_thousand_changes_of_a_truncated_log_are_found() {
+    truncated_scene().run(100_000, 8);
 }
 
 #[test]

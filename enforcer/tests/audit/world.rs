@@ -113,7 +113,8 @@ pub fn append_of(store: &mut Store, agent: &str) {
     store.append(&record);
 }
 
-fn sealed(seq: u64, record: &Value) -> Sealed {
+/// A record as a leaf.
+pub fn sealed(seq: u64, record: &Value) -> Sealed {
     let place = Place { host: "host".to_owned(), boot: "boot".to_owned() };
     let mut random = Random(seq + 1);
     let mut salt = || -> Salt { (u128::from(random.next()) << 64 | u128::from(random.next())).to_be_bytes() };

@@ -115,3 +115,39 @@ fn a_replaced_key_hands_over_and_then_signs_alone() {
     assert_eq!(signatures(), 1);
     assert_eq!(fs::read_to_string(public_key(dir.path())).expect("text").trim(), new.text());
 }
+
+#[test]
+fn the_oldest_records_go_when_there_are_too_many_and_never_before_that_is_said() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut settings = settings(dir.path());
+    // Less than the settings file may say: it is for the test.
+    settings.audit.max_bytes = 100_000;
+    let mut recorder = Recorder::open(&settings).expect("opens");
+    (0..1_500).for_each(|n| recorder.append(&record(n)));
+    let log = directory(dir.path()).join("0001");
+    let begun = Instant::now();
+    while log.join("tile/entries/000").exists() {
+        recorder.flush().expect("flushes");
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing was removed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(recorder);
+    let said = lines(dir.path()).into_iter().find(|record| record["kind"] == "truncated").expect("a record");
+    assert_eq!(
+        (&said["from"], &said["because"], &said["max_bytes"]),
+        (&json!(0), &json!("bytes"), &json!(100_000))
+    );
+    assert_eq!(said["settings"].as_str().expect("digest").len(), 64);
+    // Over a restart, with what is left.
+    let recorder = Recorder::open(&settings).expect("opens");
+    let keys = vec![recorder_key(dir.path())];
+    drop(recorder);
+    let demands = crate::log::verify::Demands { keys, ..Default::default() };
+    let verified = crate::log::verify::directory(&log, &demands).expect("verifies");
+    assert_eq!(verified.removed.expect("said").to, said["to"].as_u64().expect("number"));
+}
+
+fn recorder_key(state: &Path) -> crate::log::note::PublicKey {
+    let text = fs::read_to_string(public_key(state)).expect("text");
+    crate::log::note::PublicKey::parse(&text).expect("key")
+}

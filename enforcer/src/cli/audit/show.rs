@@ -34,7 +34,7 @@ pub(super) fn tail(
         if seen == 0 {
             seen = reader.size();
         }
-        for index in (0..reader.size()).rev() {
+        for index in (reader.first()..reader.size()).rev() {
             if last.len() == count {
                 break 'logs;
             }
@@ -54,7 +54,7 @@ pub(super) fn tail(
         }
         sleep(LOOK);
         let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
-        for index in seen..reader.size() {
+        for index in seen.max(reader.first())..reader.size() {
             let record = record(&mut reader, index)?;
             if filter.fits(&record) && out.record(&record).is_err() {
                 return Ok(Exit::Ok.into());
@@ -71,7 +71,7 @@ pub(super) fn newest(
 ) -> Result<Option<Map<String, Value>>, Failure> {
     for log in logs.iter().rev() {
         let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
-        for index in (0..reader.size()).rev() {
+        for index in (reader.first()..reader.size()).rev() {
             let record = record(&mut reader, index)?;
             if fits(&record) {
                 return Ok(Some(record));
@@ -86,7 +86,7 @@ pub(super) fn search(logs: &[PathBuf], filter: &Filter, output: Output) -> Resul
     let mut out = Out::new(output);
     for log in logs {
         let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
-        for index in 0..reader.size() {
+        for index in reader.first()..reader.size() {
             let record = record(&mut reader, index)?;
             if filter.fits(&record) {
                 out.record(&record).or_else(Out::gone)?;
@@ -101,8 +101,9 @@ pub(super) fn export(log: &Path, filter: &Filter, redact: bool) -> Result<ExitCo
     let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
     let complete = filter.is_empty();
     let mut out = Out::new(Output::Json);
-    out.line(&lines::head(&reader, complete)).or_else(Out::gone)?;
-    for index in 0..reader.size() {
+    let head = lines::head(&mut reader, complete).map_err(|e| failure(&e))?;
+    out.line(&head).or_else(Out::gone)?;
+    for index in reader.first()..reader.size() {
         let wanted = complete || {
             let record = record(&mut reader, index)?;
             // Without these the keys that later checkpoints are signed with could not be told.

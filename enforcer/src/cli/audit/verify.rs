@@ -8,6 +8,7 @@ use crate::{
     log::{
         export,
         note::{Checkpoint, PublicKey},
+        retention::Claim,
         verify::{self, Demands, Finding, Verified},
     },
     settings::Settings,
@@ -138,12 +139,21 @@ fn complete(verified: &Verified) -> String {
     let Verified { origin, size, .. } = verified;
     match size {
         0 => format!("{origin}: no records; later unknown"),
-        size => format!("{origin}: complete to record {} ({size} records); later unknown", size - 1),
+        size => {
+            let from = verified.removed.as_ref().map(|claim| format!("from record {} ", claim.to));
+            let (from, last) = (from.unwrap_or_default(), size - 1);
+            format!("{origin}: complete {from}to record {last} ({size} records); later unknown")
+        }
     }
 }
 
 fn more(verified: &Verified) -> String {
     let mut text = String::new();
+    if let Some(Claim { to, time, because, .. }) = &verified.removed {
+        let last = to - 1;
+        text +=
+            &format!("  records 0..{last} removed by retention on {time}, signed; because of {because}\n");
+    }
     if let Some(kept) = verified.kept {
         text += &format!("  contains the kept checkpoint of {kept} records\n");
     }
@@ -160,8 +170,12 @@ fn more(verified: &Verified) -> String {
 }
 
 fn value(verified: &Verified) -> Value {
-    let Verified { origin, size, root, kept, handovers, withheld, uncommitted } = verified;
+    let Verified { origin, size, root, kept, handovers, withheld, uncommitted, removed } = verified;
+    let removed = removed.as_ref().map(
+        |Claim { to, root, time, because }| json!({"to": to, "root": root, "time": time, "because": because}),
+    );
     json!({
+        "removed": removed,
         "origin": origin, "size": size, "root": hex(root), "kept": kept, "withheld": withheld,
         "handovers": handovers.iter().map(PublicKey::text).collect::<Vec<_>>(), "uncommitted": uncommitted,
     })

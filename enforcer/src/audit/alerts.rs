@@ -23,6 +23,8 @@ pub struct AlertSettings {
     pub floor: bool,
     /// Records were lost.
     pub loss: bool,
+    /// The log could not be written or signed: said when it can again.
+    pub log: bool,
     /// The proof that agents are refused has failed.
     pub not_enforcing: bool,
     /// The signing key was changed, or a new log was begun.
@@ -43,6 +45,7 @@ impl Default for AlertSettings {
             denials: None,
             floor: false,
             loss: false,
+            log: false,
             not_enforcing: false,
             keys: false,
             clock: false,
@@ -100,6 +103,7 @@ impl Alerts {
         let (rule, because) = match text("kind")? {
             "decision" => return self.decision(record, seq, now),
             "lost" if settings.loss => ("loss", "records were lost"),
+            "log-failed" if settings.log => ("log", "the audit log could not be written or signed"),
             "canary" if settings.not_enforcing => {
                 ("not-enforcing", "a process without rights was not seen to be refused")
             }
@@ -212,6 +216,7 @@ mod tests {
             denials,
             floor: on,
             loss: on,
+            log: on,
             not_enforcing: on,
             keys: on,
             clock: on,
@@ -263,6 +268,7 @@ mod tests {
     fn each_other_rule_has_its_record_and_nothing_alerts_that_is_not_set() {
         for (record, rule) in [
             (kind("lost"), "loss"),
+            (kind("log-failed"), "log"),
             (kind("canary"), "not-enforcing"),
             (kind("key-handover"), "keys"),
             (kind("log-begun"), "keys"),

@@ -16,6 +16,7 @@ use super::{
     recent::Recent,
     registry::Slots,
     trust::Trusts,
+    unwritten::Unwritten,
     watch::{self, Watched},
 };
 use crate::{
@@ -83,6 +84,7 @@ pub struct Core {
     pub(super) enforcement: Box<dyn Enforcement>,
     pub(super) audit: Box<dyn Sink>,
     pub(super) audit_error: Option<String>,
+    pub(super) unwritten: Unwritten,
     pub(super) slots: Slots,
     pub(super) agents: BTreeMap<String, AgentState>,
     pub(super) numbers: Numbers,
@@ -167,6 +169,7 @@ impl Core {
             enforcement,
             audit,
             audit_error: None,
+            unwritten: Unwritten::default(),
             slots,
             agents: BTreeMap::new(),
             numbers,
@@ -214,7 +217,7 @@ impl Core {
     pub fn unrecorded(&self) -> Option<&str> {
         match self.settings.audit.on_failure {
             OnFailure::Continue => None,
-            OnFailure::Refuse => self.audit_error.as_deref(),
+            OnFailure::Refuse | OnFailure::Freeze => self.audit_error.as_deref(),
         }
     }
 
@@ -353,7 +356,7 @@ impl Core {
     pub fn refill(&mut self) {
         let tiers = self.all_tiers();
         let tiers_of = |slot| tiers.get(&slot).copied().unwrap_or(NO_TIERS);
-        let first = self.settings.trust.tiers(Trust::Probation);
+        let first = self.narrowed(self.settings.trust.tiers(Trust::Probation));
         if let Err(error) = self.enforcement.refill_seeds(first, &tiers_of) {
             tracing::error!(%error, "cannot refill the pool of sessions");
         }

@@ -27,6 +27,7 @@ mod signals;
 mod sweep;
 mod trust;
 pub mod uninstall;
+mod unwritten;
 pub mod watch;
 
 #[cfg(test)]

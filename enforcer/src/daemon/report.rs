@@ -21,6 +21,7 @@ impl Core {
         let sinks = self.audit.sinks();
         let trust = self.trust.problems();
         let break_glass = self.break_glass_list();
+        let audit = self.audit_problem();
         let facts = Facts {
             health: health.clone(),
             no_proof: self.no_proof.as_deref(),
@@ -29,7 +30,7 @@ impl Core {
             expired: &expired,
             links: Some(&self.links_incomplete),
             lost: self.lost,
-            audit: self.audit_error.as_deref(),
+            audit: audit.as_deref(),
             sinks: &sinks,
             trust: &trust,
             break_glass: &break_glass,

@@ -61,6 +61,8 @@ pub(super) async fn run(
     let core: Shared = Rc::new(RefCell::new(core));
     core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
     core.borrow_mut().sweep();
+    // What an earlier daemon has frozen; if the log does not work, it is frozen again at once.
+    core.borrow_mut().thaw();
     core.borrow_mut().say_trust_problems();
     core.borrow_mut().adopt_break_glass();
     core.borrow_mut().reload();
@@ -201,6 +203,8 @@ async fn tick(core: Shared) {
             _ = holds.tick() => {
                 core.borrow_mut().look_at_holds(false);
                 core.borrow_mut().end_overdue_break_glass();
+                core.borrow_mut().flush();
+                core.borrow_mut().look_at_log();
             }
             _ = sync.tick() => core.borrow_mut().sync(),
         }

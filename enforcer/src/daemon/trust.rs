@@ -50,7 +50,7 @@ impl Core {
     /// What tiers mean in an agent's sessions now.
     pub fn tiers(&self, agent: &AgentState) -> TierMap {
         let policy = &agent.loaded.policy;
-        self.settings.trust.tiers(self.level(policy.id(), policy.trust()))
+        self.narrowed(self.settings.trust.tiers(self.level(policy.id(), policy.trust())))
     }
 
     /// The same of all agents.
@@ -81,7 +81,8 @@ impl Core {
         if ceiling >= state.loaded.policy.trust() {
             return Ok(());
         }
-        let (slot, tiers) = (state.slot, self.settings.trust.tiers(self.level(agent, ceiling)));
+        let tiers = self.narrowed(self.settings.trust.tiers(self.level(agent, ceiling)));
+        let slot = state.slot;
         self.enforcement.set_tiers(&|of| (of == slot).then_some(tiers))
     }
 
@@ -165,7 +166,7 @@ impl change::World for Core {
 
     fn activate(&mut self, agent: &str, level: Trust) -> Result<(), String> {
         let Some(slot) = self.agents.get(agent).map(|state| state.slot) else { return Ok(()) };
-        let tiers = self.settings.trust.tiers(level);
+        let tiers = self.narrowed(self.settings.trust.tiers(level));
         self.enforcement.set_tiers(&|of| (of == slot).then_some(tiers)).map_err(|e| e.to_string())?;
         // What waits may run now, or not even be asked about any more.
         self.judge_anew(slot);

@@ -108,6 +108,24 @@ pub fn populated(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Stops everything in a cgroup and below, or lets it go on.
+pub fn freeze(path: &Path, freeze: bool) -> io::Result<()> {
+    // Never creates: only a real hierarchy has the file.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path.join("cgroup.freeze"))
+        .and_then(|mut file| io::Write::write_all(&mut file, if freeze { b"1" } else { b"0" }));
+    match written {
+        Err(e) if is_gone(&e) && !path.exists() => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether it was told to stop.
+pub fn is_frozen(path: &Path) -> io::Result<bool> {
+    Ok(fs::read_to_string(path.join("cgroup.freeze"))?.trim() == "1")
+}
+
 /// Removes a cgroup and what is below it. One that is not there is not an error.
 pub fn remove(path: &Path) -> io::Result<()> {
     let children = match fs::read_dir(path) {
@@ -145,7 +163,8 @@ pub fn populated_among(path: &Path, ids: &[u64]) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn cgroups_below(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+/// Every cgroup at `path` and below with its id.
+pub fn cgroups_below(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let (mut ids, mut waiting) = (Vec::new(), vec![path.to_owned()]);
     while let Some(at) = waiting.pop() {
         let found =

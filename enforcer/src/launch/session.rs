@@ -135,8 +135,7 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
         return Err(Failure::new(Exit::Kernel, format!("not enforcing: {why}"), "see enforcer status"));
     }
     if let Some(why) = core.unrecorded() {
-        let remedy =
-            "make room for the log; audit.on_failure = \"refuse\" starts no session until it can be written";
+        let remedy = "make room for the log; unless audit.on_failure is \"continue\", no session starts until it can be written";
         return Err(Failure::new(
             Exit::CannotWrite,
             format!("the audit log cannot be written: {why}"),

@@ -151,10 +151,12 @@ pub struct Audit {
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// Enforcement and launches go on; records wait, and those that cannot are counted.
-    #[default]
     Continue,
-    /// The same, but no session is started.
+    /// The same, but no session is started, and what tiers medium and high allow is refused in those that run.
+    #[default]
     Refuse,
+    /// The same, and sessions are frozen until the log works again.
+    Freeze,
 }
 
 impl Default for Audit {
@@ -164,7 +166,7 @@ impl Default for Audit {
             checkpoint_milliseconds: 1000,
             key: None,
             on_damage: OnDamage::NewLog,
-            on_failure: OnFailure::Continue,
+            on_failure: OnFailure::Refuse,
             max_bytes: 0,
             max_days: 0,
         }

@@ -72,13 +72,14 @@ impl Item {
     pub fn severity(&self) -> u8 {
         match (self.kind(), self.text("verdict")) {
             ("alert", _) => 1,
-            ("unreadable" | "lost" | "malformed" | "canary" | "log-begun", _) => 3,
+            ("unreadable" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed", _) => 3,
             ("decision", Some("deny" | "hold")) => 4,
             ("sink-failed" | "launch-refused" | "control-refused" | "policy-problems", _) => 4,
             ("trust-lost" | "trust-problems" | "trust-rejected", _) => 4,
             ("break-glass-begun" | "break-glass-refused", _) => 4,
             ("trust-changed" | "trust-void" | "break-glass-ended", _) => 5,
             ("daemon-started" | "daemon-stopped" | "key-handover" | "key-made" | "sink-recovered", _) => 5,
+            ("log-recovered" | "truncated", _) => 5,
             _ => 6,
         }
     }

@@ -76,7 +76,9 @@ fn classify(item: &Item) -> (Class, u64) {
         "decision" if item.text("reason") == Some("floor") => (Class::Finding, 1),
         "decision" => operation(item.text("operation").unwrap_or_default(), item),
         "executed" => (Class::Process, 1),
-        "alert" | "lost" | "malformed" | "canary" | "log-begun" | "unreadable" => (Class::Finding, 1),
+        "alert" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed" | "unreadable" => {
+            (Class::Finding, 1)
+        }
         "launched" | "launch-refused" | "session-bound" => (Class::Authorize, 1),
         kind if kind.starts_with("approval") || kind.starts_with("trust") => (Class::Authorize, 1),
         "policy-published" => (Class::Entity, 3),

@@ -82,6 +82,8 @@ fn all() -> Vec<Item> {
             json!({"kind": "canary", "problem": "x"}),
             json!({"kind": "malformed", "why": "x", "raw_b64": ""}),
             json!({"kind": "log-begun", "because": "x"}),
+            json!({"kind": "log-failed", "because": "x", "meanwhile": "y"}),
+            json!({"kind": "truncated", "because": "bytes", "from": 0, "to": 256, "root": "00"}),
             json!({"kind": "unreadable", "time": null, "records": 1, "because": "x"}),
             json!({"kind": "checkpoint", "size": 1, "root": "00", "note": "x"}),
             json!({"kind": "alive"}),

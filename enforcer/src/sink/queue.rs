@@ -60,7 +60,7 @@ impl Queue {
         let (size, origin) = (reader.size(), reader.checkpoint.origin.clone());
         let (mut index, mut bytes) = (from.index, 0);
         if index < reader.first() {
-            let why = "removed by retention before this sink was set up";
+            let why = "removed by retention; this sink has not had them";
             items.push(Item::unreadable(&origin, index, reader.first() - index, why));
             index = reader.first();
         }

@@ -220,3 +220,71 @@ fn splunk_gets_its_token_and_a_token_that_others_can_read_is_refused() {
     drop(recorder);
     assert_eq!(server.taken().len(), 3);
 }
+
+#[test]
+fn an_alert_reaches_a_webhook_and_nothing_else_does() {
+    let server = Server::start(3);
+    server.fails.store(false, Ordering::Relaxed);
+    let world = World::new(&format!(
+        "[[sinks]]\nname='pager'\nkinds=['alert']\nhttp={{url='http://{}/hook'}}\n\
+         [alerts]\ndenials={{count=3,seconds=60}}",
+        server.address
+    ));
+    let mut recorder = world.recorder();
+    // Three agents in turn: the third denial of the first one is the seventh record.
+    (0..7).for_each(|n| recorder.append(&record(n)));
+    recorder.flush().expect("flush");
+    let alerts = || server.taken().into_iter().filter(|r| r["kind"] != "checkpoint").collect::<Vec<_>>();
+    wait_until(|| if alerts().is_empty() { Err("no alert".to_owned()) } else { Ok(()) });
+    drop(recorder);
+    let all = alerts();
+    let [alert] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(
+        (&alert["kind"], &alert["rule"], &alert["agent"]),
+        (&"alert".into(), &"denials".into(), &"bot-0".into())
+    );
+    assert_eq!((&alert["record"], &alert["seq"]), (&7.into(), &8.into()));
+}
+
+#[test]
+fn what_a_dead_sink_has_not_had_is_not_removed_and_a_later_sink_is_told_what_was() {
+    let audit = "[audit]\nmax_bytes=1048576\n";
+    let live = "[[sinks]]\nname='live'\nfile={path='DIR/out.jsonl'}\n";
+    let world =
+        World::new(&format!("{audit}{live}[[sinks]]\nname='dead'\nhttp={{url='http://127.0.0.1:1/'}}\n"));
+    let first = world.log().join("tile/entries/000");
+    let mut recorder = world.recorder();
+    (0..6_000).for_each(|n| recorder.append(&record(n)));
+    let out = |name: &str| fs::read_to_string(world.dir.path().join(name)).unwrap_or_default();
+    let mut until = |what: &dyn Fn() -> bool, text: &str| {
+        wait_until(|| {
+            recorder.flush().expect("flush");
+            if what() { Ok(()) } else { Err(text.to_owned()) }
+        });
+    };
+    until(&|| out("out.jsonl").contains("\"n\":5999"), "the live sink has not all");
+    // Long enough for several looks of what removes.
+    let begun = std::time::Instant::now();
+    until(&|| begun.elapsed() > Duration::from_secs(3), "");
+    assert!(first.exists(), "removed although a sink has not had it");
+    drop(recorder);
+
+    // Without the dead one; and one more, which never had anything.
+    world.set(&format!("{audit}{live}"));
+    let mut recorder = world.recorder();
+    wait_until(|| {
+        recorder.flush().expect("flush");
+        if first.exists() { Err("nothing was removed".to_owned()) } else { Ok(()) }
+    });
+    drop(recorder);
+    world.set(&format!("{audit}{live}[[sinks]]\nname='new'\nfile={{path='DIR/new.jsonl'}}\n"));
+    let recorder = world.recorder();
+    wait_until(
+        || if out("new.jsonl").contains("\"truncated\"") { Ok(()) } else { Err("not all".to_owned()) },
+    );
+    drop(recorder);
+    let line = out("new.jsonl").lines().next().expect("a line").to_owned();
+    let told: Value = serde_json::from_str(&line).expect("json");
+    assert_eq!((&told["kind"], &told["seq"]), (&"unreadable".into(), &0.into()));
+    assert!(told["because"].as_str().is_some_and(|why| why.contains("retention")), "{told}");
+}

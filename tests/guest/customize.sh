@@ -23,7 +23,7 @@ printf '[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n' > "$root/etc/syst
 
 # Without udev nothing announces these; and each of the rest costs a boot time that no test needs.
 for unit in dev-ttyS0.device serial-getty@ttyS0.service getty.target getty-static.service console-getty.service \
-    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+    apparmor.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
     fstrim.timer systemd-tmpfiles-clean.timer systemd-logind.service systemd-user-sessions.service \
     systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-random-seed.service \
     systemd-networkd.service systemd-resolved.service systemd-timesyncd.service systemd-hwdb-update.service \

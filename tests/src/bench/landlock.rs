@@ -7,8 +7,9 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreatedAttr,
 };
 
-/// Confines this process, for good.
-pub fn confine() -> Done {
+/// Confines this process, for good, with `count` rules: ten that matter, then nine further directories for each
+/// further port.
+pub fn confine(count: usize) -> Done {
     let abi = ABI::V4;
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let work = read
@@ -39,6 +40,15 @@ pub fn confine() -> Done {
     ruleset = ruleset
         .add_rule(NetPort::new(rules::TCP_PORT, AccessNet::ConnectTcp))?
         .add_rule(NetPort::new(rules::TCP_PORT, AccessNet::BindTcp))?;
+    let more = count.saturating_sub(10);
+    let ports = more / 10;
+    for directory in rules::fill(more - ports) {
+        std::fs::create_dir_all(&directory)?;
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(directory)?, read))?;
+    }
+    for port in (10_000u16..).take(ports) {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     ruleset.restrict_self()?;
     Ok(())
 }

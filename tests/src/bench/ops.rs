@@ -6,7 +6,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::FileExt as _,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::FileExt as _, net::UnixStream},
+    },
 };
 
 /// Instructions per operation, one figure a round.
@@ -126,8 +129,11 @@ impl Bench {
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, rules::UDP_PORT);
         rounds.push(self.udp("UDP send, connected", |bench| bench.connected.send(&[0; 64]))?);
         rounds.push(self.udp("UDP send, to address", |bench| bench.sender.send_to(&[0; 64], to))?);
+        // Nobody takes the connections before the measurement is over: the backlog has room for all.
+        rounds.push(many("unix connect", 5, 41, || UnixStream::connect(rules::SOCKET).map(drop))?);
         rounds.push(many("read 4 KiB", 50, 31, || self.data.read_exact_at(&mut page, 0))?);
         rounds.push(many("write 4 KiB", 50, 31, || self.data.write_all_at(&page, 0))?);
+        rounds.push(many("mmap", 25, 31, || map(&self.data))?);
         Ok(rounds)
     }
 
@@ -150,6 +156,18 @@ impl Bench {
         };
         each(name, 10, 41, drain, || send(self).map(drop))
     }
+}
+
+/// Maps one page of a file to read it, and unmaps it.
+fn map(file: &File) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    // SAFETY: the kernel chooses the place, and nothing looks at it before it is unmapped.
+    let unmapped = unsafe {
+        let place =
+            libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
+        place != libc::MAP_FAILED && libc::munmap(place, PAGE) == 0
+    };
+    if unmapped { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Moves the kernel's rename counter, far from what is measured.

@@ -1,9 +1,11 @@
-//! The configurations, one after another in one boot: nothing, twice; Landlock; ours, outside and inside
-//! agents; nothing again. Every measurement is a process of its own.
+//! The configurations, one after another in one boot: nothing, twice; Landlock; AppArmor; ours, outside and inside
+//! agents; programs that do nothing on the same hooks; nothing again. Every measurement is a process of its own.
 
-use super::{Done, ops, rules};
+use super::{Done, apparmor, ops, programs, rules};
 use std::{
-    fs,
+    fs, io,
+    os::{fd::AsRawFd as _, unix::net::UnixListener},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -12,6 +14,8 @@ use std::{
 /// What the kernel does after a boot, and after programs were loaded or unloaded, is over by then.
 const SETTLE: Duration = Duration::from_secs(12);
 const PINS: &str = "/sys/fs/bpf/enforcer";
+/// With how many rules others are measured.
+const COMPARED: [usize; 2] = [10, 1_000];
 const POLICIES: &str = "/etc/enforcer/policies.d";
 
 /// Goes through them.
@@ -26,7 +30,18 @@ pub fn run(options: &[&str]) -> Done {
     thread::sleep(SETTLE);
     measure("nothing", None)?;
     measure("nothing again", None)?;
-    measure("landlock, 10 rules", None)?;
+    for size in COMPARED {
+        measure(&format!("landlock, {size} rules"), None)?;
+    }
+    if apparmor::is_active()? {
+        for size in COMPARED {
+            apparmor::load(size)?;
+            measure(&apparmor::name(size), None)?;
+            apparmor::unload(size)?;
+        }
+    } else {
+        eprintln!("AppArmor is not active in this boot: left out");
+    }
 
     command("systemctl", &["start", "enforcer.service"])?;
     thread::sleep(SETTLE);
@@ -35,9 +50,15 @@ pub fn run(options: &[&str]) -> Done {
         measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
     }
     records()?;
+    let attached = programs::attached(Path::new(PINS))?;
+    programs::print(&attached);
     command("systemctl", &["stop", "enforcer.service"])?;
     // Enforcement outlives the daemon; without its pins it ends.
     fs::remove_dir_all(PINS)?;
+    let empty = programs::attach_empty(&attached)?;
+    thread::sleep(SETTLE);
+    measure("empty programs", None)?;
+    drop(empty);
     thread::sleep(SETTLE);
     measure("nothing at the end", None)
 }
@@ -91,10 +112,25 @@ pub fn prepare(sizes: &[usize]) -> Done {
 
 fn measure(configuration: &str, agent: Option<&str>) -> Done {
     eprintln!("measuring: {configuration}");
+    let _listener = listen()?;
     match agent {
         None => command(rules::SELF, &["measure", configuration]),
         Some(agent) => command("enforcer", &["exec", agent, "--", rules::SELF, "measure", configuration]),
     }
+}
+
+/// Listens, outside every agent, on a unix socket with room for all connections of one measurement.
+fn listen() -> io::Result<UnixListener> {
+    match fs::remove_file(rules::SOCKET) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(rules::SOCKET)?;
+    // SAFETY: a descriptor and a number.
+    if unsafe { libc::listen(listener.as_raw_fd(), 1_024) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(listener)
 }
 
 fn command(program: &str, arguments: &[&str]) -> Done {

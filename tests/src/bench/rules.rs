@@ -8,6 +8,8 @@ pub const ROOT: &str = "/bench";
 pub const ALLOWED: &str = "/bench/allow";
 /// A program of three instructions.
 pub const TINY: &str = "/bench/bin/tiny";
+/// A unix socket that somebody outside listens on.
+pub const SOCKET: &str = "/bench/outside.sock";
 /// This program.
 pub const SELF: &str = "/usr/lib/enforcer-tests/bench-ops";
 /// Where a connection is let through, where it is not, and where datagrams go.
@@ -23,7 +25,12 @@ pub const READ: [&str; 3] = ["/usr/lib", "/etc/ld.so.cache", "/dev/null"];
 /// Rules on files, programs and addresses in the smallest policy.
 const FEW: usize = 10;
 
-/// A policy with `count` rules, each with one path or address: ten that matter, then nine further
+/// Directories for rules that only make their number larger.
+pub fn fill(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|i| format!("/bench/fill/group-{}/item-{}", i / 100, i % 100))
+}
+
+/// A policy with `count` rules, most with one path or address: ten that matter, then nine further
 /// directories for each further network.
 pub fn policy(count: usize) -> String {
     let mut text = format!(
@@ -33,8 +40,7 @@ metadata: {{ id: bench-{count}, version: 1, owner: bench@example.com, purpose: B
 launch: {{ by: [uid:root] }}
 trust: supervised
 files:
-  - {{ allow: [read, list, load], paths: [\"{}/**\"] }}
-  - {{ allow: [read], paths: [\"{}\"] }}
+  - {{ allow: [read, list, load], paths: [\"{}/**\", \"{}\"] }}
   - {{ allow: [read, write], paths: [\"{}\"] }}
   - {{ allow: [read, list, write, create, delete, rename], paths: [\"{ALLOWED}/**\"] }}
   - {{ deny: [read, write], paths: [\"**/.env\"] }}
@@ -43,19 +49,16 @@ files:
     );
     let more = count.saturating_sub(FEW);
     let networks = more / 10;
-    for i in 0..more - networks {
-        let _ = writeln!(
-            text,
-            "  - {{ allow: [read, list], paths: [\"/bench/fill/group-{}/item-{}/**\"] }}",
-            i / 100,
-            i % 100
-        );
+    for directory in fill(more - networks) {
+        let _ = writeln!(text, "  - {{ allow: [read, list], paths: [\"{directory}/**\"] }}");
     }
     let _ = write!(
         text,
         "exec:
   - {{ allow: [\"{SELF}\"] }}
   - {{ allow: [\"{TINY}\"] }}
+unix:
+  - {{ allow: [\"{SOCKET}\"] }}
 network:
   - {{ allow: [connect], to: [\"127.0.0.1:{TCP_PORT}/tcp\"] }}
   - {{ allow: [connect], to: [\"127.0.0.1:{UDP_PORT}/udp\"] }}

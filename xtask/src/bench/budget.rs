@@ -70,7 +70,15 @@ mod tests {
 
     fn row(operation: &str, added: f64) -> Row {
         let (kernel, configuration) = ("6.12".into(), "outside".into());
-        Row { kernel, configuration, operation: operation.into(), base: 5000.0, added, noise: 10.0 }
+        Row {
+            kernel,
+            configuration,
+            operation: operation.into(),
+            base: 5000.0,
+            added,
+            noise: 10.0,
+            floor: None,
+        }
     }
 
     #[test]

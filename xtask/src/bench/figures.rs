@@ -1,6 +1,6 @@
 //! From the rounds of each run to one row per configuration and operation. No I/O.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 const BASE: &str = "nothing";
 /// What the loop of a known number of instructions is called.
 const CLOCK: &str = "clock";
+/// Programs that do nothing on the hooks of ours.
+const FLOOR: &str = "empty programs";
+/// Not costs but facts about each of our programs; here an operation is a program.
+const ABOUT_PROGRAMS: [&str; 3] = ["verified instructions", "eBPF bytes", "machine code bytes"];
 
 /// One operation in one configuration, as the guest measured it.
 pub(super) struct Run {
@@ -29,6 +33,8 @@ pub(super) struct Row {
     pub(super) added: f64,
     /// What the same measurement may differ by without any difference in what is measured.
     pub(super) noise: f64,
+    /// What empty programs on the same hooks add, where they were measured.
+    pub(super) floor: Option<f64>,
 }
 
 impl Run {
@@ -86,7 +92,16 @@ pub(super) fn rows(kernel: &str, runs: &[Run]) -> Result<Vec<Row>> {
             base,
             added: median(&run.rounds) - base,
             noise: spreads.fold(median(&apart), f64::max),
+            floor: None,
         });
+    }
+    let floors: BTreeMap<String, f64> = rows
+        .iter()
+        .filter(|row| row.configuration == FLOOR)
+        .map(|row| (row.operation.clone(), row.added))
+        .collect();
+    for row in rows.iter_mut().filter(|row| row.configuration != FLOOR) {
+        row.floor = floors.get(&row.operation).copied();
     }
     Ok(rows)
 }
@@ -105,7 +120,7 @@ fn check_clock(runs: &[Run]) -> Result<()> {
 }
 
 /// One line an operation, one column a configuration.
-pub(super) fn table(rows: &[Row]) -> String {
+pub(super) fn table(rows: &[&Row]) -> String {
     let mut configurations: Vec<&str> = Vec::new();
     let mut operations: Vec<&str> = Vec::new();
     for row in rows {
@@ -122,7 +137,7 @@ pub(super) fn table(rows: &[Row]) -> String {
     text.push_str("   noise\n");
     for operation in operations {
         let of = |configuration: &str| {
-            rows.iter().find(|row| row.operation == operation && row.configuration == configuration)
+            rows.iter().copied().find(|row| row.operation == operation && row.configuration == configuration)
         };
         let measured: Vec<Option<&Row>> =
             configurations.iter().map(|configuration| of(configuration)).collect();
@@ -140,13 +155,73 @@ pub(super) fn table(rows: &[Row]) -> String {
     text
 }
 
+/// What ours adds beyond the empty programs, for the operations in which so many hooks or so much else takes part that
+/// the sum says little.
+pub(super) fn above_floor(rows: &[&Row]) -> String {
+    const OF_INTEREST: [&str; 5] = ["fork+exec", "TCP", "connect", "UDP", "unix"];
+    let ours = ["outside", "inside"];
+    let mut text = String::from(
+        "beyond empty programs on the same hooks
+",
+    );
+    for row in rows {
+        let wanted = OF_INTEREST.iter().any(|start| row.operation.starts_with(start))
+            && ours.iter().any(|start| row.configuration.starts_with(start));
+        if let (true, Some(floor)) = (wanted, row.floor) {
+            let _ = writeln!(
+                text,
+                "{:<24}{:<22}{:>+9.0}   of {:>+9.0}",
+                row.operation,
+                row.configuration,
+                row.added - floor,
+                row.added
+            );
+        }
+    }
+    text
+}
+
+/// One line a program.
+pub(super) fn programs(rows: &[&Row]) -> String {
+    let mut text = format!("{:<28}", "program");
+    for configuration in ABOUT_PROGRAMS {
+        let _ = write!(text, "{configuration:>24}");
+    }
+    text.push('\n');
+    let mut by_program: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+    for row in rows {
+        by_program.entry(&row.operation).or_default().insert(&row.configuration, row.added);
+    }
+    let mut sums = [0.0; 3];
+    for (program, figures) in &by_program {
+        let _ = write!(text, "{program:<28}");
+        for (configuration, sum) in ABOUT_PROGRAMS.iter().zip(&mut sums) {
+            let figure = figures.get(configuration).copied().unwrap_or(0.0);
+            *sum += figure;
+            let _ = write!(text, "{figure:>24.0}");
+        }
+        text.push('\n');
+    }
+    let _ = write!(text, "{:<28}", format!("all {}", by_program.len()));
+    for sum in sums {
+        let _ = write!(text, "{sum:>24.0}");
+    }
+    text + "\n"
+}
+
 impl Row {
+    /// A fact about a program, not a cost.
+    pub(super) fn is_about_a_program(&self) -> bool {
+        ABOUT_PROGRAMS.contains(&self.configuration.as_str())
+    }
+
     pub(super) fn json(&self) -> Value {
-        let Self { kernel, configuration, operation, base, added, noise } = self;
+        let Self { kernel, configuration, operation, base, added, noise, floor } = self;
         let round = |number: &f64| number.round() as i64;
         json!({
             "kernel": kernel, "configuration": configuration, "operation": operation,
             "base": round(base), "added": round(added), "noise": noise.ceil() as i64,
+            "floor": floor.as_ref().map(round),
         })
     }
 }
@@ -180,8 +255,27 @@ mod tests {
             base: 100.0,
             added: 250.0,
             noise: 1.0,
+            floor: None,
         };
         assert_eq!(rows, [expected]);
+    }
+
+    #[test]
+    fn the_floor_stands_beside_what_is_above_it() {
+        let runs = [
+            clock(),
+            run("nothing", "UDP send", &[100.0]),
+            run("inside, 10 rules", "UDP send", &[900.0]),
+            run("empty programs", "UDP send", &[300.0]),
+            run("verified instructions", "socket_sendmsg", &[1234.0]),
+        ];
+        let rows = rows("6.12", &runs).expect("a clock and a base");
+        assert_eq!(rows[0].floor, Some(200.0));
+        assert_eq!(rows[0].json()["floor"], 200);
+        let (programs, rows): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_about_a_program());
+        assert!(above_floor(&rows).contains("+600   of      +800"), "{}", above_floor(&rows));
+        assert_eq!((programs[0].added, programs[0].floor), (1234.0, None));
+        assert!(super::programs(&programs).contains("socket_sendmsg"));
     }
 
     #[test]

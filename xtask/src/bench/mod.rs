@@ -2,6 +2,8 @@
 
 mod budget;
 mod figures;
+mod plots;
+mod report;
 
 use std::{
     ffi::OsString,
@@ -29,6 +31,12 @@ pub(crate) struct Options {
     /// Write the figures there, one JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the figures there as a page with plots (target/bench.html if nothing is said)
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Boot the guests with these LSMs instead of Debian's list; without `apparmor` its rows are left out
+    #[arg(long, value_name = "LIST")]
+    lsm: Option<String>,
     /// Fail where a figure is over bench/budget.toml by more than its noise
     #[arg(long)]
     check: bool,
@@ -45,14 +53,21 @@ pub(crate) fn main(options: &Options) -> Result<i32> {
     let kernels = if options.kernel.is_empty() { &[Kernel::V6_12] } else { options.kernel.as_slice() };
     let mut rows = Vec::new();
     for kernel in kernels {
-        let runs = measure(*kernel, options.full)?;
+        let runs = measure(*kernel, options)?;
         let of_kernel = figures::rows(kernel.name(), &runs)?;
-        println!("kernel {}\n\n{}", kernel.name(), figures::table(&of_kernel));
+        let (programs, costs): (Vec<&Row>, Vec<&Row>) =
+            of_kernel.iter().partition(|row| row.is_about_a_program());
+        println!("kernel {}\n\n{}", kernel.name(), figures::table(&costs));
+        println!("{}\n{}", figures::above_floor(&costs), figures::programs(&programs));
         rows.extend(of_kernel);
     }
     if let Some(path) = &options.json {
         write_json(path, &rows).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let page = options.html.clone().unwrap_or_else(|| compile::target_dir().join("bench.html"));
+    std::fs::write(&page, report::html(&rows)?)
+        .with_context(|| format!("cannot write {}", page.display()))?;
+    println!("with plots: {}", page.display());
     let Some(budget) = budget else { return Ok(0) };
     let verdict = budget.compare(&rows);
     for line in &verdict.over {
@@ -66,9 +81,10 @@ pub(crate) fn main(options: &Options) -> Result<i32> {
 }
 
 /// One boot.
-fn measure(kernel: Kernel, full: bool) -> Result<Vec<Run>> {
+fn measure(kernel: Kernel, bench: &Options) -> Result<Vec<Run>> {
     progress::note(format!("kernel {}: booting a guest whose clock counts instructions", kernel.name()));
     let mut command = vec![OsString::from("/usr/lib/enforcer-tests/bench-ops"), "phases".into()];
+    let full = bench.full;
     if full {
         command.push("--full".into());
     }
@@ -76,6 +92,7 @@ fn measure(kernel: Kernel, full: bool) -> Result<Vec<Run>> {
         icount: true,
         no_daemon: true,
         no_build: true,
+        cmdline: bench.lsm.as_ref().map(|list| format!("lsm={list}")).unwrap_or_default(),
         timeout: if full { 3600 } else { 1200 },
         tick: Some("the guest measures".into()),
         ..vm::Options::new(kernel)

@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Write the figures there, one JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the figures there as a page with plots (target/bench.html if nothing is said)
+    /// Write the figures there as a page with plots (target/bench.html where no FILE is named)
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Boot the guests with these LSMs instead of Debian's list; without `apparmor` its rows are left out
@@ -99,12 +99,12 @@ fn measure(kernel: Kernel, bench: &Options) -> Result<Vec<Run>> {
     };
     let output = Captured::default();
     let status = vm::run(&options, &command, output.clone(), io::stderr())?;
-    if status != 0 {
-        bail!("kernel {}: bench-ops ended with {status}", kernel.name());
-    }
     let bytes = output.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // Every round, for whoever wonders about a figure; a help only.
     let _ = std::fs::write(compile::target_dir().join(format!("bench-{}.jsonl", kernel.name())), &bytes);
+    if status != 0 {
+        bail!("kernel {}: bench-ops ended with {status}", kernel.name());
+    }
     let text = String::from_utf8(bytes).context("bench-ops printed something else than text")?;
     text.lines().map(Run::parse).collect()
 }

@@ -92,7 +92,7 @@ fn verify_directory(bencher: Bencher<'_, '_>) {
 fn verify_bundle(bencher: Bencher<'_, '_>, complete: bool) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut reader = Reader::open(&written(dir.path(), &sealed(RECORDS))).expect("a log");
-    let mut text = export::head(&reader, complete) + "\n";
+    let mut text = export::head(&mut reader, complete).expect("a head") + "\n";
     for index in 0..RECORDS as u64 {
         text += &export::line(&mut reader, index, complete, false).expect("a record");
         text += "\n";

@@ -154,7 +154,7 @@ impl Core {
     /// Carries the verdict on one program out, unless it is for a person.
     fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
         let Waiting { mut held, mut record, stages, count, trust, since: _ } = one;
-        let tiers = self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default());
+        let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
         let known = stages.first().and_then(|stage| self.numbers.loaded(stage.policy));
         let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (known, &given) {
             (Some((loaded, _)), Ok(given)) if stages.len() == count => {

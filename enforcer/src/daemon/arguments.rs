@@ -21,6 +21,9 @@ const OLD: u64 = 60_000_000_000;
 /// Nanoseconds for which a program may take to stop where it was loaded.
 const PATIENCE: u64 = 10_000_000_000;
 
+/// Nanoseconds within which a program has usually stopped.
+const SOON: u64 = 20_000_000;
+
 /// A program, or a script on the way to its interpreter, that rules about arguments name.
 struct Stage {
     /// Nanoseconds of boot time.
@@ -116,16 +119,18 @@ fn judge(
 }
 
 impl Core {
-    /// Judges what came just now. A program stops soon after its record: waiting for that costs less than coming back.
+    /// Judges what came just now. A program stops soon after its record: waiting for that costs less than coming
+    /// back, but not for one whose agent keeps it from running.
     pub(super) fn judge_stopped(&mut self) {
-        for _ in 0..40 {
-            if self.arguments.is_empty() {
+        loop {
+            let now = u64::try_from(boot_time()).unwrap_or_default();
+            if !self.arguments.is_empty() {
+                self.judge_arguments(now);
+            }
+            if self.arguments.waiting.iter().all(|one| now.saturating_sub(one.since) > SOON) {
                 return;
             }
-            self.judge_arguments(u64::try_from(boot_time()).unwrap_or_default());
-            if !self.arguments.is_empty() {
-                std::thread::sleep(Duration::from_micros(500));
-            }
+            std::thread::sleep(Duration::from_micros(500));
         }
     }
 

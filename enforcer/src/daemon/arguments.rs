@@ -5,6 +5,7 @@ use super::{
     core::{Core, boot_time},
     holds::Held,
     names::{Names, matching_rules},
+    policies::Loaded,
 };
 use crate::{
     event::{decode::Event, json, text::escape},
@@ -12,7 +13,7 @@ use crate::{
 };
 use enforcer_common::{map::TierMap, verdict::Verdict};
 use serde_json::{Value, json};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 /// Processes about whose programs is known before they are loaded. Those of execs that failed stay for a while.
 const MOST: usize = 4_096;
@@ -30,7 +31,8 @@ struct Stage {
     at: u64,
     /// Start of the process.
     started: u64,
-    policy: u32,
+    /// The policy in force then. Its number may soon mean nothing any more.
+    policy: Option<Rc<Loaded>>,
     rules: Vec<RuleId>,
     /// How many arguments the caller gave, the name included: an interpreter is given more in front of them.
     count: usize,
@@ -70,14 +72,19 @@ impl Arguments {
             stages.clear();
         }
         let (at, started, count) = (header.time, header.started, (header.argument >> 1) as usize);
-        stages.push(Stage { at, started, policy: header.policy, rules, count });
+        stages.push(Stage { at, started, policy: names.numbers.shared(header.policy), rules, count });
     }
 
     /// It has been loaded, and waits.
     pub(super) fn loaded(&mut self, event: &Event<'_>, offset: i128, names: &Names<'_>, recent: Vec<String>) {
         let header = &event.header;
         let mut stages = self.stages.remove(&header.tgid).unwrap_or_default();
-        stages.retain(|stage| stage.started == header.started && stage.policy == header.policy);
+        // The same policy published again has another number, and the same rules.
+        let digest = |policy: Option<Rc<Loaded>>| policy.map(|loaded| loaded.policy.digest());
+        let in_force = digest(names.numbers.shared(header.policy));
+        stages.retain(|stage| {
+            stage.started == header.started && in_force.is_some() && digest(stage.policy.clone()) == in_force
+        });
         self.waiting.push(Waiting {
             held: Held::new(event, names, recent),
             record: json::event(event, offset, names),
@@ -160,9 +167,9 @@ impl Core {
     fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
         let Waiting { mut held, mut record, stages, count, trust, since: _ } = one;
         let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
-        let known = stages.first().and_then(|stage| self.numbers.loaded(stage.policy));
-        let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (known, &given) {
-            (Some((loaded, _)), Ok(given)) if stages.len() == count => {
+        let known = stages.first().and_then(|stage| stage.policy.clone());
+        let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (&known, &given) {
+            (Some(loaded), Ok(given)) if stages.len() == count => {
                 let (verdict, ids) = judge(&loaded.policy, &stages, given, &tiers);
                 let rules = ids.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
                 (verdict, rules.collect(), "rule")
@@ -213,7 +220,7 @@ mod tests {
 
     fn stage(policy: &ValidPolicy, path: &str, count: usize) -> Stage {
         let rules = reference::rules_at_path(policy, path.as_bytes());
-        Stage { at: 0, started: 0, policy: 1, rules, count }
+        Stage { at: 0, started: 0, policy: None, rules, count }
     }
 
     fn given(words: &[&str]) -> Vec<Vec<u8>> {

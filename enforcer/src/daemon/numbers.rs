@@ -170,9 +170,17 @@ impl Numbers {
 
     /// The policy itself and, where its compiled tables are those that the kernel had, their place.
     pub fn loaded(&self, number: u32) -> Option<(&Loaded, Option<u32>)> {
+        self.known(number).map(|known| (&*known.loaded, known.base))
+    }
+
+    /// The policy itself, for longer than its number means it.
+    pub fn shared(&self, number: u32) -> Option<Rc<Loaded>> {
+        self.known(number).map(|known| Rc::clone(&known.loaded))
+    }
+
+    fn known(&self, number: u32) -> Option<&Known> {
         let entry = self.entries.get(&number)?;
-        let known = entry.loaded.get_or_init(|| compile(&entry.what)).as_ref()?;
-        Some((&known.loaded, known.base))
+        entry.loaded.get_or_init(|| compile(&entry.what)).as_ref()
     }
 }
 

@@ -398,7 +398,7 @@ fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
 fn what_waits_is_refused_in_time_without_a_daemon(t: &mut Test) -> Outcome {
     const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
     let (policy, w) = policy(t, &[])?;
-    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 25s"));
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 15s"));
     let agent = t.agent(policy)?;
     let mut child = agent.detached(&[format!("unlink {w}/f1"), format!("create {w}/afterwards")])?;
     let request = asked(&agent, "unlink")?;

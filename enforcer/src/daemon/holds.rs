@@ -39,6 +39,9 @@ use serde_json::{Value, json};
 /// Nanoseconds that a program has to go on, or to end, once its arguments are judged.
 const RESUME: u64 = 60_000_000_000;
 
+/// Nanoseconds within which the daemon judges a program's arguments, or has asked somebody.
+const JUDGED: u64 = 20_000_000_000;
+
 /// The daemon's part of approvals.
 pub(super) struct Approvals {
     queue: Queue,
@@ -329,15 +332,29 @@ impl Core {
             Err(error) => return tracing::error!(%error, "cannot list the sessions"),
         };
         let mut seen = Seen { sessions, ..Seen::default() };
+        // The queue hears of a program only if somebody has to be asked about its arguments.
+        let own = |(id, hold): &&(enforcer_common::hold::HoldId, Hold)| {
+            hold.operation == operation::ARGUMENTS
+                && self.approvals.queue.entry(HoldId(*id)).is_none()
+                && match state(hold, time.boot) {
+                    HoldState::Pending => time.boot.saturating_sub(hold.since) < JUDGED,
+                    HoldState::Granted => true,
+                    HoldState::Refused | HoldState::Over => false,
+                }
+        };
+        let own: std::collections::BTreeSet<_> = holds.iter().filter(own).map(|(id, _)| *id).collect();
         let known = |(id, hold): &(enforcer_common::hold::HoldId, Hold)| hold::Hold {
             id: HoldId(*id),
             state: state(hold, time.boot),
             slot: hold.slot,
         };
-        seen.holds = holds.iter().map(known).collect();
+        seen.holds = holds.iter().filter(|(id, _)| !own.contains(id)).map(known).collect();
         for (key, waiter) in waiters {
             if ancestry::exists(key.tgid, key.pid, key.started) {
                 let (pid, tgid, started) = (key.pid, key.tgid, key.started);
+                if own.contains(&waiter.id) {
+                    continue;
+                }
                 seen.waiters.push(hold::Waiter { id: HoldId(waiter.id), pid, tgid, started });
             } else if let Err(error) = self.enforcement.forget_waiter(key) {
                 tracing::error!(%error, "cannot forget a thread that has gone");

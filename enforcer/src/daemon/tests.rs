@@ -25,6 +25,8 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zerocopy::FromZeros;
 
+#[path = "tests_arguments.rs"]
+mod arguments;
 #[path = "break_glass_tests.rs"]
 mod break_glass;
 #[path = "metrics_tests.rs"]

@@ -101,33 +101,29 @@ fn take(recorder: &mut Recorder, records: &[Vec<u8>]) {
     assert_eq!(recorder.lost(), 0, "every record is in the log");
 }
 
+/// A recorder in a directory that lives as long as it.
+fn fresh() -> (tempfile::TempDir, Recorder) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let recorder = recorder(dir.path());
+    (dir, recorder)
+}
+
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn decode_to_log(bencher: Bencher<'_, '_>) {
     let records = denials(RECORDS);
     bencher
         .counter(ItemsCount::new(RECORDS))
-        .with_inputs(|| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let recorder = recorder(dir.path());
-            (dir, recorder)
-        })
+        .with_inputs(fresh)
         .bench_refs(|(_, recorder)| take(recorder, &records));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn decode_to_log_to_sink(bencher: Bencher<'_, '_>) {
     let records = denials(RECORDS);
-    bencher
-        .counter(ItemsCount::new(RECORDS))
-        .with_inputs(|| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let recorder = recorder(dir.path());
-            (dir, recorder)
-        })
-        .bench_refs(|(_, recorder)| {
-            take(recorder, &records);
-            while recorder.sinks().iter().any(|sink| sink.delivered < RECORDS as u64 || sink.lag > 0) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
+    bencher.counter(ItemsCount::new(RECORDS)).with_inputs(fresh).bench_refs(|(_, recorder)| {
+        take(recorder, &records);
+        while recorder.sinks().iter().any(|sink| sink.delivered < RECORDS as u64 || sink.lag > 0) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
 }

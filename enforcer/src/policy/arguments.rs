@@ -1,6 +1,9 @@
 //! Patterns over the arguments that a program is executed with.
 
-use super::glob::Atom;
+use super::{
+    glob::{Atom, Component},
+    reference::{bytes_match, sequence_matches},
+};
 use std::fmt;
 
 /// Most elements of a pattern.
@@ -10,16 +13,8 @@ const MOST: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
     texts: Vec<String>,
-    elements: Vec<Element>,
-}
-
-/// What stands for some of the arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Element {
-    /// `**`: any number of arguments, also none.
-    Any,
-    /// Exactly one argument.
-    One(Vec<Atom>),
+    /// `**`, or exactly one argument.
+    elements: Vec<Component>,
 }
 
 /// Why a text is not a pattern.
@@ -50,11 +45,11 @@ impl Arguments {
                 remedy,
             })?;
             // Two of them say no more than one.
-            if element != Element::Any || elements.last() != Some(&Element::Any) {
+            if element != Component::AnyDepth || elements.last() != Some(&Component::AnyDepth) {
                 elements.push(element);
             }
         }
-        if elements == [Element::Any] {
+        if elements == [Component::AnyDepth] {
             return all("these are any arguments at all".to_owned(), "leave `arguments` out");
         }
         Ok(Self { texts: texts.iter().map(|text| (*text).to_owned()).collect(), elements })
@@ -62,29 +57,8 @@ impl Arguments {
 
     /// Whether it stands for these arguments, without the first one, the program's name.
     pub fn matches(&self, arguments: &[Vec<u8>]) -> bool {
-        // `reached[i]`: the elements so far can stand for the first i arguments.
-        let mut reached = vec![false; arguments.len() + 1];
-        reached[0] = true;
-        for element in &self.elements {
-            reached = match element {
-                Element::Any => {
-                    let mut open = false;
-                    let step = |here: &bool| {
-                        open |= *here;
-                        open
-                    };
-                    reached.iter().map(step).collect()
-                }
-                Element::One(atoms) => {
-                    let stepped = arguments
-                        .iter()
-                        .zip(&reached)
-                        .map(|(argument, here)| *here && super::reference::bytes_match(atoms, argument));
-                    std::iter::once(false).chain(stepped).collect()
-                }
-            };
-        }
-        reached[arguments.len()]
+        let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+        sequence_matches(&self.elements, &arguments, bytes_match)
     }
 
     /// As it was written.
@@ -104,9 +78,9 @@ impl fmt::Display for Arguments {
     }
 }
 
-fn element(text: &str) -> Result<Element, (&'static str, &'static str)> {
+fn element(text: &str) -> Result<Component, (&'static str, &'static str)> {
     if text == "**" {
-        return Ok(Element::Any);
+        return Ok(Component::AnyDepth);
     }
     let mut atoms = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -132,7 +106,7 @@ fn element(text: &str) -> Result<Element, (&'static str, &'static str)> {
             byte => Atom::Byte(byte),
         });
     }
-    Ok(Element::One(atoms))
+    Ok(Component::Name(atoms))
 }
 
 #[cfg(test)]

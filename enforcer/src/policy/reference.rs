@@ -33,10 +33,19 @@ fn names(path: &[u8]) -> Vec<&[u8]> {
 }
 
 fn pattern_matches(pattern: &Pattern, names: &[&[u8]]) -> bool {
+    sequence_matches(pattern.components(), names, name_matches)
+}
+
+/// Whether components stand for a whole sequence of names, each of which `fits` its component.
+pub(super) fn sequence_matches(
+    components: &[Component],
+    names: &[&[u8]],
+    fits: fn(&[Atom], &[u8]) -> bool,
+) -> bool {
     // `reached[i]`: the components so far can stand for the first i names.
     let mut reached = vec![false; names.len() + 1];
     reached[0] = true;
-    for component in pattern.components() {
+    for component in components {
         reached = match component {
             Component::AnyDepth => {
                 let mut open = false;
@@ -47,8 +56,7 @@ fn pattern_matches(pattern: &Pattern, names: &[&[u8]]) -> bool {
                 reached.iter().map(step).collect()
             }
             Component::Name(atoms) => {
-                let stepped =
-                    names.iter().zip(&reached).map(|(name, here)| *here && name_matches(atoms, name));
+                let stepped = names.iter().zip(&reached).map(|(name, here)| *here && fits(atoms, name));
                 std::iter::once(false).chain(stepped).collect()
             }
         };

@@ -3,7 +3,7 @@
 use super::{
     cmdline::{self, Command},
     core::{Core, boot_time},
-    holds::Held,
+    held::Held,
     names::{Names, matching_rules},
     policies::Loaded,
 };

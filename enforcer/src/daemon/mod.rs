@@ -7,6 +7,7 @@ pub mod canary;
 mod cmdline;
 pub mod core;
 pub mod enforcement;
+mod held;
 mod holds;
 pub mod judge;
 mod links;

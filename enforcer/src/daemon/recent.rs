@@ -1,6 +1,6 @@
 //! What sessions did last, in words, for whoever is asked about the next thing.
 
-use super::holds::what;
+use super::held::what;
 use crate::{
     approvals::words,
     event::{

@@ -4,14 +4,17 @@
 mod arena;
 mod btf;
 mod cast;
+mod executors;
 mod holds;
 mod hooks;
 mod load;
 mod mapped;
 mod offsets;
 mod overdue;
+mod pins;
 mod publish;
 mod regions;
+mod roots;
 mod sessions;
 mod tables;
 mod trust_tag;
@@ -26,32 +29,26 @@ use crate::{
 };
 use aya::maps::{MapData, RingBuf};
 use enforcer_common::{
-    ABI_VERSION,
     event::NO_AGENT,
     hold::{Hold, HoldId, Waiter, WaiterKey},
     limits,
-    map::{
-        Agent, EXECUTOR_HELPER, EXECUTOR_RUNTIME, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, Meta, ROOT_SHARED,
-        Root, RootPath, TierMap,
-    },
+    map::{Agent, Gate, MODE_AUDIT, MODE_ENFORCE, TierMap},
 };
 use hooks::HookProgram;
 use load::Host;
 pub use load::Loaded;
 pub use overdue::wake as wake_overdue;
+use pins::{complete, earlier, links_of, make_private, remove_other_links, replace};
 use publish::{Policies, full, sha256};
 use sessions::Sessions;
 use std::{
     fs,
     mem::offset_of,
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::fd::{AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
-use tables::{Tables, failed, to_bytes};
+use tables::Tables;
 
 /// The programs in the kernel and the tables that steer them.
 pub struct Kernel {
@@ -167,101 +164,6 @@ impl Kernel {
     }
 }
 
-/// What an earlier daemon says about its pins; another ABI is refused, never guessed at.
-/// `None`: a start that was cut off before it attached anything.
-fn earlier(maps: &Path) -> Result<Option<Meta>, StartError> {
-    let pins = |message: String| StartError {
-        cause: StartCause::Pins,
-        message,
-        remedy: "start the version that made them, or stop the agents, remove the directory and start again"
-            .to_owned(),
-    };
-    let tables = Tables::open(maps)?;
-    let meta = tables.meta().map_err(|e| pins(e.to_string()))?;
-    if meta.abi == 0 && meta.generation == 0 {
-        return Ok(None);
-    }
-    if meta.abi != ABI_VERSION {
-        return Err(pins(format!(
-            "the pins in {} have ABI version {}, this program has {ABI_VERSION}",
-            maps.display(),
-            meta.abi
-        )));
-    }
-    Ok(Some(meta))
-}
-
-/// Loads and attaches a generation beside whatever is attached, then makes it the one that decides.
-fn replace(
-    host: &Host,
-    generation: u32,
-    maps: &Path,
-    links: &Path,
-    digest: [u8; 32],
-) -> Result<Vec<Loaded>, StartError> {
-    // Left over from a start that did not get far enough to be recorded.
-    remove_directory(links)?;
-    make_private(links)?;
-    let (mut ebpf, loaded) = load::load(host, generation, maps)?;
-    load::attach(&mut ebpf, host, links)?;
-    let mut tables = Tables::open(maps)?;
-    let internal = |e: EnforcementError| load::internal(e.to_string());
-    let mut meta = tables.meta().map_err(internal)?;
-    meta.abi = ABI_VERSION;
-    meta.generation = generation;
-    meta.object = digest;
-    tables.set_meta(&meta).map_err(internal)?;
-    Ok(loaded)
-}
-
-fn links_of(pins: &Path, generation: u32) -> PathBuf {
-    pins.join(format!("links-{generation}"))
-}
-
-fn complete(host: &Host, links: &Path) -> bool {
-    host.programs.iter().all(|p| links.join(p.program).exists())
-}
-
-fn remove_other_links(pins: &Path, keep: &Path) -> Result<(), StartError> {
-    let entries = fs::read_dir(pins).map_err(|e| load::refused(format!("{}: {e}", pins.display())))?;
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path != keep && entry.file_name().to_string_lossy().starts_with("links-") {
-            remove_directory(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a directory of pins, one link at a time: the programs of an older generation stand aside
-/// already, so the order does not matter.
-fn remove_directory(path: &Path) -> Result<(), StartError> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(load::refused(format!("cannot remove {}: {e}", path.display()))),
-    }
-}
-
-fn make_private(path: &Path) -> Result<(), StartError> {
-    use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(StartError {
-            cause: StartCause::Permission,
-            message: format!("cannot create {}: {e}", path.display()),
-            remedy: "run as root, with bpffs mounted at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
-                .to_owned(),
-        }),
-    }
-}
-
-/// The path of a root as text.
-fn root_text(path: &RootPath) -> String {
-    String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
-}
-
 impl Enforcement for Kernel {
     fn publish(
         &mut self,
@@ -374,80 +276,11 @@ impl Enforcement for Kernel {
     }
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {
-        if roots.len() > limits::ROOTS {
-            return Err(full("the table of roots", limits::ROOTS as u64));
-        }
-        let stale = self
-            .tables
-            .root_paths
-            .keys()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| failed("reading ROOT_PATHS", e))?;
-        let known: Vec<String> = stale.iter().map(root_text).collect();
-        if !known.is_empty() && !roots.iter().all(|r| known.contains(&r.path)) || known.len() > roots.len() {
-            // While entries change, tasks may lie below none of them: labels count everywhere.
-            self.tables.gate.word(offset_of!(Gate, strays)).fetch_add(1, Ordering::SeqCst);
-        }
-        for (i, root) in roots.iter().enumerate() {
-            let mut path = [0; limits::ROOT_PATH];
-            path[..root.path.len()].copy_from_slice(root.path.as_bytes());
-            // First the path, so that a root which is created now is followed, then the id of one
-            // that exists.
-            self.tables.root_paths.insert(path, i as u32, 0).map_err(|e| failed("writing ROOT_PATHS", e))?;
-            let at = offset_of!(Gate, root) + i * size_of::<Root>();
-            let directory = self.cgroups.join(root.path.trim_start_matches('/'));
-            if let Ok(meta) = fs::metadata(&directory) {
-                // The id of a cgroup is its inode number in cgroupfs (cgroup_id(), 64 bit).
-                self.tables.gate.word(at + offset_of!(Root, id)).store(meta.ino(), Ordering::SeqCst);
-            }
-            let flags = if root.shared { ROOT_SHARED } else { 0 };
-            self.tables.gate.half(at + offset_of!(Root, flags)).store(flags, Ordering::SeqCst);
-            let level = root.path.matches('/').count() as u32;
-            self.tables.gate.half(at + offset_of!(Root, level)).store(level, Ordering::SeqCst);
-        }
-        for i in roots.len()..limits::ROOTS {
-            let at = offset_of!(Gate, root) + i * size_of::<Root>();
-            self.tables.gate.half(at + offset_of!(Root, level)).store(0, Ordering::SeqCst);
-        }
-        for path in stale {
-            let text =
-                String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
-            if !roots.iter().any(|r| r.path == text) {
-                self.tables.root_paths.remove(&path).map_err(|e| failed("removing from ROOT_PATHS", e))?;
-            }
-        }
-        Ok(())
+        roots::set(&mut self.tables, &self.cgroups, roots)
     }
 
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {
-        // This program is the launch helper; everything else is a runtime.
-        let own = std::env::current_exe().ok().and_then(|path| fs::metadata(path).ok());
-        let (mut wanted, mut held) = (Vec::new(), Vec::new());
-        for path in executors {
-            // What does not exist here cannot prepare anything.
-            let file = fs::File::options().read(true).custom_flags(libc::O_PATH).open(path);
-            if let Ok((file, meta)) = file.and_then(|file| file.metadata().map(|meta| (file, meta))) {
-                held.push(file);
-                let device = nix::sys::stat::major(meta.dev()) << 20 | nix::sys::stat::minor(meta.dev());
-                let key = to_bytes::<_, { size_of::<FileId>() }>(&FileId { device, inode: meta.ino() });
-                let is_own =
-                    own.as_ref().is_some_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()));
-                wanted.push((key, if is_own { EXECUTOR_HELPER } else { EXECUTOR_RUNTIME }));
-            }
-        }
-        for (key, kind) in &wanted {
-            self.tables.executors.insert(*key, *kind, 0).map_err(|e| failed("writing EXECUTORS", e))?;
-        }
-        let all = self
-            .tables
-            .executors
-            .keys()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| failed("reading EXECUTORS", e))?;
-        for key in all.iter().filter(|key| !wanted.iter().any(|(k, _)| k == *key)) {
-            self.tables.executors.remove(key).map_err(|e| failed("removing from EXECUTORS", e))?;
-        }
-        self.executors = held;
+        self.executors = executors::set(&mut self.tables, executors)?;
         Ok(())
     }
 

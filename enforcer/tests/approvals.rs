@@ -2,6 +2,8 @@
 
 #[path = "support/fake.rs"]
 mod fake;
+#[path = "support/terminal.rs"]
+mod terminal;
 
 use enforcer::{daemon, settings::Settings};
 use enforcer_common::{
@@ -60,13 +62,18 @@ fn start() -> Option<World> {
         ("mallory", "ed25519"),
         ("carol", "ed25519"),
         ("erin", "ecdsa"),
+        ("frank", "ed25519"),
     ];
     for (name, kind) in kinds {
         let key = dir.join(name).display().to_string();
         let made = keygen(&["-q", "-t", kind, "-N", "", "-C", name, "-f", &key])?;
         assert!(made.status.success(), "{made:?}");
         let public = fs::read_to_string(dir.join(format!("{name}.pub"))).expect("key");
-        let scope = if name == "erin" { "trust = true" } else { "tiers = ['low', 'medium']" };
+        let scope = match name {
+            "erin" => "trust = true",
+            "frank" => "tiers = ['high']",
+            _ => "tiers = ['low', 'medium']",
+        };
         let text = format!(
             "name = '{name}'\nperson = '{name}'\nkeys = ['{}']\n[[scopes]]\nagents = ['*']\n{scope}\n",
             public.trim()
@@ -119,7 +126,7 @@ fn start() -> Option<World> {
 }
 
 /// What waits: one for each test.
-const OBJECTS: [&str; 4] = ["/w/signed", "/w/submitted", "/w/denied", "/w/refused\x1b[2J"];
+const OBJECTS: [&str; 5] = ["/w/watched", "/w/signed", "/w/submitted", "/w/denied", "/w/refused\x1b[2J"];
 
 fn id(object: &str) -> [u64; 2] {
     let at = OBJECTS.iter().position(|known| *known == object).expect("an object");
@@ -388,6 +395,31 @@ fn a_denial_is_signed_too_and_root_alone_decides_nothing_here() {
     assert_eq!(code(&denied), 0, "{}", text(&denied.stderr));
     world.becomes(object, REFUSED, 0);
     fs::remove_file(file).expect("remove");
+}
+
+#[test]
+fn somebody_looks_at_the_screen_and_presses_keys() {
+    let Some(world) = world() else { return };
+    let (settings, key) = (world.path("enforcer.toml"), world.path("frank"));
+    let words = ["--settings", &settings, "approvals", "watch", "--key", &key, "--as", "frank"];
+    let mut terminal = terminal::Terminal::start(PROGRAM, &words);
+    wait_until("the first request is shown", || terminal.drawn().contains("/w/watched"));
+    // What an agent named is on the screen, and moves nothing there.
+    wait_until("all are shown", || terminal.drawn().contains("\\x1b[2J"));
+    // Any other key than a clear yes takes the question back.
+    terminal.press('a');
+    wait_until("it asks again", || terminal.drawn().contains("Approve"));
+    terminal.press('n');
+    terminal.press('d');
+    wait_until("it asks about something else", || terminal.drawn().contains("Deny"));
+    terminal.press('n');
+    assert_eq!(world.kernel("/w/watched").0, u64::from(WAITING));
+    terminal.press('a');
+    terminal.press('y');
+    world.becomes("/w/watched", GRANTED, 1);
+    wait_until("it says so", || terminal.drawn().contains("approved"));
+    terminal.press('q');
+    assert_eq!(terminal.end().code(), Some(0));
 }
 
 #[test]

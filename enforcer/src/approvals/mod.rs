@@ -5,6 +5,7 @@
 
 pub mod ancestry;
 pub mod approver;
+pub mod armor;
 pub mod canonical;
 pub mod directory;
 pub mod drive;

@@ -2,17 +2,16 @@
 
 use super::{
     approver::{Approver, Approvers, fingerprint},
+    armor,
     error::DecisionError,
     statement::NAMESPACE,
 };
-use ssh_key::{Algorithm, LineEnding, PublicKey, SshSig};
+use ssh_key::{PublicKey, SshSig};
 
 /// The longest armor of a signature.
 pub const ARMOR: usize = 8 * 1024;
 /// "User presence", the lowest bit of the flags that a hardware key signs (CTAP 2, authenticator data).
 const TOUCHED: u8 = 1;
-/// Flags and counter at the end of a hardware key's signature.
-const TRAILER: usize = 5;
 
 /// The process that connected, where nobody has signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,17 +104,17 @@ pub fn identify_in<'a>(
 fn signed<'a>(
     namespace: &'static str,
     text: &str,
-    armor: &str,
+    given: &str,
     approvers: &'a Approvers,
 ) -> Result<Identity<'a>, DecisionError> {
     let unreadable = |why: String| DecisionError::Armor(why);
-    if armor.len() > ARMOR {
+    if given.len() > ARMOR {
         return Err(unreadable(format!("longer than {ARMOR} bytes")));
     }
-    let signature = SshSig::from_pem(armor).map_err(|e| unreadable(e.to_string()))?;
+    let signature = SshSig::from_pem(given).map_err(|e| unreadable(e.to_string()))?;
     // One signature has one text: what differs from it has been changed on the way.
-    let canonical = signature.to_pem(LineEnding::LF).map_err(|e| unreadable(e.to_string()))?;
-    if canonical.trim_end() != armor.trim_end_matches('\n') || signature.version() != SshSig::VERSION {
+    let canonical = armor::armor(&signature).unwrap_or_default();
+    if canonical.trim_end() != given.trim_end_matches('\n') || signature.version() != SshSig::VERSION {
         return Err(unreadable("it is not as ssh-keygen writes it".to_owned()));
     }
     if signature.namespace() != namespace {
@@ -129,9 +128,9 @@ fn signed<'a>(
     PublicKey::from(data.clone())
         .verify(namespace, text.as_bytes(), &signature)
         .map_err(|_| DecisionError::Signature(approver.name.clone()))?;
-    if matches!(signature.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
+    if armor::is_hardware(&signature.algorithm()) {
         let bytes = signature.signature_bytes();
-        let flags = bytes.len().checked_sub(TRAILER).and_then(|at| bytes.get(at));
+        let flags = bytes.len().checked_sub(armor::TRAILER).and_then(|at| bytes.get(at));
         if flags.is_none_or(|flags| flags & TOUCHED == 0) {
             return Err(DecisionError::Untouched(approver.name.clone()));
         }
@@ -143,7 +142,7 @@ fn signed<'a>(
 pub(crate) mod tests {
     use super::super::approver::tests::{approvers, key};
     use super::*;
-    use ssh_key::HashAlg;
+    use ssh_key::{HashAlg, LineEnding};
 
     /// A signature like ssh-keygen's.
     pub(crate) fn sign(seed: u8, namespace: &str, text: &str) -> String {

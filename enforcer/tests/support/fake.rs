@@ -55,6 +55,8 @@ pub struct Told {
     pub quotas: BTreeMap<u32, u32>,
     /// Whom was gone on, in order.
     pub woken: Vec<WaiterKey>,
+    /// When each of them was.
+    pub woken_at: Vec<std::time::Instant>,
     /// Publishing fails with this.
     pub full: bool,
 }
@@ -289,7 +291,9 @@ impl Enforcement for Fake {
     }
 
     fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError> {
-        self.0.borrow_mut().woken.push(waiter);
+        let mut told = self.0.borrow_mut();
+        told.woken.push(waiter);
+        told.woken_at.push(std::time::Instant::now());
         Ok(())
     }
 }

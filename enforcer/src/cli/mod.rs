@@ -144,6 +144,20 @@ struct DaemonArgs {
     reason: Option<String>,
 }
 
+/// One run of a program, for `exec`.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// SHA-256 of the program, for `exec`, as sha256sum prints it.
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
+    /// The program that executes it, for `exec`.
+    #[arg(long, value_name = "PATH")]
+    parent: Option<String>,
+    /// The program's arguments, for `exec`.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
 #[derive(Debug, Args)]
 struct ExecArgs {
     /// The agent whose policy decides.
@@ -185,9 +199,8 @@ enum PolicyCommand {
         operation: String,
         /// An absolute path, or ADDRESS:PORT/PROTOCOL.
         object: String,
-        /// The program's arguments, for `exec`.
-        #[arg(last = true)]
-        arguments: Vec<OsString>,
+        #[command(flatten)]
+        run: RunArgs,
     },
     /// Say what authority a policy grants or takes away, compared with another. Exits with 0 (the same),
     /// 10 (less), 11 (more) or 12 (both).
@@ -289,8 +302,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             other => Err(unexpected(&other)),
         },
         Command::Policy(PolicyCommand::Check { files }) => policy::check(files, cli.output),
-        Command::Policy(PolicyCommand::Explain { policy: named, operation, object, arguments }) => {
-            policy::explain(&settings(cli)?, named, operation, object, arguments, cli.output)
+        Command::Policy(PolicyCommand::Explain { policy: named, operation, object, run }) => {
+            policy::explain(&settings(cli)?, named, operation, object, run, cli.output)
         }
         Command::Policy(PolicyCommand::Diff { before, after, trust }) => {
             policy::diff(&settings(cli)?, before, after, *trust, cli.output)

@@ -9,7 +9,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     io::IsTerminal,
     os::unix::ffi::OsStrExt,
@@ -120,14 +120,24 @@ pub(super) fn explain(
     named: &OsStr,
     operation: &str,
     object: &str,
-    arguments: &[OsString],
+    run: &super::RunArgs,
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let policy = find(settings, named)?;
-    let arguments: Vec<Vec<u8>> = arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
+    let arguments: Vec<Vec<u8>> = run.arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
+    let wrong = |what: &str| Failure::new(Exit::Usage, what.to_owned(), "");
+    let content = match run.sha256.as_deref().map(policy::digest) {
+        Some(None) => return Err(wrong("--sha256 takes 64 hexadecimal digits, as sha256sum prints them")),
+        digest => digest.flatten(),
+    };
+    let parent = match run.parent.as_deref().map(policy::path_bytes) {
+        Some(Err(why)) => return Err(wrong(&format!("--parent: {why}"))),
+        path => path.transpose().unwrap_or_default(),
+    };
+    let run = policy::Run { arguments: &arguments, content, parent: parent.as_deref() };
     let tiers_of = |level| settings.trust.tiers(level);
     let at = |level| {
-        policy::explain_with(&policy, operation, object, &arguments, level, &tiers_of)
+        policy::explain_with(&policy, operation, object, &run, level, &tiers_of)
             .map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))
     };
     let explanation = at(None)?;

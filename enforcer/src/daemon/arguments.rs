@@ -2,16 +2,21 @@
 
 use super::{
     cmdline::{self, Command},
+    content,
     core::{Core, boot_time},
     held::Held,
     names::{Names, matching_rules},
     policies::Loaded,
 };
 use crate::{
-    event::{decode::Event, json, text::escape},
-    policy::{Rule, RuleId, Trust, ValidPolicy, reference},
+    event::{
+        decode::Event,
+        json,
+        text::{escape, hex},
+    },
+    policy::{Rule, RuleId, Run, Trust, ValidPolicy, reference},
 };
-use enforcer_common::{map::TierMap, verdict::Verdict};
+use enforcer_common::{event::flag, map::TierMap, verdict::Verdict};
 use serde_json::{Value, json};
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
@@ -36,6 +41,8 @@ struct Stage {
     rules: Vec<RuleId>,
     /// How many arguments the caller gave, the name included: an interpreter is given more in front of them.
     count: usize,
+    /// The program that executed it, as the kernel told, if it is known whole.
+    parent: Option<Vec<u8>>,
 }
 
 /// A loaded program that waits.
@@ -72,7 +79,10 @@ impl Arguments {
             stages.clear();
         }
         let (at, started, count) = (header.time, header.started, (header.argument >> 1) as usize);
-        stages.push(Stage { at, started, policy: names.numbers.shared(header.policy), rules, count });
+        // What executes a program is its process's program until then.
+        let whole = header.flags & flag::EXE_CUT == 0;
+        let parent = event.exe.strip_prefix(b"/").filter(|_| whole).map(<[u8]>::to_vec);
+        stages.push(Stage { at, started, policy: names.numbers.shared(header.policy), rules, count, parent });
     }
 
     /// It has been loaded, and waits.
@@ -101,19 +111,31 @@ impl Arguments {
     }
 }
 
-/// The verdict of all stages on what a program was given, and the rules behind it. `given` includes its name.
+/// Whether a rule about the program that runs in the end depends on what is in its file.
+fn is_about_content(policy: &ValidPolicy, stages: &[Stage]) -> bool {
+    let rules = stages.last().into_iter().flat_map(|stage| &stage.rules);
+    rules.filter_map(|id| policy.rule(*id)).any(|rule| rule.condition().is_about_content())
+}
+
+/// The verdict of all stages on what a program was given, and the rules behind it. `given` includes its name. `content`
+/// is what runs; of a script on the way to that nobody can tell, since its interpreter reads it only later.
 fn judge(
     policy: &ValidPolicy,
     stages: &[Stage],
     given: &[Vec<u8>],
+    content: Option<[u8; 32]>,
     tiers: &TierMap,
 ) -> (Verdict, Vec<RuleId>) {
     let mut all = (Verdict::Allow, Vec::new());
-    for stage in stages {
+    for (number, stage) in stages.iter().enumerate() {
         // Behind the name: what an interpreter is given in front of it is not the script's.
         let arguments = given.len().checked_sub(stage.count.saturating_sub(1)).and_then(|at| given.get(at..));
         let (verdict, rules) = match arguments {
-            Some(arguments) => reference::arguments_verdict(policy, &stage.rules, arguments, tiers),
+            Some(arguments) => {
+                let content = content.filter(|_| number + 1 == stages.len());
+                let run = Run { arguments, content, parent: stage.parent.as_deref() };
+                reference::arguments_verdict(policy, &stage.rules, &run, tiers)
+            }
             None => (Verdict::Deny, Vec::new()),
         };
         if verdict > all.0 {
@@ -168,9 +190,14 @@ impl Core {
         let Waiting { mut held, mut record, stages, count, trust, since: _ } = one;
         let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
         let known = stages.first().and_then(|stage| stage.policy.clone());
+        let (process, started) = held.process();
+        let content = known
+            .as_ref()
+            .filter(|loaded| is_about_content(&loaded.policy, &stages))
+            .and_then(|_| content::of_program(process, started));
         let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (&known, &given) {
             (Some(loaded), Ok(given)) if stages.len() == count => {
-                let (verdict, ids) = judge(&loaded.policy, &stages, given, &tiers);
+                let (verdict, ids) = judge(&loaded.policy, &stages, given, content, &tiers);
                 let rules = ids.into_iter().filter_map(|id| loaded.policy.rule(id).map(|rule| (id, rule)));
                 (verdict, rules.collect(), "rule")
             }
@@ -188,6 +215,9 @@ impl Core {
         let given = given.as_deref().unwrap_or_default();
         held.because(&rules, given);
         record["rule"] = held.rules_as_json();
+        if let Some(content) = content {
+            record["sha256"] = hex(&content).into();
+        }
         record["argv"] = given.iter().map(|argument| escape(argument)).collect();
         if verdict == Verdict::Deny {
             record["kind"] = json!("decision");
@@ -220,7 +250,7 @@ mod tests {
 
     fn stage(policy: &ValidPolicy, path: &str, count: usize) -> Stage {
         let rules = reference::rules_at_path(policy, path.as_bytes());
-        Stage { at: 0, started: 0, policy: None, rules, count }
+        Stage { at: 0, started: 0, policy: None, rules, count, parent: None }
     }
 
     fn given(words: &[&str]) -> Vec<Vec<u8>> {
@@ -231,8 +261,9 @@ mod tests {
     fn a_script_is_judged_by_what_its_caller_gave_it() {
         let policy = policy("[{allow: [/w/s, /bin/sh]}, {deny: [/w/s], arguments: [--prod]}]");
         let tiers = trust_tiers(Trust::Autonomous);
-        let verdict =
-            |words: &[&str], count| judge(&policy, &[stage(&policy, "/w/s", count)], &given(words), &tiers).0;
+        let verdict = |words: &[&str], count| {
+            judge(&policy, &[stage(&policy, "/w/s", count)], &given(words), None, &tiers).0
+        };
         assert_eq!(verdict(&["/bin/sh", "-e", "./s", "--prod"], 2), Verdict::Deny);
         assert_eq!(verdict(&["/bin/sh", "./s", "--prod"], 2), Verdict::Deny);
         assert_eq!(verdict(&["/bin/sh", "./s", "--test"], 2), Verdict::Allow);
@@ -248,9 +279,46 @@ mod tests {
         );
         let tiers = trust_tiers(Trust::Autonomous);
         let both = [stage(&policy, "/w/s", 2), stage(&policy, "/bin/sh", 3)];
-        let (verdict, rules) = judge(&policy, &both, &given(&["/bin/sh", "./s", "x"]), &tiers);
+        let (verdict, rules) = judge(&policy, &both, &given(&["/bin/sh", "./s", "x"]), None, &tiers);
         assert_eq!((verdict, rules), (Verdict::Deny, vec![RuleId(2)]));
-        let (verdict, rules) = judge(&policy, &both[..1], &given(&["/bin/sh", "./s", "x"]), &tiers);
+        let (verdict, rules) = judge(&policy, &both[..1], &given(&["/bin/sh", "./s", "x"]), None, &tiers);
         assert_eq!((verdict, rules), (Verdict::Hold, vec![RuleId(1)]));
+    }
+
+    #[test]
+    fn content_is_that_of_what_runs_and_what_cannot_be_told_is_denied() {
+        let good = "aa".repeat(32);
+        let policy = policy(&format!(
+            "[{{allow: [/bin/sh], sha256: ['{good}']}}, {{allow: [/w/s]}}, {{deny: [/w/t], sha256: ['{good}']}}, \
+             {{allow: [/w/t]}}]"
+        ));
+        let tiers = trust_tiers(Trust::Autonomous);
+        let sh = given(&["/bin/sh", "./s"]);
+        let verdict = |stages: &[Stage], content| judge(&policy, stages, &sh, content, &tiers).0;
+        let direct = [stage(&policy, "/bin/sh", 2)];
+        assert!(is_about_content(&policy, &direct));
+        assert_eq!(verdict(&direct, Some([0xaa; 32])), Verdict::Allow);
+        assert_eq!(verdict(&direct, Some([0xab; 32])), Verdict::Deny);
+        assert_eq!(verdict(&direct, None), Verdict::Deny);
+        // A script may be swapped before its interpreter reads it: a rule about its content is never met.
+        let script = [stage(&policy, "/w/s", 1), stage(&policy, "/bin/sh", 2)];
+        assert_eq!(verdict(&script, Some([0xaa; 32])), Verdict::Allow);
+        let script = [stage(&policy, "/w/t", 1), stage(&policy, "/bin/sh", 2)];
+        assert_eq!(verdict(&script, Some([0xaa; 32])), Verdict::Deny);
+    }
+
+    #[test]
+    fn who_executes_it_is_told_by_the_kernel_or_not_at_all() {
+        let policy = policy("[{allow: [/usr/bin/ssh], parent: [/usr/bin/git, '/usr/lib/git-core/**']}]");
+        let tiers = trust_tiers(Trust::Autonomous);
+        let verdict = |parent: Option<&str>| {
+            let parent = parent.map(|path| path.as_bytes().to_vec());
+            let stage = Stage { parent, ..stage(&policy, "/usr/bin/ssh", 1) };
+            judge(&policy, &[stage], &given(&["ssh"]), None, &tiers).0
+        };
+        assert_eq!(verdict(Some("usr/bin/git")), Verdict::Allow);
+        assert_eq!(verdict(Some("usr/lib/git-core/git-remote-ssh")), Verdict::Allow);
+        assert_eq!(verdict(Some("usr/bin/bash")), Verdict::Deny);
+        assert_eq!(verdict(None), Verdict::Deny);
     }
 }

@@ -22,7 +22,7 @@ pub(super) enum Command {
 
 /// Reads the arguments of the process that started then (nanoseconds of boot time).
 pub(super) fn read(process: u32, started: u64) -> Command {
-    let stopped = || ancestry::state(process).is_some_and(|state| matches!(state, b'T' | b't'));
+    let stopped = || is_stopped(process);
     if !ancestry::exists(process, process, started) {
         return Command::Gone;
     }
@@ -42,6 +42,15 @@ pub(super) fn read(process: u32, started: u64) -> Command {
         Ok(_) if bytes.len() as u64 > MOST => Command::Unreadable("its arguments are longer than 256 KiB"),
         Ok(_) => split(&bytes),
     }
+}
+
+/// Whether the process is there and has not been let go on.
+pub(super) fn still_waits(process: u32, started: u64) -> bool {
+    ancestry::exists(process, process, started) && is_stopped(process)
+}
+
+fn is_stopped(process: u32) -> bool {
+    ancestry::state(process).is_some_and(|state| matches!(state, b'T' | b't'))
 }
 
 /// Each argument ends with a zero byte (get_mm_cmdline(), fs/proc/base.c).

@@ -5,6 +5,7 @@ mod arguments;
 mod break_glass;
 pub mod canary;
 mod cmdline;
+mod content;
 pub mod core;
 pub mod enforcement;
 mod held;

@@ -135,6 +135,6 @@ pub(super) fn describe(rule: &Rule) -> String {
         Objects::Paths(globs) => globs.iter().map(|glob| glob.text().to_owned()).collect(),
         Objects::Endpoints(endpoints) => endpoints.iter().map(ToString::to_string).collect(),
     };
-    let arguments = rule.arguments().map(|with| format!(" with the arguments {with}")).unwrap_or_default();
-    format!("{} {} {}{arguments}", rule.effect().name(), rule.operation_names().join("+"), objects.join(" "))
+    let (effect, operations) = (rule.effect().name(), rule.operation_names().join("+"));
+    format!("{effect} {operations} {}{}", objects.join(" "), rule.condition())
 }

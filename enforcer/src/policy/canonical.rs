@@ -65,7 +65,7 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let Rule { origin, effect, tier, operations: _, objects, arguments, because, on_hold, hold_timeout } =
+    let Rule { origin, effect, tier, operations: _, objects, condition, because, on_hold, hold_timeout } =
         rule;
     let objects: Vec<String> = match objects {
         Objects::Paths(globs) => globs.iter().map(ToString::to_string).collect(),
@@ -82,8 +82,14 @@ fn rule(rule: &Rule) -> Value {
         "hold_timeout": hold_timeout,
     });
     // Policies that say nothing of arguments keep the digest that they always had.
-    if let Some(arguments) = arguments {
+    if let Some(arguments) = condition.arguments() {
         value["arguments"] = json!(arguments.texts());
+    }
+    if condition.is_about_content() {
+        value["sha256"] = json!(condition.content());
+    }
+    if !condition.parents().is_empty() {
+        value["parent"] = json!(condition.parents());
     }
     value
 }
@@ -99,12 +105,21 @@ fn test(test: &Test) -> Value {
             "operations": names(&file::NAMES, *want),
             "path": String::from_utf8_lossy(path),
         }),
-        Question::Run { path, arguments } => json!({
-            "expect": super::validate::word(*expect),
-            "operations": names(&file::NAMES, file::EXEC),
-            "path": String::from_utf8_lossy(path),
-            "arguments": arguments.iter().map(|one| String::from_utf8_lossy(one)).collect::<Vec<_>>(),
-        }),
+        Question::Run { path, arguments, content, parent } => {
+            let mut value = json!({
+                "expect": super::validate::word(*expect),
+                "operations": names(&file::NAMES, file::EXEC),
+                "path": String::from_utf8_lossy(path),
+                "arguments": arguments.iter().map(|one| String::from_utf8_lossy(one)).collect::<Vec<_>>(),
+            });
+            if let Some(content) = content {
+                value["sha256"] = json!(crate::event::text::hex(content));
+            }
+            if let Some(parent) = parent {
+                value["parent"] = json!(String::from_utf8_lossy(parent));
+            }
+            value
+        }
         Question::Net { want, address, port, protocol } => json!({
             "expect": super::validate::word(*expect),
             "operations": names(&net::NAMES, *want),

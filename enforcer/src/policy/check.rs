@@ -1,11 +1,14 @@
 //! Draft → checked parts: what every document with rules has in common.
 
+mod exec;
+
+pub use exec::digest;
+
 use super::{
-    arguments::{Arguments, ArgumentsError},
+    condition::Condition,
     decode::{At, Tolerant},
     draft::{
-        ExecRuleDraft, Expectation, FileOperation, FileRuleDraft, NetOperation, NetworkRuleDraft, TestDraft,
-        UnixRuleDraft,
+        Expectation, FileOperation, FileRuleDraft, NetOperation, NetworkRuleDraft, TestDraft, UnixRuleDraft,
     },
     endpoint::Endpoint,
     glob::Glob,
@@ -106,55 +109,6 @@ impl<'a> Checker<'a> {
             }
             let operations = operations.value.iter().fold(0, |all, op| all | file_operation(op.value));
             self.rule(*at, Section::Files, index, effect, operations, Objects::Paths(globs), &common);
-        }
-    }
-
-    pub(super) fn exec(&mut self, rules: &Option<Vec<Tolerant<At<ExecRuleDraft>>>>) {
-        for (index, At { at, value: rule }) in present(rules) {
-            let ExecRuleDraft { allow, hold, deny, arguments, tier, because, on_hold, hold_timeout } = rule;
-            let common = Common { allow, hold, deny, tier: *tier, because, on_hold, hold_timeout };
-            let Some((effect, texts)) = self.effect(*at, &common) else { continue };
-            let globs = self.globs(&texts.value);
-            self.rule(*at, Section::Exec, index, effect, file::EXEC, Objects::Paths(globs), &common);
-            if let Some(arguments) = arguments {
-                let pattern = self.arguments(arguments, effect, &common);
-                if let Some(rule) = self.rules.last_mut() {
-                    rule.arguments = pattern;
-                }
-            }
-        }
-    }
-
-    /// The arguments that a rule is about. They are judged when the program has been loaded, so some of what other
-    /// rules can say does not go with them.
-    fn arguments<T>(
-        &mut self,
-        texts: &At<Vec<At<String>>>,
-        effect: Effect,
-        common: &Common<'_, T>,
-    ) -> Option<Arguments> {
-        if effect == Effect::Allow && !matches!(common.tier, None | Some(Tier::Low)) {
-            self.problem(
-                texts.at,
-                "an allow with arguments has no other tier than low: whoever may run the program with some of them \
-                 would be asked before they are known",
-                "leave the tier out, or write a `hold` with these arguments beside an `allow` of the program",
-            );
-        }
-        if let Some(on_hold) = common.on_hold.as_ref().filter(|on| on.value == OnHold::Refuse) {
-            self.problem(
-                on_hold.at,
-                "a program whose arguments are judged has been loaded: it cannot be told to come back later",
-                "remove `on_hold`, or leave the arguments out",
-            );
-        }
-        let written: Vec<&str> = texts.value.iter().map(|text| text.value.as_str()).collect();
-        match Arguments::parse(&written) {
-            Ok(pattern) => Some(pattern),
-            Err(ArgumentsError { index, message, remedy }) => {
-                self.problem(texts.value.get(index).map_or(texts.at, |text| text.at), message, remedy);
-                None
-            }
         }
     }
 
@@ -305,7 +259,7 @@ impl<'a> Checker<'a> {
             tier: common.tier,
             operations,
             objects,
-            arguments: None,
+            condition: Condition::default(),
             because: common.because.clone(),
             on_hold: common.on_hold.as_ref().map(|on_hold| on_hold.value),
             hold_timeout,
@@ -362,13 +316,21 @@ impl<'a> Checker<'a> {
             metadata,
             exec,
             arguments,
+            sha256,
+            parent,
             load,
             list,
             connect,
             bind,
         } = test;
-        if let Some(arguments) = arguments.as_ref().filter(|_| exec.is_none()) {
-            self.problem(arguments.at, "`arguments` needs `exec`", "name the program under `exec`");
+        let given = [
+            ("arguments", arguments.as_ref().map(|list| list.at)),
+            ("sha256", sha256.as_ref().map(|text| text.at)),
+            ("parent", parent.as_ref().map(|text| text.at)),
+        ];
+        let run = given.into_iter().find_map(|(key, at)| Some((key, at?)));
+        if let Some((key, at)) = run.filter(|_| exec.is_none()) {
+            self.problem(at, format!("`{key}` needs `exec`"), "name the program under `exec`");
             return None;
         }
         let asked = [
@@ -391,13 +353,8 @@ impl<'a> Checker<'a> {
             sockets.iter().filter_map(|(want, to)| to.as_ref().map(|t| (*want, t))).collect();
         match (files.pop(), sockets.pop(), files.is_empty() && sockets.is_empty()) {
             (Some((want, path)), None, true) => match absolute(&path.value) {
-                Ok(path) => Some(match arguments {
-                    Some(list) => {
-                        let arguments = list.value.iter().map(|one| one.value.clone().into_bytes()).collect();
-                        Question::Run { path, arguments }
-                    }
-                    None => Question::File { want, path },
-                }),
+                Ok(path) if run.is_some() => self.run(path, arguments, sha256, parent),
+                Ok(path) => Some(Question::File { want, path }),
                 Err((message, remedy)) => {
                     self.problem(path.at, message, remedy);
                     None

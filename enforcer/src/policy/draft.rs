@@ -237,6 +237,11 @@ pub(super) struct ExecRuleDraft {
     /// Arguments after the program's name that the rule is about, one pattern for each: `*` is any text, and `**`
     /// is any number of arguments. Without, whatever the arguments are.
     pub(super) arguments: Option<At<Vec<At<String>>>>,
+    /// SHA-256 of the program's file, as `sha256sum` prints it: the rule is about these contents only. A script's cannot
+    /// be told.
+    pub(super) sha256: Option<At<Vec<At<String>>>>,
+    /// Programs that execute it: the rule is about these only. Globs over absolute paths.
+    pub(super) parent: Option<At<Vec<At<String>>>>,
     /// What is at stake.
     pub(super) tier: Option<Tier>,
     /// The reason.
@@ -359,6 +364,10 @@ pub(super) struct TestDraft {
     pub(super) exec: Option<At<String>>,
     /// The arguments of the program under `exec`, after its name; without, whether some may be allowed.
     pub(super) arguments: Option<At<Vec<At<String>>>>,
+    /// SHA-256 of the program under `exec`.
+    pub(super) sha256: Option<At<String>>,
+    /// The program that executes the one under `exec`.
+    pub(super) parent: Option<At<String>>,
     pub(super) load: Option<At<String>>,
     pub(super) list: Option<At<String>>,
     /// An address, as `10.0.0.1:443/tcp`, or a unix socket, as `unix:/run/x.sock` or `unix:@name`.

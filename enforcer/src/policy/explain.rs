@@ -2,6 +2,7 @@
 
 use super::{
     check::socket_path,
+    condition::Run,
     endpoint::{Endpoint, TCP, UDP},
     reference,
     rule::{Effect, Rule, RuleId, Tier, Trust, operation_names, trust_tiers},
@@ -50,6 +51,15 @@ pub struct ExplainedRule {
     /// The arguments that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
+    /// SHA-256 of the program's file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sha256: Vec<String>,
+    /// The programs that execute it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parent: Vec<String>,
+    /// All of these in words.
+    #[serde(skip)]
+    condition: String,
     /// Its reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -72,7 +82,7 @@ pub enum ExplainError {
         reason: String,
     },
     /// Arguments of what is no program.
-    #[error("`{0}` takes no arguments: they are about `exec`")]
+    #[error("`{0}` takes no arguments, content or parent: they are about `exec`")]
     Arguments(String),
     /// Not one address.
     #[error("`{0}` is not one address: write ADDRESS:PORT/PROTOCOL, as in 10.0.0.1:443/tcp")]
@@ -86,21 +96,22 @@ pub fn explain(
     object: &str,
     trust: Option<Trust>,
 ) -> Result<Explanation, ExplainError> {
-    explain_with(policy, operation, object, &[], trust, &trust_tiers)
+    explain_with(policy, operation, object, &Run::default(), trust, &trust_tiers)
 }
 
-/// As [`explain`], where levels of trust mean what `tiers_of` says, and a program may have arguments after its name.
+/// As [`explain`], where levels of trust mean what `tiers_of` says, for one run of a program.
 pub fn explain_with(
     policy: &ValidPolicy,
     operation: &str,
     object: &str,
-    arguments: &[Vec<u8>],
+    run: &Run<'_>,
     trust: Option<Trust>,
     tiers_of: &dyn Fn(Trust) -> TierMap,
 ) -> Result<Explanation, ExplainError> {
     let trust = trust.unwrap_or(policy.trust()).min(policy.trust());
     let tiers = tiers_of(trust);
-    if !arguments.is_empty() && operation != "exec" {
+    let Run { arguments, content, parent } = run;
+    if (!arguments.is_empty() || content.is_some() || parent.is_some()) && operation != "exec" {
         return Err(ExplainError::Arguments(operation.to_owned()));
     }
     let socket = object.strip_prefix("unix:").filter(|_| operation == "connect");
@@ -124,11 +135,17 @@ pub fn explain_with(
     let matching = reference::rules_at_path(policy, &path);
     let (verdict, deciders) = match want {
         file::LOAD => reference::map_verdict(policy, &path, &tiers),
-        file::EXEC => reference::run_verdict(policy, &path, arguments, &tiers),
+        file::EXEC => reference::run_verdict(policy, &path, run, &tiers),
         file::WRITE => reference::file_verdict(policy, &path, want | file::TRUNCATE, &tiers),
         _ => reference::file_verdict(policy, &path, want, &tiers),
     };
-    Ok(explanation(policy, (operation, object), trust, verdict, &matching, &deciders))
+    let mut out = explanation(policy, (operation, object), trust, verdict, &matching, &deciders);
+    let untold = |id: &RuleId| policy.rule(*id).is_some_and(|rule| rule.condition().is_met(run).is_none());
+    if want == file::EXEC && verdict == Verdict::Deny && deciders.iter().any(untold) {
+        out.reason += "; what it says of the program's content or parent cannot be told here: say which \
+                       (--sha256, --parent)";
+    }
+    Ok(out)
 }
 
 fn explanation(
@@ -175,7 +192,10 @@ fn explained(id: RuleId, rule: &Rule, decides: bool) -> ExplainedRule {
         effect: rule.effect(),
         tier: rule.tier(),
         operations: operation_names(rule.origin().section, rule.operations()),
-        arguments: rule.arguments().map(ToString::to_string),
+        arguments: rule.condition().arguments().map(ToString::to_string),
+        sha256: rule.condition().content(),
+        parent: rule.condition().parents().into_iter().map(str::to_owned).collect(),
+        condition: rule.condition().to_string(),
         because: rule.because().map(str::to_owned),
         decides,
     }
@@ -189,9 +209,7 @@ impl fmt::Display for Explanation {
         for rule in matched {
             let mark = if rule.decides { '*' } else { ' ' };
             write!(f, "  {mark} {} {} [{}]", rule.origin, rule.effect.name(), rule.operations.join(", "))?;
-            if let Some(arguments) = &rule.arguments {
-                write!(f, " with the arguments {arguments}")?;
-            }
+            f.write_str(&rule.condition)?;
             match &rule.because {
                 Some(because) => writeln!(f, ": {because}")?,
                 None => writeln!(f)?,

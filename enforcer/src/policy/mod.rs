@@ -10,6 +10,7 @@ mod bytes;
 mod canonical;
 mod check;
 mod compile;
+mod condition;
 mod decode;
 mod diff;
 mod draft;
@@ -32,7 +33,9 @@ mod validate;
 mod yaml;
 
 pub use bytes::ByteSet;
+pub use check::digest;
 pub use compile::{BlamedRule, CompileError, IMAGE_BYTES, compile};
+pub use condition::{Condition, Run};
 pub use diff::{Decider, Diff, DiffError, Difference, Direction, Example, Relation, Setting, Step, diff};
 pub use draft::schema;
 pub use endpoint::{Endpoint, EndpointError, Prefix, TCP, UDP};

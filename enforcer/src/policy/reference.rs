@@ -4,6 +4,7 @@
 //! nothing compiled. Paths may be given with or without their leading slash.
 
 use super::{
+    condition::Run,
     glob::{Atom, Component, Glob, Pattern},
     image::Image,
     rule::{Rule, RuleId},
@@ -114,6 +115,12 @@ pub fn rules_among(policy: &ValidPolicy, mut rules: Vec<RuleId>, path: &[u8]) ->
     rules
 }
 
+/// Whether a glob stands for this path.
+pub(super) fn glob_matches(glob: &Glob, path: &[u8]) -> bool {
+    let names = names(path);
+    glob.patterns().iter().any(|pattern| pattern_matches(pattern, &names))
+}
+
 fn includes(rule: &Rule, names: &[&[u8]]) -> bool {
     rule.globs().iter().any(|glob| glob.patterns().iter().any(|pattern| pattern_matches(pattern, names)))
 }
@@ -139,21 +146,22 @@ pub fn file_verdict(policy: &ValidPolicy, path: &[u8], want: u16, tiers: &TierMa
     (verdict, deciders(policy, &rules, want, verdict, tiers))
 }
 
-/// The verdict on a program's arguments (without the first, the program's name), where `rules` are those that match
-/// its path, and the rules that decide it. That the program may be executed was decided before, by a person where
-/// rules leave it to one.
+/// The verdict on one run of a program, where `rules` are those that match its path, and the rules that decide it.
+/// That the program may be executed was decided before, by a person where rules leave it to one. What a rule depends on
+/// and cannot be told is denied.
 pub fn arguments_verdict(
     policy: &ValidPolicy,
     rules: &[RuleId],
-    arguments: &[Vec<u8>],
+    run: &Run<'_>,
     tiers: &TierMap,
 ) -> (Verdict, Vec<RuleId>) {
     let said = |rule: &Rule| {
         let said = rule.plain_masks().fold(tiers);
-        match rule.arguments() {
+        match (rule.condition().is_none(), rule.condition().is_met(run)) {
             _ if rule.operations() & file::EXEC == 0 => None,
-            None => Some(Folded { allow: said.allow | said.hold, hold: 0, deny: said.deny }),
-            Some(pattern) => pattern.matches(arguments).then_some(said),
+            (true, _) => Some(Folded { allow: said.allow | said.hold, hold: 0, deny: said.deny }),
+            (false, Some(met)) => met.then_some(said),
+            (false, None) => Some(Folded { allow: 0, hold: 0, deny: file::EXEC }),
         }
     };
     let said: Vec<(RuleId, Folded)> =
@@ -169,12 +177,12 @@ pub fn arguments_verdict(
     (verdict, deciding.map(|(id, _)| *id).collect())
 }
 
-/// The verdict on executing the program at `path` with these arguments, its name not among them, and the rules that
-/// decide it: whether it may be executed at all, and if so whether with them.
+/// The verdict on executing the program at `path` like this, and the rules that decide it: whether it may be executed
+/// at all, and if so whether like this.
 pub fn run_verdict(
     policy: &ValidPolicy,
     path: &[u8],
-    arguments: &[Vec<u8>],
+    run: &Run<'_>,
     tiers: &TierMap,
 ) -> (Verdict, Vec<RuleId>) {
     let rules = rules_at_path(policy, path);
@@ -182,7 +190,7 @@ pub fn run_verdict(
     if verdict == Verdict::Deny || joined(policy, &rules).deny & file::ANY_ARGUMENTS == 0 {
         return (verdict, deciding);
     }
-    let (then, more) = arguments_verdict(policy, &rules, arguments, tiers);
+    let (then, more) = arguments_verdict(policy, &rules, run, tiers);
     if then < verdict { (verdict, deciding) } else { (then, more) }
 }
 

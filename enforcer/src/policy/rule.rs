@@ -1,6 +1,6 @@
 //! What a rule says, whatever document it stands in.
 
-use super::{arguments::Arguments, endpoint::Endpoint, glob::Glob};
+use super::{condition::Condition, endpoint::Endpoint, glob::Glob};
 use enforcer_common::{
     access::{file, net},
     map::{Masks, TierMap},
@@ -203,7 +203,7 @@ pub struct Rule {
     pub(super) tier: Option<Tier>,
     pub(super) operations: u16,
     pub(super) objects: Objects,
-    pub(super) arguments: Option<Arguments>,
+    pub(super) condition: Condition,
     pub(super) because: Option<String>,
     pub(super) on_hold: Option<OnHold>,
     pub(super) hold_timeout: Option<u64>,
@@ -235,9 +235,9 @@ impl Rule {
         &self.objects
     }
 
-    /// The arguments that it is about; without, whatever they are.
-    pub fn arguments(&self) -> Option<&Arguments> {
-        self.arguments.as_ref()
+    /// The runs of programs that it is about.
+    pub fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// Its reason.
@@ -276,14 +276,14 @@ impl Rule {
         operation_names(self.origin.section, self.operations)
     }
 
-    /// What it says in kernel form. The hook that decides about programs does not know their arguments yet: a rule
-    /// about some says that they have to be judged, and at most that they may turn out to be allowed.
+    /// What it says in kernel form. The hook that decides about programs does not know their arguments and content yet:
+    /// a rule about some says that they have to be judged, and at most that they may turn out to be allowed.
     pub fn masks(&self) -> Masks {
         let any = if self.operations & file::EXEC != 0 { file::ANY_ARGUMENTS } else { 0 };
-        match (&self.arguments, self.effect) {
-            (None, _) => self.masks_on(self.operations | any),
-            (Some(_), Effect::Allow) => Masks { deny: any, ..self.masks_on(self.operations) },
-            (Some(_), Effect::Hold | Effect::Deny) => Masks { deny: any, ..Masks::NONE },
+        match (self.condition.is_none(), self.effect) {
+            (true, _) => self.masks_on(self.operations | any),
+            (false, Effect::Allow) => Masks { deny: any, ..self.masks_on(self.operations) },
+            (false, Effect::Hold | Effect::Deny) => Masks { deny: any, ..Masks::NONE },
         }
     }
 

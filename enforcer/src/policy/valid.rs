@@ -181,12 +181,16 @@ pub enum Question {
         /// The path.
         path: Vec<u8>,
     },
-    /// Executing a program with arguments.
+    /// One run of a program.
     Run {
         /// The path, without its leading slash.
         path: Vec<u8>,
         /// The arguments after the program's name.
         arguments: Vec<Vec<u8>>,
+        /// SHA-256 of the program's file.
+        content: Option<[u8; 32]>,
+        /// The program that executes it, without the leading slash.
+        parent: Option<Vec<u8>>,
     },
     /// Operations on an address.
     Net {

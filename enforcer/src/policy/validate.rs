@@ -4,6 +4,7 @@ use super::{
     canonical,
     check::{self, Checker},
     compile,
+    condition::Run,
     decode::{self, At, list},
     draft::{Draft, LaunchDraft, MatchDraft, MetadataDraft, NameOrNumber},
     glob::{Component, Glob},
@@ -293,7 +294,10 @@ fn failed_test(policy: &ValidPolicy, test: &Test) -> Option<Problem> {
             reference::map_verdict(policy, path, &tiers)
         }
         Question::File { want, path } => reference::file_verdict(policy, path, *want, &tiers),
-        Question::Run { path, arguments } => reference::run_verdict(policy, path, arguments, &tiers),
+        Question::Run { path, arguments, content, parent } => {
+            let run = Run { arguments, content: *content, parent: parent.as_deref() };
+            reference::run_verdict(policy, path, &run, &tiers)
+        }
         Question::Net { want, address, port, protocol } => {
             reference::net_verdict(policy, *address, *port, *protocol, *want, &tiers)
         }

@@ -1,4 +1,4 @@
-//! Rules about arguments. What they say is not in the automata, so they are compared as they are written, and every
+//! Rules about arguments, content and parents. What they say is not in the automata, so they are compared as they are written, and every
 //! difference counts.
 
 use super::Direction;
@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 /// Every one: whether it allows, and its text.
 pub(super) fn rules(policy: &ValidPolicy) -> BTreeSet<(bool, String)> {
-    let with = policy.rules().iter().filter_map(|rule| Some((rule, rule.arguments()?)));
-    with.map(|(rule, arguments)| {
+    let with = policy.rules().iter().filter(|rule| !rule.condition().is_none());
+    with.map(|rule| {
         let paths: Vec<&str> = rule.globs().iter().map(|glob| glob.text()).collect();
         let tier = match rule.tier() {
             None | Some(Tier::Low) => String::new(),
             Some(tier) => format!(", tier {}", format!("{tier:?}").to_lowercase()),
         };
-        let text = format!("{} {} {arguments}{tier}", rule.effect().name(), paths.join(" "));
+        let text = format!("{} {}{}{tier}", rule.effect().name(), paths.join(" "), rule.condition());
         (rule.effect() == Effect::Allow, text)
     })
     .collect()

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 48] = [
+pub(in crate::policy) const ORDER: [&str; 50] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -37,6 +37,8 @@ pub(in crate::policy) const ORDER: [&str; 48] = [
     "deny",
     "paths",
     "arguments",
+    "sha256",
+    "parent",
     "to",
     "tier",
     "because",

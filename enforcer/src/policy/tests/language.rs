@@ -400,3 +400,16 @@ fn rules_about_arguments_say_nothing_that_comes_too_late() {
         "needs `exec`",
     );
 }
+
+#[test]
+fn rules_about_content_and_parents_are_checked() {
+    assert_fault("exec: [{ allow: [/a], sha256: [abc] }]\n", (5, 32), "no SHA-256");
+    assert_fault("exec: [{ allow: [/a], sha256: [] }]\n", (5, 31), "no run can be meant");
+    assert_fault("exec: [{ allow: [/a], parent: [git] }]\n", (5, 32), "");
+    assert_fault("exec: [{ allow: [/a], parent: [/b], tier: high }]\n", (5, 31), "would be asked before");
+    assert_fault(
+        "exec: [{ allow: [/a] }]\ntests: [{ expect: deny, read: /a, parent: /b }]\n",
+        (6, 43),
+        "`parent` needs `exec`",
+    );
+}

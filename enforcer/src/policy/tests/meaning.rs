@@ -2,7 +2,7 @@
 
 use super::policy;
 use crate::policy::{
-    Glob, RuleId, TCP, Trust, UDP, ValidPolicy, compile, explain, explain_with, parse,
+    Glob, RuleId, Run, TCP, Trust, UDP, ValidPolicy, compile, explain, explain_with, parse,
     reference::{self, Rename, folded, link_verdict, rename_verdict},
     trust_tiers,
 };
@@ -256,12 +256,30 @@ fn arguments_are_judged_beside_the_program() {
     );
     let asked = |arguments: &[&str]| {
         let arguments: Vec<Vec<u8>> = arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
-        explain_with(&policy, "exec", "/usr/bin/git", &arguments, None, &trust_tiers).expect("an answer")
+        explain_with(
+            &policy,
+            "exec",
+            "/usr/bin/git",
+            &Run { arguments: &arguments, ..Run::default() },
+            None,
+            &trust_tiers,
+        )
+        .expect("an answer")
     };
     assert_eq!(asked(&["push"]).verdict, "hold");
     assert!(asked(&["push"]).to_string().contains("with the arguments [\"push\", \"**\"]"));
     assert_eq!(asked(&["status"]).verdict, "allow");
-    assert!(explain_with(&policy, "read", "/x", &[vec![]], None, &trust_tiers).is_err());
+    assert!(
+        explain_with(
+            &policy,
+            "read",
+            "/x",
+            &Run { arguments: &[vec![]], ..Run::default() },
+            None,
+            &trust_tiers
+        )
+        .is_err()
+    );
     // What is only asked about some arguments is nothing that another name may have without being asked.
     let tiers = trust_tiers(Trust::Autonomous);
     let [git, true_] = ["/usr/bin/git", "/usr/bin/ssh"].map(|path| folded(&policy, path.as_bytes(), &tiers));
@@ -284,4 +302,38 @@ fn a_name_with_other_arguments_cannot_be_taken() {
     assert_eq!(rename("/w/git", "/w/tig"), Verdict::Deny);
     assert_eq!(link_verdict(&policy, b"/w/git", b"/w/tig", &tiers).0, Verdict::Deny);
     assert_eq!(rename("/w/a", "/w/b"), Verdict::Allow);
+}
+
+#[test]
+fn content_and_parents_are_judged_beside_the_program() {
+    let (good, other) = ("0a".repeat(32), "0b".repeat(32));
+    let policy = policy(&format!(
+        "exec:\n\
+         - {{ allow: [/usr/bin/git], sha256: ['{good}'] }}\n\
+         - {{ allow: [/usr/bin/ssh], parent: ['/usr/lib/git-core/*'], arguments: ['*', git-upload-pack*] }}\n\
+         - {{ allow: [/usr/bin/make] }}\n\
+         - {{ deny: [/usr/bin/make], sha256: ['{other}'], because: 'broken' }}\n\
+         tests:\n\
+         - {{ expect: allow, exec: /usr/bin/git, sha256: '{good}' }}\n\
+         - {{ expect: deny, exec: /usr/bin/git, sha256: '{other}' }}\n\
+         - {{ expect: deny, exec: /usr/bin/git, arguments: [] }}\n\
+         - {{ expect: allow, exec: /usr/bin/ssh, parent: /usr/lib/git-core/x, arguments: [h, git-upload-pack y] }}\n\
+         - {{ expect: deny, exec: /usr/bin/ssh, parent: /usr/bin/bash, arguments: [h, git-upload-pack y] }}\n\
+         - {{ expect: deny, exec: /usr/bin/ssh, parent: /usr/lib/git-core/x }}\n\
+         - {{ expect: allow, exec: /usr/bin/make, sha256: '{good}' }}\n\
+         - {{ expect: deny, exec: /usr/bin/make, sha256: '{other}' }}\n"
+    ));
+    let asked = |run: &Run<'_>| {
+        explain_with(&policy, "exec", "/usr/bin/git", run, None, &trust_tiers).expect("an answer").to_string()
+    };
+    assert!(
+        asked(&Run { content: Some([10; 32]), ..Run::default() }).starts_with("exec /usr/bin/git: allow")
+    );
+    let untold = asked(&Run::default());
+    assert!(untold.contains(": deny") && untold.contains("cannot be told here"), "{untold}");
+    assert!(untold.contains(&format!("with the content sha256 {good}")), "{untold}");
+    // A name under which some contents run gives no other name the right to run.
+    assert!(
+        folded(&policy, b"usr/bin/git", &trust_tiers(Trust::Autonomous)).free() & file::ANY_ARGUMENTS == 0
+    );
 }

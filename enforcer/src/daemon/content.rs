@@ -1,0 +1,63 @@
+//! What a program is, by its bytes. While it is being executed nobody can write to its file (deny_write_access(),
+//! fs/exec.c, which fails if somebody has it open for that), and the kernel tells which file it is, whatever name that has
+//! by now: what is read here is what runs.
+
+use super::cmdline::still_waits;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{File, Metadata},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+};
+
+/// Bytes of a program beyond which its content is not told.
+const MOST: u64 = 1 << 30;
+
+/// SHA-256 of the program of a process that was stopped before its first instruction; `None`: that cannot be told.
+pub(super) fn of_program(process: u32, started: u64) -> Option<[u8; 32]> {
+    let digest = read(&format!("/proc/{process}/exe")).ok().flatten();
+    // It was that process, and it has not run meanwhile.
+    digest.filter(|_| still_waits(process, started))
+}
+
+fn read(path: &str) -> io::Result<Option<[u8; 32]>> {
+    let mut file = File::open(path)?;
+    let before = file.metadata()?;
+    if !before.is_file() || before.len() > MOST {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    let mut bytes = vec![0; 1 << 17];
+    let mut length = 0u64;
+    loop {
+        match file.read(&mut bytes)? {
+            0 => break,
+            n => {
+                hash.update(&bytes[..n]);
+                length += n as u64;
+            }
+        }
+    }
+    let same = |meta: &Metadata| (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
+    let after = file.metadata()?;
+    Ok((same(&before) == same(&after) && length == after.len()).then(|| hash.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_bytes_are_what_counts_and_a_running_process_has_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("x").display().to_string();
+        std::fs::write(&path, "abc").expect("write");
+        let digest = read(&path).expect("read").expect("a digest");
+        assert_eq!(
+            crate::event::text::hex(&digest),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(read(dir.path().to_str().expect("text")).ok().flatten(), None);
+        assert_eq!(of_program(std::process::id(), 1), None);
+    }
+}

@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the header's layout.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The header of every record. Times are nanoseconds of boot time.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -76,9 +76,34 @@ pub struct Header {
     pub comm: [u8; 16],
     /// The hold that the record is about, or zero.
     pub hold: crate::hold::HoldId,
+    /// The parent, its parent and so on; zeros behind the last one.
+    pub above: [Above; ABOVE],
 }
 
-const _: () = assert!(size_of::<Header>() == 184);
+/// A process above the one that a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Above {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Start of the thread group's leader, nanoseconds of boot time: thread group ids are reused.
+    pub started: u64,
+}
+
+/// How many processes above a record names.
+pub const ABOVE: usize = 8;
+
+const _: () = assert!(size_of::<Header>() == 312);
+
+/// Bytes of a program's arguments in the record about its execution.
+pub const ARGUMENTS_FIRST: usize = 2048;
+/// Bytes of them in each record that follows.
+pub const ARGUMENTS_MORE: usize = 4096;
+/// How many such records follow at most; what is beyond is not recorded, and the first record says how much there was.
+pub const ARGUMENTS_ROUNDS: usize = 32;
+const _: () = assert!(ARGUMENTS_FIRST + ARGUMENTS_MORE * ARGUMENTS_ROUNDS >= 128 << 10);
 
 /// `agent` of a governed task that belongs to no session.
 pub const NO_AGENT: u32 = u32::MAX;
@@ -93,7 +118,8 @@ pub mod kind {
     pub const SESSION_ARMED: u16 = 3;
     /// A task entered a session from outside.
     pub const ENTERED: u16 = 4;
-    /// A program was executed.
+    /// A program was executed. Its arguments begin in the second name, each with a zero byte behind it; the argument
+    /// says how many bytes they are. A launching task's have none.
     pub const EXECUTED: u16 = 5;
     /// A root's cgroup was created anew.
     pub const ROOT_CREATED: u16 = 6;
@@ -107,6 +133,9 @@ pub mod kind {
     /// The argument is how many arguments its caller gave, its name included, times two, and one more for the first
     /// such record of an exec. That of the request that follows is how many such records there were.
     pub const LOADING: u16 = 10;
+    /// More of the arguments of the program whose execution was recorded last for this process: the argument says from
+    /// which byte on, the second name has the bytes.
+    pub const ARGUMENTS: u16 = 11;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.

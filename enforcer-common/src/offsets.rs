@@ -68,6 +68,8 @@ macro_rules! kernel_fields {
             IATTR_VALID, "iattr", ["ia_valid"], 4;
             NSPROXY_MOUNT, "nsproxy", ["mnt_ns"], 8;
             MM_EXE, "mm_struct", ["exe_file"], 8;
+            MM_ARGUMENTS, "mm_struct", ["arg_start"], 8;
+            MM_ARGUMENTS_END, "mm_struct", ["arg_end"], 8;
             CGROUP_NODE, "cgroup", ["kn"], 8;
             CGROUP_PARENT, "cgroup", ["self.parent"], 8;
             NODE_ID, "kernfs_node", ["id"], 8;

@@ -10,7 +10,8 @@ import http.server
 import random
 import sys
 
-from google.protobuf import json_format
+from google.protobuf import json_format, unknown_fields
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 out, percent = open(sys.argv[1], "a", encoding="utf-8"), int(sys.argv[2])
@@ -24,8 +25,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         failing = random.randrange(100) < percent
         taken = self.path == "/v1/logs" and not (failing and random.randrange(2))
         try:
-            request = json_format.Parse(body, ExportLogsServiceRequest())
-        except json_format.ParseError as error:
+            if self.headers["Content-Type"] == "application/x-protobuf":
+                request = ExportLogsServiceRequest.FromString(body)
+                # Nothing in it that the definitions do not have.
+                assert not unknown_fields.UnknownFieldSet(request)
+            else:
+                request = json_format.Parse(body, ExportLogsServiceRequest())
+        except (json_format.ParseError, DecodeError) as error:
             return self.answer(400, str(error).encode())
         for resource in request.resource_logs:
             names = {a.key: a.value.string_value for a in resource.resource.attributes}
@@ -34,7 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 assert record.severity_number > 0 and record.body.string_value
                 out.write(record.body.string_value + "\n")
         out.flush()
-        self.answer(503 if failing or not taken else 200, b"{}")
+        binary = self.headers["Content-Type"] == "application/x-protobuf"
+        self.answer(503 if failing or not taken else 200, b"" if binary else b"{}")
 
     def answer(self, status, body):
         self.send_response(status)

@@ -105,6 +105,9 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     if subject.launching() {
         return 0;
     }
+    if !subject.session.is_null() {
+        emit::executed(&subject);
+    }
     let (sc, label) = (maps::SCRATCH.of_current(), maps::LABELS.of_current());
     // Without them it could not have come here. Should a lookup fail now, it cannot be told whether it may go on.
     if sc.is_null() || label.is_null() || subject.session.is_null() {

@@ -5,6 +5,7 @@ use enforcer::{
     audit::{Recorder, Sink as _},
     event::{
         decode::Event,
+        flat::Flat,
         json::{self, Context, PolicyNote, RuleNote},
     },
     settings::Settings,
@@ -78,7 +79,12 @@ pub fn decoded(bytes: &[u8]) -> Value {
 #[divan::bench]
 fn decode_to_json(bencher: Bencher<'_, '_>) {
     let [bytes] = &denials(1)[..] else { return };
-    bencher.counter(ItemsCount::new(1usize)).bench(|| decoded(bytes));
+    let mut flat = Flat::default();
+    bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
+        let event = Event::try_from(&bytes[..]).expect("a record");
+        json::write(&event, None, 1_700_000_000_000_000_000, &Known, &mut flat);
+        flat.acts()
+    });
 }
 
 fn recorder(state: &Path) -> Recorder {
@@ -94,8 +100,13 @@ fn recorder(state: &Path) -> Recorder {
 }
 
 fn take(recorder: &mut Recorder, records: &[Vec<u8>]) {
+    let mut flat = Flat::default();
     for batch in records.chunks(BATCH) {
-        batch.iter().for_each(|bytes| recorder.append(&decoded(bytes)));
+        for bytes in batch {
+            let event = Event::try_from(&bytes[..]).expect("a record");
+            json::write(&event, None, 1_700_000_000_000_000_000, &Known, &mut flat);
+            recorder.append_flat(&flat);
+        }
         recorder.settle().expect("written");
     }
     assert_eq!(recorder.lost(), 0, "every record is in the log");

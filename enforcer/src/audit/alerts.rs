@@ -1,6 +1,10 @@
 //! Which records are worth waking somebody: rules of the settings over the stream of records. Pure.
 
 use super::acts;
+use crate::{
+    event::flat::Flat,
+    policy::{Glob, reference},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -33,6 +37,8 @@ pub struct AlertSettings {
     pub clock: bool,
     /// A sink does not deliver; another one can still say so.
     pub sinks: bool,
+    /// Two agents have tried to read the same credential.
+    pub credentials: Option<Credentials>,
     /// Break-glass begins, is refused or ends; each time, whatever `repeat_seconds` says.
     pub break_glass: bool,
     /// The same rule alerts about the same agent at most once in so many seconds.
@@ -50,9 +56,32 @@ impl Default for AlertSettings {
             keys: false,
             clock: false,
             sinks: false,
+            credentials: None,
             break_glass: true,
             repeat_seconds: 300,
         }
+    }
+}
+
+/// What is a credential, and for how long it is remembered who tried to read it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// Globs as in policies, `/home/*/.ssh/**`.
+    pub paths: Vec<String>,
+    /// Seconds within which two agents must have tried.
+    pub seconds: u64,
+}
+
+impl Credentials {
+    fn problem(&self) -> Option<String> {
+        if !(1..=86_400).contains(&self.seconds) {
+            return Some("seconds must be 1 to 86400: a day".to_owned());
+        }
+        if self.paths.is_empty() || self.paths.len() > 100 {
+            return Some("paths must be 1 to 100 globs".to_owned());
+        }
+        self.paths.iter().find_map(|path| Glob::parse(path).err().map(|e| format!("{path:?}: {e}")))
     }
 }
 
@@ -69,6 +98,9 @@ pub struct Rate {
 impl AlertSettings {
     /// What is wrong with them.
     pub fn problem(&self) -> Option<(&'static str, String)> {
+        if let Some(problem) = self.credentials.as_ref().and_then(Credentials::problem) {
+            return Some(("alerts.credentials", problem));
+        }
         let rate = self.denials?;
         if !(1..=100_000).contains(&rate.count) {
             return Some(("alerts.denials.count", "must be 1 to 100000".to_owned()));
@@ -83,6 +115,10 @@ pub(super) struct Alerts {
     settings: AlertSettings,
     /// Denials of the last while, by agent; never more entries than a rule counts.
     denials: HashMap<String, VecDeque<(i128, u64)>>,
+    /// What is a credential.
+    credentials: Vec<Glob>,
+    /// Who tried to read which of them when.
+    readers: HashMap<String, Vec<(String, i128)>>,
     /// When a rule alerted about an agent, and how often it had to be silent since.
     said: HashMap<(&'static str, String), (i128, u64)>,
     /// Wall clock minus boot time, at the last look.
@@ -91,7 +127,17 @@ pub(super) struct Alerts {
 
 impl Alerts {
     pub(super) fn new(settings: AlertSettings) -> Self {
-        Self { settings, denials: HashMap::new(), said: HashMap::new(), offset: None }
+        let globs = settings.credentials.iter().flat_map(|credentials| &credentials.paths);
+        // They were read with the settings.
+        let credentials = globs.filter_map(|path| Glob::parse(path).ok()).collect();
+        let (denials, readers) = (HashMap::new(), HashMap::new());
+        Self { settings, denials, credentials, readers, said: HashMap::new(), offset: None }
+    }
+
+    /// Whether a record of the kernel can give rise to an alert at all: most of them need not be looked at.
+    pub(super) fn may_be_about(&self, record: &Flat) -> bool {
+        let AlertSettings { denials, floor, credentials, .. } = &self.settings;
+        (denials.is_some() || *floor || credentials.is_some()) && record.is("kind", "decision")
     }
 
     /// Looks at record number `seq`; returns the fields of the alerts that it gives rise to. `now` only ever
@@ -101,7 +147,9 @@ impl Alerts {
         let agent = text("agent").unwrap_or_default();
         let settings = &self.settings;
         let (rule, because) = match text("kind")? {
-            "decision" => return self.decision(record, seq, now),
+            "decision" => {
+                return self.credential(record, seq, now).or_else(|| self.decision(record, seq, now));
+            }
             "lost" if settings.loss => ("loss", "records were lost"),
             "log-failed" if settings.log => ("log", "the audit log could not be written or signed"),
             "canary" if settings.not_enforcing => {
@@ -141,6 +189,41 @@ impl Alerts {
         alert["record"] = seq.into();
         alert["session"] = record.get("session").cloned().unwrap_or_default();
         alert["operation"] = record.get("operation").cloned().unwrap_or_default();
+        Some(alert)
+    }
+
+    /// Whether this is the second agent that tried to read a credential. That one of them was let by a person, or only
+    /// audited, makes it no better; what a rule simply allows leaves no record, so nobody can tell of it here.
+    fn credential(&mut self, record: &Map<String, Value>, seq: u64, now: i128) -> Option<Value> {
+        /// Credentials that are remembered; beyond that, the one that was tried first is forgotten.
+        const MOST: usize = 4096;
+        let seconds = self.settings.credentials.as_ref()?.seconds;
+        let agent = record.get("agent").and_then(Value::as_str).filter(|agent| *agent != OWN)?;
+        let reads = record.get("access").and_then(Value::as_array)?.iter().any(|access| access == "read");
+        let path = record.get("object")?.get("path")?.as_str().filter(|_| reads)?;
+        let bytes = path.as_bytes();
+        self.credentials.iter().find(|glob| reference::matches(glob, bytes))?;
+        let within = i128::from(seconds) * SECOND;
+        if self.readers.len() >= MOST && !self.readers.contains_key(path) {
+            let last = |readers: &[(String, i128)]| readers.iter().map(|(_, at)| *at).max();
+            let oldest =
+                self.readers.iter().min_by_key(|(_, readers)| last(readers)).map(|(path, _)| path.clone());
+            oldest.and_then(|oldest| self.readers.remove(&oldest));
+        }
+        let readers = self.readers.entry(path.to_owned()).or_default();
+        readers.retain(|(other, at)| now - at < within && other != agent);
+        let others: Vec<String> = readers.iter().map(|(other, _)| other.clone()).collect();
+        readers.push((agent.to_owned(), now));
+        if others.is_empty() {
+            return None;
+        }
+        let because =
+            format!("{agent} has tried to read a credential that {} tried to read", others.join(", "));
+        let mut alert = self.say("credentials", agent, now, &because)?;
+        alert["record"] = seq.into();
+        alert["session"] = record.get("session").cloned().unwrap_or_default();
+        alert["agents"] = others.into_iter().chain([agent.to_owned()]).collect();
+        alert["object"] = serde_json::json!({"path": path});
         Some(alert)
     }
 
@@ -221,6 +304,7 @@ mod tests {
             keys: on,
             clock: on,
             sinks: on,
+            credentials: Some(Credentials { paths: vec!["/home/*/.ssh/**".to_owned()], seconds: 60 }),
             break_glass: on,
             repeat_seconds: 60,
         }
@@ -280,6 +364,45 @@ mod tests {
             assert_eq!(Alerts::new(AlertSettings::default()).note(&record, 7, 0), None);
         }
         assert_eq!(Alerts::new(all()).note(&kind("alert"), 0, 0), None);
+    }
+
+    #[test]
+    fn a_credential_that_two_agents_try_to_read_alerts_and_one_that_one_agent_reads_does_not() {
+        let read = |agent: &str, path: &str, access: &str| {
+            let mut record = denial(agent, "rule", 1);
+            record.insert("verdict".to_owned(), json!("allow"));
+            record.insert("access".to_owned(), json!([access]));
+            record.insert("object".to_owned(), json!({"path": path}));
+            record
+        };
+        let mut alerts = Alerts::new(all());
+        let mut at = |agent: &str, path: &str, access: &str, s: i128| {
+            alerts.note(&read(agent, path, access), 3, s * SECOND)
+        };
+        let key = "/home/x/.ssh/id_ed25519";
+        assert_eq!((at("a", key, "read", 0), at("a", key, "read", 1)), (None, None));
+        assert_eq!((at("b", "/home/x/other", "read", 2), at("b", key, "write", 2)), (None, None));
+        // Longer ago than the rule remembers.
+        assert_eq!(at("b", key, "read", 62), None);
+        let alert = at("c", key, "read", 63).expect("an alert");
+        assert_eq!(
+            (&alert["rule"], &alert["agents"], &alert["record"]),
+            (&json!("credentials"), &json!(["b", "c"]), &json!(3))
+        );
+        assert_eq!(alert["object"]["path"], key);
+    }
+
+    #[test]
+    fn credentials_are_globs_and_a_time() {
+        let problem = |paths: &[&str], seconds| {
+            let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+            let credentials = Some(Credentials { paths, seconds });
+            AlertSettings { credentials, ..AlertSettings::default() }.problem()
+        };
+        assert_eq!(problem(&["/x/**"], 60), None);
+        for (paths, seconds) in [(&["/x/**"][..], 0), (&[][..], 60), (&["x["][..], 60)] {
+            assert_eq!(problem(paths, seconds).expect("a problem").0, "alerts.credentials");
+        }
     }
 
     #[test]

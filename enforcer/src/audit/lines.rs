@@ -1,7 +1,7 @@
 //! One JSON object per line in an append-only file.
 
 use super::{Sink, acts};
-use crate::event::{json::SCHEMA, text::rfc3339};
+use crate::event::{flat::Flat, json::SCHEMA, text::rfc3339};
 use serde_json::{Map, Value, json};
 use std::{
     fs::{File, OpenOptions},
@@ -64,7 +64,7 @@ impl JsonLines {
 
     /// Takes the record that is number `seq` of the signed log.
     pub fn append_numbered(&mut self, seq: u64, record: &Map<String, Value>) {
-        if self.has_room(record.get("count")) {
+        if self.has_room(acts(record.get("count"))) {
             self.waiting.extend(format!("{{\"seq\":{seq}").into_bytes());
             let start = self.waiting.len();
             serde_json::to_writer(&mut self.waiting, record).expect("JSON values can be written to memory");
@@ -79,12 +79,24 @@ impl JsonLines {
         }
     }
 
+    /// The same of a record of the kernel.
+    pub fn append_flat(&mut self, seq: u64, record: &Flat) {
+        if self.has_room(record.acts()) {
+            self.waiting.extend(b"{\"seq\":");
+            serde_json::to_writer(&mut self.waiting, &seq).expect("numbers can be written to memory");
+            record.write_fields(&mut self.waiting);
+            self.waiting.extend(b"}\n");
+            self.records_waiting += 1;
+            self.write_batch();
+        }
+    }
+
     /// Whether one more record can wait; if not, it is counted as lost.
-    fn has_room(&mut self, count: Option<&Value>) -> bool {
+    fn has_room(&mut self, acts: u64) -> bool {
         let room = self.waiting.len() <= BACKLOG;
         if !room {
-            self.lost += acts(count);
-            self.unsaid += acts(count);
+            self.lost += acts;
+            self.unsaid += acts;
         }
         room
     }
@@ -144,7 +156,7 @@ impl JsonLines {
 
 impl Sink for JsonLines {
     fn append(&mut self, record: &Value) {
-        if self.has_room(record.get("count")) {
+        if self.has_room(acts(record.get("count"))) {
             self.push(record);
             self.write_batch();
         }

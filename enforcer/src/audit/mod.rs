@@ -5,12 +5,13 @@ mod ledger;
 mod lines;
 mod recorder;
 mod retention;
+mod witnesses;
 
-pub use alerts::{AlertSettings, Rate};
+pub use alerts::{AlertSettings, Credentials, Rate};
 pub use lines::JsonLines;
 pub use recorder::{Recorder, boot, cursors, directory, host, public_key, secret_key};
 
-use crate::sink::SinkStatus;
+use crate::{event::flat::Flat, sink::SinkStatus};
 use serde_json::Value;
 use std::io;
 
@@ -24,6 +25,11 @@ pub trait Sink {
     /// Takes a record. One that cannot be kept is counted in [`Sink::lost`] and said in the log as soon
     /// as that is possible again.
     fn append(&mut self, record: &Value);
+
+    /// As [`Sink::append`], of a record of the kernel.
+    fn append_flat(&mut self, record: &Flat) {
+        self.append(&Value::Object(record.to_map()));
+    }
 
     /// Hands what was appended to the operating system.
     fn flush(&mut self) -> io::Result<()>;
@@ -39,6 +45,11 @@ pub trait Sink {
 
     /// How many records could not be kept since the start, each for as many [`acts`] as it stands for.
     fn lost(&self) -> u64;
+
+    /// What was recorded last before this was opened: kind, time and index.
+    fn previous(&self) -> Option<Value> {
+        None
+    }
 
     /// How what delivers records elsewhere does.
     fn sinks(&self) -> Vec<SinkStatus> {

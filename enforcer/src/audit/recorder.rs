@@ -1,12 +1,13 @@
 //! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
 
-use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger, retention::Retention};
+use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger, retention::Retention, witnesses::Witnesses};
 use crate::{
-    event::{json::SCHEMA, text::rfc3339},
+    event::{flat::Flat, json::SCHEMA, kinds, text::rfc3339},
     log::{
         error::LogError,
         key::{KeyPlaces, host_id},
         leaf::{self, Place, Salt, Sealed},
+        reader::Reader,
         segments,
     },
     settings::Settings,
@@ -58,6 +59,8 @@ pub struct Recorder {
     ledger: Ledger,
     // Ends after the ledger: what that commits last is still delivered.
     sinks: Sinks,
+    // They end by themselves; nobody waits for them.
+    witnesses: Witnesses,
     alerts: Alerts,
     place: Place,
     salts: Salts,
@@ -69,6 +72,8 @@ pub struct Recorder {
     /// Lost records that the log does not mention yet.
     unsaid: u64,
     last_record: Instant,
+    /// See [`Sink::previous`].
+    previous: Option<Value>,
 }
 
 impl Recorder {
@@ -91,9 +96,12 @@ impl Recorder {
         tracing::info!(records = next, origin = ready.store.origin(), "audit log");
         let interval = Duration::from_millis(settings.audit.checkpoint_milliseconds);
         let log = ready.store.directory().to_owned();
+        let previous = previous(&log, ready.store.last());
         let wake = Arc::new(Wake::default());
         let ledger =
             Ledger::start(ready, interval, Arc::clone(&wake)).map_err(|e| LogError::io("write", &log, e))?;
+        let witnesses = Witnesses::start(&settings.audit, &log, Arc::clone(&wake));
+        let witnesses = witnesses.map_err(|e| LogError::io("start a thread for", &log, e))?;
         let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake)
             .map_err(|e| LogError::Sink(e.to_string()))?;
         let number = log.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
@@ -104,6 +112,7 @@ impl Recorder {
             retention,
             ledger,
             sinks,
+            witnesses,
             alerts: Alerts::new(settings.alerts.clone()),
             place,
             salts: Salts::default(),
@@ -113,6 +122,7 @@ impl Recorder {
             lost: 0,
             unsaid: 0,
             last_record: Instant::now(),
+            previous,
         };
         for (kind, fields) in notes {
             recorder.own(kind, fields);
@@ -143,16 +153,27 @@ impl Recorder {
     }
 
     fn take(&mut self, record: &Map<String, Value>) {
-        self.last_record = Instant::now();
+        let kind = record.get("kind").and_then(Value::as_str).unwrap_or_default();
+        debug_assert!(kinds::is_known(kind), "the kind {kind} is missing in event/kinds.rs");
         let salts = &mut self.salts;
         let sealed = leaf::seal(record, &self.place, self.next, &mut || salts.next());
         self.lines.append_numbered(self.next, record);
+        self.keep(sealed);
+        self.look_for_alert(record);
+    }
+
+    fn keep(&mut self, sealed: Sealed) {
+        self.last_record = Instant::now();
         self.next += 1;
         self.batch_bytes += sealed.leaf.len() + sealed.clear.len();
         self.batch.push(sealed);
         if self.batch_bytes > BATCH {
             self.hand_over();
         }
+    }
+
+    /// Looks at the record that was taken last.
+    fn look_for_alert(&mut self, record: &Map<String, Value>) {
         if let Some(alert) = self.alerts.note(record, self.next - 1, boot_time()) {
             self.own("alert", alert);
         }
@@ -200,13 +221,29 @@ impl Sink for Recorder {
         }
     }
 
+    fn append_flat(&mut self, record: &Flat) {
+        if self.is_full() {
+            let acts = record.acts();
+            self.lost += acts;
+            self.unsaid += acts;
+            return self.lines.append(&Value::Object(record.to_map()));
+        }
+        let salts = &mut self.salts;
+        let sealed = leaf::seal_flat(record, &self.place, self.next, &mut || salts.next());
+        self.lines.append_flat(self.next, record);
+        self.keep(sealed);
+        if self.alerts.may_be_about(record) {
+            self.look_for_alert(&record.to_map());
+        }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         if self.unsaid > 0 && !self.is_full() {
             let records = std::mem::take(&mut self.unsaid);
             let because = "the audit log could not be written fast enough";
             self.own("lost", json!({"agent": null, "records": records, "because": because}));
         }
-        for (kind, fields) in self.sinks.records() {
+        for (kind, fields) in self.sinks.records().into_iter().chain(self.witnesses.records()) {
             self.own(kind, fields);
         }
         self.record_retention();
@@ -252,8 +289,12 @@ impl Sink for Recorder {
         self.lost + self.lines.lost()
     }
 
+    fn previous(&self) -> Option<Value> {
+        self.previous.clone()
+    }
+
     fn sinks(&self) -> Vec<SinkStatus> {
-        self.sinks.status()
+        self.sinks.status().into_iter().chain(self.witnesses.status()).collect()
     }
 }
 
@@ -262,6 +303,16 @@ impl Drop for Recorder {
         // Then the ledger's own drop commits. What fails now has failed before and was said.
         let _ = self.flush();
     }
+}
+
+/// What the last record of a log says of itself. One that ends with a full bundle has it on the disk only.
+fn previous(log: &Path, last: Option<&[u8]>) -> Option<Value> {
+    let leaf = last.map(<[u8]>::to_vec).or_else(|| {
+        let mut reader = Reader::open(log).ok()?;
+        reader.record(reader.size().checked_sub(1)?).ok().map(|record| record.leaf)
+    })?;
+    let leaf: Value = serde_json::from_slice(&leaf).ok()?;
+    Some(json!({"kind": leaf.get("kind"), "time": leaf.get("time"), "seq": leaf.get("seq")}))
 }
 
 /// Random bytes, many at a time.

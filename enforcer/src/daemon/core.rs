@@ -5,9 +5,12 @@ use super::{
     arguments::Arguments,
     break_glass::Glass,
     canary::Canary,
-    enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
+    commands::Commands,
+    enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting},
+    first_use::FirstUses,
     held::Held,
     holds::Approvals,
+    lives::{first_use, stranger},
     metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
@@ -16,6 +19,7 @@ use super::{
     published::Store,
     recent::Recent,
     registry::Slots,
+    sessions::Sessions,
     trust::Trusts,
     unwritten::Unwritten,
     watch::{self, Watched},
@@ -25,6 +29,7 @@ use crate::{
     control::message::{FileStatus, Lost},
     event::{
         decode::{Event, Kind},
+        flat::Flat,
         json,
     },
     links::Finder,
@@ -113,11 +118,21 @@ pub struct Core {
     pub(super) glass: Glass,
     /// What sessions did last.
     pub(super) recent: Recent,
+    /// Who started sessions, and what they did in sum.
+    pub(super) sessions: Sessions,
+    /// Executed programs whose arguments are not complete.
+    pub(super) commands: Commands,
+    /// Rules that have let programs run.
+    pub(super) first_uses: FirstUses,
+    /// Room for the record at hand.
+    pub(super) flat: Flat,
     pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
+    /// When the counters of lost records were read last.
+    pub(super) lost_at: i128,
     pub(super) no_proof: Option<String>,
     pub(super) proven_at: Option<i128>,
     pub(super) verdicts: Verdicts,
@@ -162,7 +177,7 @@ impl Core {
         let approvals = Approvals::load(&settings);
         let trust = Trusts::load(&settings);
         let glass = Glass::load(&settings);
-        Ok(Self {
+        let mut core = Self {
             settings,
             program,
             canary,
@@ -189,14 +204,21 @@ impl Core {
             trust,
             glass,
             recent: Recent::default(),
+            sessions: Sessions::default(),
+            commands: Commands::default(),
+            first_uses: FirstUses::default(),
+            flat: Flat::default(),
             offset: None,
             sweep_due: true,
             lost: Lost::default(),
             lost_seen,
+            lost_at: now(),
             no_proof: Some("no canary has been refused yet".to_owned()),
             proven_at: None,
             verdicts: Verdicts::default(),
-        })
+        };
+        core.introduce_kept();
+        Ok(core)
     }
 
     /// The paths of the roots.
@@ -264,13 +286,10 @@ impl Core {
         self.offset = Some(offset);
         let (mut sweep, mut refill, mut newest) = (false, false, 0);
         let mut held = Vec::new();
-        let names = Names {
-            slots: &self.slots,
-            numbers: &self.numbers,
-            table: &self.settings.trust,
-            glass: &self.glass,
-        };
-        let recent = &mut self.recent;
+        let (slots, numbers, glass) = (&self.slots, &self.numbers, &self.glass);
+        let (table, settings) = (&self.settings.trust, &self.settings);
+        let (sessions, commands, flat) = (&mut self.sessions, &mut self.commands, &mut self.flat);
+        let (recent, first_uses) = (&mut self.recent, &mut self.first_uses);
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let (malformed, arguments) = (&mut self.lost.malformed, &mut self.arguments);
         let verdicts = &mut self.verdicts;
@@ -280,6 +299,11 @@ impl Core {
                 refill |= event.kind == Kind::SessionBound;
                 newest = newest.max(event.header.time);
                 watched.note(&event);
+                if sessions.is_new(event.header.session) {
+                    sessions.introduce(event.header.session, stranger(settings, &event), None);
+                }
+                sessions.note(&event);
+                let names = Names { slots, numbers, table, glass, sessions };
                 verdicts.note(names.slots.name(AgentSlot(event.header.agent)), &event);
                 // Whether there is something to record of these is known once the arguments are judged.
                 if event.kind == Kind::Loading {
@@ -291,13 +315,28 @@ impl Core {
                 if event.kind == Kind::Held {
                     held.push(Held::new(&event, &names, recent.of(event.header.session)));
                 }
+                if event.kind == Kind::Executed {
+                    recent.note(&event, offset);
+                    let record = json::event(&event, offset, &names);
+                    let used = numbers.loaded(event.header.policy);
+                    let used = used.map(|(loaded, _)| first_uses.note(loaded, event.exe)).unwrap_or_default();
+                    let first = first_use(&record, used);
+                    let complete = commands.begin(&event, record);
+                    return complete.iter().chain(&first).for_each(|record| audit.append(record));
+                }
+                if event.kind == Kind::Arguments
+                    && let Ok(complete) = commands.more(&event)
+                {
+                    return complete.iter().for_each(|record| audit.append(record));
+                }
                 let (alone, closed) = repeats.take(bytes, &event);
                 if let Some(summary) = closed {
-                    record_repeats(audit.as_mut(), &summary, offset, &names);
+                    record_repeats(audit.as_mut(), &summary, offset, &names, flat);
                 }
                 if alone {
                     recent.note(&event, offset);
-                    audit.append(&json::event(&event, offset, &names));
+                    json::write(&event, None, offset, &names, flat);
+                    audit.append_flat(flat);
                 }
             }
             Err(error) => {
@@ -313,12 +352,15 @@ impl Core {
         // While records wait, it is as late as in the newest one: the others of its window may be among them.
         let time = if more { newest } else { u64::try_from(began).unwrap_or(0) };
         let closed = repeats.close(time);
-        closed.iter().for_each(|summary| record_repeats(audit.as_mut(), summary, offset, &names));
+        let names = Names { slots, numbers, table, glass, sessions };
+        closed.iter().for_each(|summary| record_repeats(audit.as_mut(), summary, offset, &names, flat));
+        let overdue = commands.overdue(time);
+        overdue.iter().for_each(|record| audit.append(record));
         if !more {
             self.numbers.forget(began);
         }
         self.sweep_due |= sweep;
-        if records > 0 || !closed.is_empty() {
+        if records > 0 || !closed.is_empty() || !overdue.is_empty() {
             self.flush();
         }
         self.take_held(held);
@@ -346,9 +388,12 @@ impl Core {
             numbers: &self.numbers,
             table: &self.settings.trust,
             glass: &self.glass,
+            sessions: &self.sessions,
         };
+        self.commands.all().iter().for_each(|record| self.audit.append(record));
         for summary in self.repeats.close_all() {
-            record_repeats(self.audit.as_mut(), &summary, boot_offset(self.offset), &names);
+            let offset = boot_offset(self.offset);
+            record_repeats(self.audit.as_mut(), &summary, offset, &names, &mut self.flat);
         }
         self.flush();
     }
@@ -369,6 +414,8 @@ impl Core {
             Ok(counts) => counts,
             Err(error) => return tracing::error!(%error, "cannot read the counters of lost records"),
         };
+        let read = now();
+        let between = [std::mem::replace(&mut self.lost_at, read), read];
         for (slot, decisions, activity) in counts {
             // A counter that runs backwards belongs to an entry that was made anew.
             let (d, a) = self.lost_seen.insert(slot, (decisions, activity)).unwrap_or_default();
@@ -379,48 +426,9 @@ impl Core {
             self.lost.decisions += new.0;
             self.lost.activity += new.1;
             let name = self.slots.name(slot).map(str::to_owned);
-            self.audit.append(&json::lost(name.as_deref(), new.0, new.1, now()));
+            self.audit.append(&json::lost(name.as_deref(), new.0, new.1, between));
         }
         self.flush();
-    }
-
-    /// Makes a cgroup a session of an agent.
-    pub fn bind(
-        &mut self,
-        cgroup: u64,
-        slot: AgentSlot,
-        tiers: TierMap,
-    ) -> Result<SessionRef, EnforcementError> {
-        let bound = self.bind_anew(cgroup, slot, tiers)?;
-        self.set_first_quota(bound, slot);
-        Ok(bound)
-    }
-
-    fn bind_anew(
-        &mut self,
-        cgroup: u64,
-        slot: AgentSlot,
-        tiers: TierMap,
-    ) -> Result<SessionRef, EnforcementError> {
-        let first = self.enforcement.bind_session(cgroup, slot, tiers);
-        if first.is_ok() {
-            return first;
-        }
-        // The kernel has bound it by itself because some agent's globs match its name: that is undone.
-        for entry in self.enforcement.sessions()? {
-            if entry.session.cgroup == cgroup {
-                self.enforcement.end_session(entry.slot, entry.session.generation)?;
-                return self.enforcement.bind_session(cgroup, slot, tiers);
-            }
-        }
-        first
-    }
-
-    /// Frees a session.
-    pub fn end(&mut self, session: SessionRef) {
-        if let Err(error) = self.enforcement.end_session(session.slot, session.generation) {
-            tracing::error!(%error, "cannot end a session");
-        }
     }
 
     /// Remembers that a cgroup is being prepared, or not any more.
@@ -438,10 +446,14 @@ impl Core {
     }
 }
 
-fn record_repeats(audit: &mut dyn Sink, summary: &Summary, offset: i128, names: &Names<'_>) {
+fn record_repeats(audit: &mut dyn Sink, summary: &Summary, offset: i128, names: &Names<'_>, flat: &mut Flat) {
     let Summary { record, count, first, last } = summary;
+    let repeats = json::Repeats { count: *count, first: *first, last: *last };
     match Event::try_from(&record[..]) {
-        Ok(event) => audit.append(&json::repeated(&event, *count, [*first, *last], offset, names)),
+        Ok(event) => {
+            json::write(&event, Some(repeats), offset, names, flat);
+            audit.append_flat(flat);
+        }
         Err(error) => unreachable!("it was a record when it came: {error}"),
     }
 }

@@ -72,6 +72,13 @@ impl Approvals {
     }
 }
 
+impl Approvals {
+    /// Who has launched a session, and what for.
+    pub(super) fn launch(&self, session: &str) -> Option<&Launch> {
+        self.queue.launch(session)
+    }
+}
+
 /// The time, twice.
 fn present() -> Now {
     Now {

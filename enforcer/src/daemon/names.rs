@@ -2,6 +2,7 @@
 
 use super::{
     break_glass::Glass, enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots,
+    sessions::Sessions,
 };
 use crate::trust::table::Table;
 use crate::{
@@ -25,9 +26,15 @@ pub(super) struct Names<'a> {
     pub table: &'a Table,
     /// What break-glass lifts.
     pub glass: &'a Glass,
+    /// What earlier records have told.
+    pub sessions: &'a Sessions,
 }
 
 impl json::Context for Names<'_> {
+    fn sessions(&self) -> &dyn json::SessionOf {
+        self.sessions
+    }
+
     fn agent(&self, slot: u32) -> Option<String> {
         self.slots.name(AgentSlot(slot)).map(str::to_owned)
     }

@@ -8,7 +8,8 @@ use super::{
     registry::{InForce, Reading, plan},
 };
 use crate::{control::message::FileStatus, event::text::hex, policy, trust::change::World as _};
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -172,6 +173,7 @@ impl Core {
             "policy-published",
             json!({
                 "agent": agent, "file": file.display().to_string(), "number": published.id,
+                "owner": policy.owner(),
                 "policy": {"id": policy.id(), "version": policy.version(), "digest": hex(&policy.digest())},
                 "image": hex(&published.image_digest),
                 "linked_files": links.files.len(), "links_incomplete": links.incomplete,
@@ -236,7 +238,12 @@ impl Core {
             tracing::error!("{problem}");
         }
         if !outcome.problems.is_empty() {
-            self.record("policy-problems", json!({"problems": outcome.problems}));
+            // The bytes that are there now: what was refused, unless it was changed in this very moment.
+            let digest = |path: &str| std::fs::read(path).ok().map(|bytes| hex(&Sha256::digest(bytes)));
+            let bad = self.files.iter().filter(|file| file.error.is_some());
+            let rejected: Vec<Value> =
+                bad.map(|file| json!({"file": file.path, "sha256": digest(&file.path)})).collect();
+            self.record("policy-problems", json!({"problems": outcome.problems, "rejected": rejected}));
         }
         tracing::info!(
             agents = self.agents.len(),

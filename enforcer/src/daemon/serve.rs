@@ -59,7 +59,7 @@ pub(super) async fn run(
     let core = Core::new(Rc::clone(&settings), program, canary, enforcement, Box::new(audit))
         .map_err(|e| kernel("set up the kernel's tables", &e))?;
     let core: Shared = Rc::new(RefCell::new(core));
-    core.borrow_mut().record("daemon-started", json!({"version": env!("CARGO_PKG_VERSION")}));
+    core.borrow_mut().say_started();
     core.borrow_mut().sweep();
     // What an earlier daemon has frozen; if the log does not work, it is frozen again at once.
     core.borrow_mut().thaw();

@@ -1,8 +1,12 @@
 //! Sessions whose cgroup is gone are ended; cgroups that the daemon has made and that nobody lives in any
 //! more are removed.
 
-use super::core::Core;
-use crate::launch::cgroup;
+use super::{
+    core::Core,
+    enforcement::{AgentSlot, SessionEntry},
+};
+use crate::{event::text::session_id, launch::cgroup};
+use serde_json::json;
 use std::{
     collections::HashSet,
     fs,
@@ -36,13 +40,30 @@ impl Core {
         let mut ended = 0;
         for entry in sessions.iter().filter(|entry| !alive.contains(&entry.session.cgroup)) {
             match self.enforcement.end_session(entry.slot, entry.session.generation) {
-                Ok(()) => ended += 1,
+                Ok(()) => {
+                    ended += 1;
+                    self.say_ended(entry);
+                }
                 Err(error) => tracing::error!(%error, "cannot end a session"),
             }
         }
         if ended > 0 {
             self.refill();
         }
+        let ids: HashSet<_> = sessions.iter().map(|entry| entry.session.id).collect();
+        self.sessions.retain(&ids);
+    }
+
+    /// A session that the kernel has bound by itself has ended. How its last process ended, nobody knows.
+    fn say_ended(&mut self, entry: &SessionEntry) {
+        let id = entry.session.id;
+        let agent = self.slots.name(AgentSlot(entry.session.agent)).map(str::to_owned);
+        if agent.as_deref() == Some(super::canary::AGENT) {
+            return;
+        }
+        let summary = self.sum_up(id);
+        let fields = json!({"agent": agent, "session": session_id(id), "end": null, "summary": summary});
+        self.record("session-ended", fields);
     }
 
     /// Removes the cgroups of sessions that an earlier daemon has started and that have ended.

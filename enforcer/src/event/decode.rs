@@ -38,6 +38,8 @@ pub enum Kind {
     Held,
     /// A program is being executed whose arguments will be judged.
     Loading,
+    /// More of the arguments of an executed program.
+    Arguments,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -56,6 +58,7 @@ impl Kind {
             kind::SESSION_REMOVED => Self::SessionRemoved,
             kind::HELD => Self::Held,
             kind::LOADING => Self::Loading,
+            kind::ARGUMENTS => Self::Arguments,
             other => Self::Unknown(other),
         }
     }
@@ -73,6 +76,7 @@ impl Kind {
             Self::SessionRemoved => "session-removed".into(),
             Self::Held => "held".into(),
             Self::Loading => "loading".into(),
+            Self::Arguments => "arguments".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }

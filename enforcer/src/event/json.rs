@@ -1,119 +1,152 @@
 //! From an [`Event`] to one JSON object.
 
+pub use super::context::{Context, Launcher, PolicyNote, RuleNote, SessionNote, SessionOf};
+
 use super::{
     decode::{Event, Kind, Malformed},
-    text::{escape, plain, rfc3339, session_id},
+    flat::{Flat, Members, array, optional, string, value},
+    names,
+    text::{escape, plain, put_hex, put_rfc3339, rfc3339},
 };
 use crate::policy::Trust;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use enforcer_common::{
-    event::{NO_AGENT, flag, operation, reason},
+    event::{Above, NO_AGENT, operation, reason},
     verdict::Verdict,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Version of the JSON records.
 pub const SCHEMA: u32 = 1;
 
-/// A rule as records name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleNote {
-    /// The rule as the policy has it.
-    pub text: String,
-    /// The policy's own words on why.
-    pub because: Option<String>,
-}
-
-/// A policy as records name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyNote {
-    /// The agent that it is for.
-    pub id: String,
-    /// The version that it says it has.
-    pub version: u64,
-    /// SHA-256 of the canonical policy, hexadecimal.
-    pub digest: String,
-}
-
-/// What the numbers in a record mean: only the daemon knows.
-pub trait Context {
-    /// The agent in this slot.
-    fn agent(&self, slot: u32) -> Option<String>;
-    /// The policy with this id.
-    fn policy(&self, id: u32) -> Option<PolicyNote>;
-    /// The id of break-glass that was in force for the agent in this slot at this boot time.
-    fn break_glass(&self, agent: u32, time: u64) -> Option<String>;
-    /// The rules that decided; none where nothing allows it. `None`: they cannot be told.
-    fn rules(&self, event: &Event<'_>) -> Option<Vec<RuleNote>>;
-}
-
 /// An event as JSON. `boot_offset` is what must be added to nanoseconds of boot time to get nanoseconds
 /// since 1970.
 pub fn event(event: &Event<'_>, boot_offset: i128, context: &dyn Context) -> Value {
-    let header = &event.header;
-    let mut out = Map::new();
-    let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
-    put("schema", json!(SCHEMA));
-    put("time", json!(rfc3339(i128::from(header.time) + boot_offset)));
-    put("kind", json!(event.kind.name()));
-    put("agent", agent(header.agent, context));
-    put("session", if header.session == [0, 0] { Value::Null } else { json!(session_id(header.session)) });
-    put("trust", trust(header.trust));
-    put("pid", json!(header.pid));
-    put("tgid", json!(header.tgid));
-    put("ppid", json!(header.parent));
-    put("started", json!(header.started));
-    put("uid", json!(header.uid));
-    put("cgroup", json!(header.cgroup));
-    put_bytes(&mut put, "exe", event.exe);
-    put_bytes(&mut put, "comm", event.comm);
-    if header.operation != 0 {
-        put("operation", json!(event.operation()));
-        put("access", event.access().collect());
-    }
-    if event.kind == Kind::Decision || header.verdict != 0 || header.reason != 0 {
-        put("verdict", verdict(event));
-        put("reason", json!(event.reason()));
-    }
-    let decided = matches!(event.kind, Kind::Decision | Kind::Held);
-    if decided && by_rule(header.reason) {
-        put("rule", rules(context.rules(event).as_deref()));
-    }
-    if let Some(id) = context.break_glass(header.agent, header.time) {
-        put("break_glass", json!(id));
-    }
-    put("policy", policy(header.policy, context));
-    put("object", object(event));
-    if !event.target.is_empty() {
-        put_bytes(&mut put, "target", event.target);
-    }
-    if header.hold != [0, 0] {
-        put("hold", json!(session_id(header.hold)));
-    }
-    if let Some(argument) = argument(event) {
-        put("argument", argument);
-    }
-    put("error", error(header.error));
-    put("flags", flags(header.flags));
-    if let Some(raw) = &event.raw {
-        put("raw_b64", json!(BASE64_STANDARD.encode(raw)));
-    }
-    Value::Object(out)
+    let mut flat = Flat::default();
+    write(event, None, boot_offset, context, &mut flat);
+    Value::Object(flat.to_map())
 }
 
-/// Identical denials beyond the one that was recorded at once, as JSON: the record of the last one, with how
-/// many there were and when.
-pub fn repeated(
+/// Identical denials beyond the one that was recorded at once: how many, and when the first and the last were.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeats {
+    /// How many.
+    pub count: u64,
+    /// Boot time of the first.
+    pub first: u64,
+    /// Boot time of the last.
+    pub last: u64,
+}
+
+/// As [`event`], into `out`, which is cleared before.
+pub fn write(
     event: &Event<'_>,
-    count: u64,
-    times: [u64; 2],
+    repeats: Option<Repeats>,
     boot_offset: i128,
     context: &dyn Context,
-) -> Value {
-    let mut out = self::event(event, boot_offset, context);
-    let [first, last] = times.map(|time| rfc3339(i128::from(time) + boot_offset));
-    (out["count"], out["first"], out["last"]) = (count.into(), first.into(), last.into());
-    out
+    out: &mut Flat,
+) {
+    out.clear();
+    let header = &event.header;
+    let sessions = context.sessions();
+    let empty = SessionNote::default();
+    let session = sessions.session(header.session).unwrap_or(&empty);
+    let time = |out: &mut Vec<u8>, boot: u64| {
+        out.push(b'"');
+        put_rfc3339(out, i128::from(boot) + boot_offset);
+        out.push(b'"');
+    };
+    let decides = event.kind == Kind::Decision || header.verdict != 0 || header.reason != 0;
+    let by_rule = matches!(event.kind, Kind::Decision | Kind::Held) && by_rule(header.reason);
+
+    // In the order of the keys.
+    if header.operation != 0 {
+        out.put("access", |out| array(out, event.access(), |out, name| string(out, &name)));
+    }
+    out.put("agent", |out| agent(out, header.agent, context));
+    out.put("ancestry", |out| ancestry(out, event, sessions));
+    if let Some(argument) = argument(event) {
+        out.put("argument", |out| value(out, &argument));
+    }
+    if let Some(id) = context.break_glass(header.agent, header.time) {
+        out.put("break_glass", |out| string(out, &id));
+    }
+    out.put("cgroup", |out| value(out, &header.cgroup));
+    put_bytes(out, ["comm", "comm_b64"], event.comm);
+    out.put("container", |out| optional(out, session.container.as_deref()));
+    if let Some(repeats) = repeats {
+        out.put("count", |out| value(out, &repeats.count));
+    }
+    out.put("error", |out| optional(out, names::error(header.error).as_deref()));
+    put_bytes(out, ["exe", "exe_b64"], event.exe);
+    if let Some(repeats) = repeats {
+        out.put("first", |out| time(out, repeats.first));
+    }
+    out.put("flags", |out| array(out, names::flags(header.flags), |out, name| string(out, &name)));
+    if header.hold != [0, 0] {
+        out.put("hold", |out| id(out, header.hold));
+    }
+    out.put("kind", |out| string(out, &event.kind.name()));
+    if let Some(repeats) = repeats {
+        out.put("last", |out| time(out, repeats.last));
+    }
+    out.put("launcher", |out| launcher(out, session.launcher));
+    out.put_object("object", |object| put_object(object, event));
+    if header.operation != 0 {
+        out.put("operation", |out| string(out, &event.operation()));
+    }
+    out.put("parent_session", |out| optional(out, session.parent.as_deref()));
+    out.put("pid", |out| value(out, &header.pid));
+    out.put("policy", |out| policy(out, header.policy, context));
+    out.put("ppid", |out| value(out, &header.parent));
+    if let Some(raw) = &event.raw {
+        out.put("raw_b64", |out| string(out, &BASE64_STANDARD.encode(raw)));
+    }
+    if decides {
+        out.put("reason", |out| string(out, &event.reason()));
+    }
+    if by_rule {
+        out.put("rule", |out| rules(out, context.rules(event).as_deref()));
+    }
+    out.put("schema", |out| value(out, &SCHEMA));
+    out.put("session", |out| match header.session {
+        [0, 0] => out.extend(b"null"),
+        session => id(out, session),
+    });
+    out.put("started", |out| value(out, &header.started));
+    if !event.target.is_empty() && event.kind != Kind::Executed {
+        put_bytes(out, ["target", "target_b64"], event.target);
+    }
+    out.put("task", |out| match &session.task {
+        Some(task) => string(out, &escape(task.as_bytes())),
+        None => out.extend(b"null"),
+    });
+    out.put("tgid", |out| value(out, &header.tgid));
+    out.put("time", |out| time(out, header.time));
+    out.put("trust", |out| trust(out, header.trust));
+    out.put("uid", |out| value(out, &header.uid));
+    if decides {
+        out.put("verdict", |out| verdict(out, event));
+    }
+}
+
+/// Puts the arguments that a program was executed with into its record: `total` bytes, of which these are known.
+pub fn put_arguments(record: &mut Value, bytes: &[u8], total: usize) {
+    let Some(record) = record.as_object_mut() else { return };
+    if total == 0 {
+        return;
+    }
+    let bytes = &bytes[..bytes.len().min(total)];
+    // Each ends with a zero byte; the last one does not where something is missing.
+    let arguments = bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|byte| *byte == 0);
+    let shown: Vec<Value> = arguments.map(|argument| escape(argument).into()).collect();
+    record.insert("argv".to_owned(), if bytes.is_empty() { Value::Null } else { shown.into() });
+    if !bytes.split(|byte| *byte == 0).all(|argument| plain(argument).is_some()) {
+        record.insert("argv_b64".to_owned(), BASE64_STANDARD.encode(bytes).into());
+    }
+    if bytes.len() < total {
+        record.insert("argv_missing".to_owned(), (total - bytes.len()).into());
+    }
 }
 
 /// Bytes that were no record, as JSON.
@@ -124,11 +157,12 @@ pub fn malformed(error: &Malformed, now: i128) -> Value {
     })
 }
 
-/// Records of an agent that could not be taken, as JSON: how many since the last such record.
-pub fn lost(agent: Option<&str>, decisions: u64, activity: u64, now: i128) -> Value {
+/// Records of an agent that could not be taken between these times, as JSON.
+pub fn lost(agent: Option<&str>, decisions: u64, activity: u64, between: [i128; 2]) -> Value {
+    let [from, to] = between.map(rfc3339);
     json!({
-        "schema": SCHEMA, "time": rfc3339(now), "kind": "lost", "agent": agent,
-        "decisions": decisions, "activity": activity,
+        "schema": SCHEMA, "time": to, "kind": "lost", "agent": agent, "decisions": decisions,
+        "activity": activity, "from": from, "to": to, "because": "the kernel's ring was full",
     })
 }
 
@@ -138,196 +172,164 @@ fn by_rule(number: u16) -> bool {
     matches!(number, RULE | HELD | GRANTED | REFUSED | TIMED_OUT | TOO_MANY)
 }
 
-fn agent(slot: u32, context: &dyn Context) -> Value {
+fn id(out: &mut Vec<u8>, id: [u64; 2]) {
+    out.push(b'"');
+    id.iter().for_each(|half| put_hex(out, &half.to_be_bytes()));
+    out.push(b'"');
+}
+
+fn agent(out: &mut Vec<u8>, slot: u32, context: &dyn Context) {
     match context.agent(slot) {
-        Some(name) => json!(name),
-        None if slot == NO_AGENT => Value::Null,
-        None => json!(format!("unknown-{slot}")),
+        Some(name) => string(out, &name),
+        None if slot == NO_AGENT => out.extend(b"null"),
+        None => string(out, &format!("unknown-{slot}")),
+    }
+}
+
+fn launcher(out: &mut Vec<u8>, launcher: Option<Launcher>) {
+    match launcher {
+        Some(Launcher { uid, pid }) => out.extend(format!("{{\"pid\":{pid},\"uid\":{uid}}}").into_bytes()),
+        None => out.extend(b"null"),
     }
 }
 
 /// The level of trust that the session had; null where there was none.
-fn trust(number: u32) -> Value {
+fn trust(out: &mut Vec<u8>, number: u32) {
     match (number, Trust::from_number(number)) {
-        (0, _) => Value::Null,
-        (_, Some(level)) => level.name().into(),
-        (_, None) => format!("unknown-{number}").into(),
+        (0, _) => out.extend(b"null"),
+        (_, Some(level)) => string(out, level.name()),
+        (_, None) => string(out, &format!("unknown-{number}")),
     }
 }
 
-fn verdict(event: &Event<'_>) -> Value {
+fn verdict(out: &mut Vec<u8>, event: &Event<'_>) {
     match event.verdict {
-        Ok(Verdict::Allow) => "allow".into(),
-        Ok(Verdict::Hold) => "hold".into(),
-        Ok(Verdict::Deny) => "deny".into(),
-        Err(number) => format!("unknown-{number}").into(),
+        Ok(Verdict::Allow) => string(out, "allow"),
+        Ok(Verdict::Hold) => string(out, "hold"),
+        Ok(Verdict::Deny) => string(out, "deny"),
+        Err(number) => string(out, &format!("unknown-{number}")),
     }
 }
 
-fn rules(rules: Option<&[RuleNote]>) -> Value {
-    let rules = match rules {
-        None => return json!("unknown"),
-        Some([]) => return "no rule".into(),
-        Some(rules) => rules,
-    };
-    rules.iter().map(|r| json!({"text": escape(r.text.as_bytes()), "because": r.because})).collect()
+fn rules(out: &mut Vec<u8>, rules: Option<&[RuleNote]>) {
+    match rules {
+        None => string(out, "unknown"),
+        Some([]) => string(out, "no rule"),
+        Some(rules) => array(out, rules.iter(), |out, rule| {
+            out.extend(b"{\"because\":");
+            optional(out, rule.because.as_deref());
+            out.extend(b",\"text\":");
+            string(out, &escape(rule.text.as_bytes()));
+            out.push(b'}');
+        }),
+    }
 }
 
-fn policy(id: u32, context: &dyn Context) -> Value {
+fn policy(out: &mut Vec<u8>, id: u32, context: &dyn Context) {
     match context.policy(id) {
-        Some(note) => json!({"id": note.id, "version": note.version, "digest": note.digest}),
-        None if id == 0 => Value::Null,
-        None => json!({"number": id}),
+        Some(note) => {
+            out.extend(b"{\"digest\":");
+            string(out, &note.digest);
+            out.extend(b",\"id\":");
+            string(out, &note.id);
+            out.extend(b",\"version\":");
+            value(out, &note.version);
+            out.push(b'}');
+        }
+        None if id == 0 => out.extend(b"null"),
+        None => value(out, &json!({"number": id})),
     }
 }
 
-fn object(event: &Event<'_>) -> Value {
+/// The processes above, the nearest first. The numbers are the kernel's at the moment of the act; programs are those
+/// that earlier records told of, null where none did: outside every session, or where a child has executed nothing.
+fn ancestry(out: &mut Vec<u8>, event: &Event<'_>, sessions: &dyn SessionOf) {
+    let above = &event.header.above;
+    let known = above.iter().take_while(|above| above.tgid != 0).map(Some);
+    let more = above.last().is_some_and(|last| last.tgid > 1).then_some(None);
+    array(out, known.chain(more), |out, above| match above {
+        Some(Above { tgid, started, .. }) => {
+            let exe = sessions.program(*tgid, *started);
+            out.extend(b"{\"exe\":");
+            match exe.map(|exe| (exe, plain(exe))) {
+                None => out.extend(b"null"),
+                Some((_, Some(text))) => string(out, text),
+                Some((exe, None)) => {
+                    string(out, &escape(exe));
+                    out.extend(b",\"exe_b64\":");
+                    string(out, &BASE64_STANDARD.encode(exe));
+                }
+            }
+            out.extend(b",\"pid\":");
+            value(out, tgid);
+            out.extend(b",\"started\":");
+            value(out, started);
+            out.push(b'}');
+        }
+        None => out.extend(b"{\"more\":true}"),
+    });
+}
+
+fn put_object(out: &mut Members<'_>, event: &Event<'_>) {
     let header = &event.header;
-    let mut out = Map::new();
-    let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
     if matches!(event.kind, Kind::SessionBound | Kind::SessionRemoved | Kind::RootCreated) {
-        put("cgroup", json!(header.inode));
-        return Value::Object(out);
+        return out.put("cgroup", |out| value(out, &header.inode));
+    }
+    let endpoint = event.endpoint();
+    let address = endpoint.as_ref().and_then(|endpoint| endpoint.address);
+    if let Some(address) = address {
+        out.put("address", |out| string(out, &address.to_string()));
+    }
+    let known = header.inode != 0 || header.device != 0;
+    if known {
+        // The kernel's own encoding (MAJOR() and MINOR(), include/linux/kdev_t.h).
+        let (major, minor) = (header.device >> 20, header.device & 0xf_ffff);
+        out.put("device", |out| string(out, &format!("{major}:{minor}")));
+    }
+    if let Some(endpoint) = &endpoint {
+        out.put("family", |out| string(out, &names::family(endpoint.family)));
+    }
+    if known {
+        out.put("inode", |out| value(out, &header.inode));
     }
     if !event.object.is_empty() {
-        put_bytes(&mut put, "path", event.object);
-    }
-    if header.inode != 0 || header.device != 0 {
-        // The kernel's own encoding (MAJOR() and MINOR(), include/linux/kdev_t.h).
-        put("device", json!(format!("{}:{}", header.device >> 20, header.device & 0xf_ffff)));
-        put("inode", json!(header.inode));
-    }
-    if let Some(endpoint) = event.endpoint() {
-        if let Some(address) = endpoint.address {
-            put("address", json!(address.to_string()));
-            put("port", json!(endpoint.port));
+        match plain(event.object) {
+            Some(text) => out.put("path", |out| string(out, text)),
+            None => {
+                out.put("path", |out| string(out, &escape(event.object)));
+                out.put("path_b64", |out| string(out, &BASE64_STANDARD.encode(event.object)));
+            }
         }
-        put("protocol", json!(protocol(endpoint.protocol)));
-        put("family", json!(family(endpoint.family)));
     }
-    if out.is_empty() { Value::Null } else { Value::Object(out) }
+    if let Some(endpoint) = &endpoint {
+        if address.is_some() {
+            out.put("port", |out| value(out, &endpoint.port));
+        }
+        out.put("protocol", |out| string(out, &names::protocol(endpoint.protocol)));
+    }
 }
 
 /// The bytes as text, and as base64 too where the text is not exactly the bytes.
-fn put_bytes(put: &mut dyn FnMut(&str, Value), key: &str, bytes: &[u8]) {
+fn put_bytes(out: &mut Flat, [key, key_b64]: [&'static str; 2], bytes: &[u8]) {
     match plain(bytes) {
-        Some(text) => put(key, json!(text)),
+        Some(text) => out.put(key, |out| string(out, text)),
         None => {
-            put(key, json!(escape(bytes)));
-            put(&format!("{key}_b64"), json!(BASE64_STANDARD.encode(bytes)));
+            out.put(key, |out| string(out, &escape(bytes)));
+            out.put(key_b64, |out| string(out, &BASE64_STANDARD.encode(bytes)));
         }
-    }
-}
-
-fn protocol(number: u16) -> String {
-    match i32::from(number) {
-        libc::IPPROTO_TCP => "tcp".to_owned(),
-        libc::IPPROTO_UDP => "udp".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn family(number: u16) -> String {
-    match i32::from(number) {
-        libc::AF_UNIX => "unix".to_owned(),
-        libc::AF_INET => "inet".to_owned(),
-        libc::AF_INET6 => "inet6".to_owned(),
-        libc::AF_NETLINK => "netlink".to_owned(),
-        libc::AF_PACKET => "packet".to_owned(),
-        other => other.to_string(),
     }
 }
 
 fn argument(event: &Event<'_>) -> Option<Value> {
     let argument = event.header.argument;
     match event.header.operation {
-        operation::CAPABILITY => {
-            let name = CAPABILITIES.get(argument as usize);
-            Some(json!(name.map_or_else(|| format!("capability-{argument}"), |n| format!("cap_{n}"))))
-        }
-        operation::SIGNAL => {
-            let signal =
-                i32::try_from(argument).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
-            Some(json!(signal.map_or_else(|| argument.to_string(), |s| s.as_str().to_owned())))
-        }
-        _ if argument != 0 => Some(json!(argument)),
+        _ if event.kind == Kind::Executed => None,
+        operation::CAPABILITY => Some(names::capability(argument).into()),
+        operation::SIGNAL => Some(names::signal(argument).into()),
+        _ if argument != 0 => Some(argument.into()),
         _ => None,
     }
 }
-
-fn error(number: i32) -> Value {
-    match number.unsigned_abs() {
-        0 => Value::Null,
-        n => match i32::try_from(n).map(nix::errno::Errno::from_raw) {
-            Ok(errno) if errno != nix::errno::Errno::UnknownErrno => json!(format!("{errno:?}")),
-            _ => json!(n.to_string()),
-        },
-    }
-}
-
-fn flags(bits: u16) -> Value {
-    const NAMES: [(u16, &str); 8] = [
-        (flag::OBJECT_CUT, "object-cut"),
-        (flag::EXE_CUT, "exe-cut"),
-        (flag::WOULD, "would"),
-        (flag::STRAY, "stray"),
-        (flag::LAUNCHING, "launching"),
-        (flag::FOREIGN, "foreign"),
-        (flag::OTHER_NAME, "other-name"),
-        (flag::BREAK_GLASS, "break-glass"),
-    ];
-    let set = (0..16u16).map(|bit| 1 << bit).filter(|bit| bits & bit != 0);
-    set.map(|bit| -> Value {
-        let name = NAMES.iter().find(|(known, _)| *known == bit);
-        name.map_or_else(|| format!("bit-{}", bit.trailing_zeros()).into(), |(_, name)| (*name).into())
-    })
-    .collect()
-}
-
-/// Capabilities by number (include/uapi/linux/capability.h).
-const CAPABILITIES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
 
 #[cfg(test)]
 mod tests {
@@ -390,7 +392,9 @@ mod tests {
     fn repeated_denials_say_how_many_and_when() {
         let bytes = record(b"/x", b"", |h| h.time = 3);
         let event = Event::try_from(&bytes[..]).expect("a record");
-        let value = repeated(&event, 17, [1, 3], 0, &Names);
+        let mut flat = Flat::default();
+        write(&event, Some(Repeats { count: 17, first: 1, last: 3 }), 0, &Names, &mut flat);
+        let value = Value::Object(flat.to_map());
         assert_eq!((&value["count"], &value["object"]["path"]), (&json!(17), &json!("/x")));
         assert_eq!(value["first"], "1970-01-01T00:00:00.000000001Z");
         assert_eq!(

@@ -1,6 +1,10 @@
 //! Records of the kernel's rings: bytes in, values out. No clock, no I/O.
 
+mod context;
 pub mod decode;
+pub mod flat;
 pub mod json;
+pub mod kinds;
+mod names;
 pub mod text;
 pub mod why;

@@ -41,9 +41,17 @@ pub fn plain(bytes: &[u8]) -> Option<&str> {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
+    let mut out = Vec::with_capacity(2 * bytes.len());
+    put_hex(&mut out, bytes);
+    String::from_utf8(out).expect("digits")
+}
+
+/// Appends lower-case hexadecimal.
+pub(super) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 0xf)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    for byte in bytes {
+        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    }
 }
 
 /// A session's id as people see it: 32 digits.
@@ -53,29 +61,34 @@ pub fn session_id(id: [u64; 2]) -> String {
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC with nanoseconds.
 pub fn rfc3339(nanoseconds: i128) -> String {
+    let mut out = Vec::with_capacity(30);
+    put_rfc3339(&mut out, nanoseconds);
+    String::from_utf8(out).expect("digits")
+}
+
+/// Appends the same.
+pub(super) fn put_rfc3339(out: &mut Vec<u8>, nanoseconds: i128) {
     // Whatever a clock can say fits 64 bits, in which dividing is quick.
     let nanoseconds = i64::try_from(nanoseconds).unwrap_or(i64::MAX);
     let (seconds, fraction) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    let mut out = String::with_capacity(30);
     for (number, digits, after) in [
-        (year, 4, '-'),
-        (month, 2, '-'),
-        (day, 2, 'T'),
-        (rest / 3600, 2, ':'),
-        (rest / 60 % 60, 2, ':'),
-        (rest % 60, 2, '.'),
-        (fraction, 9, 'Z'),
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (rest / 3600, 2, b':'),
+        (rest / 60 % 60, 2, b':'),
+        (rest % 60, 2, b'.'),
+        (fraction, 9, b'Z'),
     ] {
         let mut unit = 10i64.pow(digits - 1);
         while unit > 0 {
-            out.push(char::from(b'0' + (number / unit % 10) as u8));
+            out.push(b'0' + (number / unit % 10) as u8);
             unit /= 10;
         }
         out.push(after);
     }
-    out
 }
 
 /// The date of a day since 1970-01-01, by eras of 400 years that begin on 1 March.

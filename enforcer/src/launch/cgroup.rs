@@ -152,6 +152,11 @@ pub fn ids_below(path: &Path) -> io::Result<Vec<u64>> {
     Ok(cgroups_below(path)?.into_iter().map(|(_, id)| id).collect())
 }
 
+/// The cgroup with this id, at `path` or below.
+pub fn find(path: &Path, id: u64) -> Option<PathBuf> {
+    cgroups_below(path).ok()?.into_iter().find_map(|(at, found)| (found == id).then_some(at))
+}
+
 /// Those of the cgroups `ids` at `path` or below in which a process lives.
 pub fn populated_among(path: &Path, ids: &[u64]) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();

@@ -21,6 +21,7 @@ use crate::{
         enforcement::{AgentSlot, SessionRef},
         watch,
     },
+    event::json::Launcher,
     event::text::{escape, session_id},
 };
 use enforcer_common::map::TierMap;
@@ -109,7 +110,7 @@ async fn start(
 ) -> Result<Running, Failure> {
     let terms = terms(core, peer, request)?;
     let stdio = check_stdio(stdio, request.terminal)?;
-    let bound = bind(core, request, &terms)?;
+    let bound = bind(core, peer, request, &terms)?;
     // The policy is in force from here on, before anything of the session exists.
     let spawned = spawn(core, request, &terms, &bound, stdio).await;
     core.borrow_mut().watched.take(bound.session.id);
@@ -215,7 +216,7 @@ fn terminal_of(fd: &OwnedFd) -> Option<(u64, u64)> {
     (is_slave && is_devpts).then_some((stat.st_dev, stat.st_ino))
 }
 
-fn bind(core: &Shared, request: &ExecRequest, terms: &Terms) -> Result<Bound, Failure> {
+fn bind(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms) -> Result<Bound, Failure> {
     let mut core = core.borrow_mut();
     let settings = core.settings.clone();
     let failed = |what: String| Failure::new(Exit::NotStarted, what, "see enforcer status");
@@ -238,6 +239,8 @@ fn bind(core: &Shared, request: &ExecRequest, terms: &Terms) -> Result<Bound, Fa
     match core.bind(cgroup.id(), terms.slot, terms.tiers) {
         Ok(session) => {
             core.watched.watch(session.id);
+            let launcher = Launcher { uid: peer.uid, pid: peer.pid };
+            core.introduce(session, request.task.clone(), launcher);
             Ok(Bound { cgroup, session })
         }
         Err(error) => {
@@ -344,8 +347,6 @@ fn order(
 
 fn announce(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms, bound: &Bound, pid: i32) {
     let command: Vec<String> = request.command.iter().map(|argument| escape(&argument.0)).collect();
-    let launcher = format!("uid {} pid {}", peer.uid, peer.pid);
-    core.borrow_mut().note_launch(session_id(bound.session.id), request.task.clone(), launcher);
     core.borrow_mut().record(
         "launched",
         json!({
@@ -390,9 +391,11 @@ async fn attend(
     let ended = ended(status);
     // Whatever the command has left behind ends with it.
     kill_all(&running.bound);
+    let id = running.bound.session.id;
+    let summary = core.borrow_mut().sum_up(id);
     core.borrow_mut().record(
         "session-ended",
-        json!({"agent": request.agent, "session": session_id(running.bound.session.id), "end": ended}),
+        json!({"agent": request.agent, "session": session_id(id), "end": ended, "summary": summary}),
     );
     let core = core.clone();
     tokio::task::spawn_local(async move { finish(&core, running.bound).await });

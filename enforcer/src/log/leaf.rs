@@ -12,6 +12,7 @@
 //! value, and all proofs hold. A record whose leaf would not fit an entry bundle is sealed as a whole
 //! (pointer: the empty string, in the field `record`).
 
+use crate::event::flat::{Flat, View};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -23,7 +24,18 @@ pub const LONGEST: usize = u16::MAX as usize;
 /// A field that is longer as JSON is sealed whatever it is, so that leaves stay small. Bytes.
 const LONG: usize = 1024;
 /// Fields with what agents and their launchers have chosen.
-const SEALED: [&str; 8] = ["argv", "command", "cwd", "directory", "environment", "exe", "exe_b64", "raw_b64"];
+const SEALED: [&str; 10] = [
+    "ancestry",
+    "argv",
+    "argv_b64",
+    "command",
+    "cwd",
+    "directory",
+    "environment",
+    "exe",
+    "exe_b64",
+    "raw_b64",
+];
 /// The same within `object`.
 const SEALED_IN_OBJECT: [&str; 4] = ["name", "name_b64", "path", "path_b64"];
 /// Domain separation of the commitments.
@@ -70,6 +82,23 @@ pub fn seal(record: &Map<String, Value>, place: &Place, seq: u64, salts: &mut dy
     writer.seal("", record);
     own.rest(&mut writer);
     writer.finish()
+}
+
+/// As [`seal`], of a record of the kernel.
+pub fn seal_flat(record: &Flat, place: &Place, seq: u64, salts: &mut dyn FnMut() -> Salt) -> Sealed {
+    let mut writer = Writer::new(salts);
+    let mut own = Own::new(place, seq);
+    for field in record.fields() {
+        own.before(field.key(), &mut writer);
+        writer.flat(field);
+    }
+    own.rest(&mut writer);
+    let sealed = writer.finish();
+    if sealed.leaf.len() <= LONGEST {
+        return sealed;
+    }
+    // Far too long for anything but the slow way.
+    seal(&record.to_map(), place, seq, salts)
 }
 
 /// The fields that the log adds, in order.
@@ -136,6 +165,29 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn flat(&mut self, field: View<'_>) {
+        let (key, text) = (field.key(), field.text());
+        self.key(key);
+        let (start, clear_start) = (self.leaf.len(), self.clear.len());
+        if SEALED.contains(&key) && text != b"null" {
+            return self.seal_text(&["/", key], text);
+        }
+        let mut done = 0;
+        let sealed =
+            field.members().filter(|(member, _)| key == "object" && SEALED_IN_OBJECT.contains(member));
+        for (member, at) in sealed {
+            self.leaf.extend(&text[done..at.start]);
+            self.seal_text(&["/object/", member], &text[at.clone()]);
+            done = at.end;
+        }
+        self.leaf.extend(&text[done..]);
+        if self.leaf.len() - start > LONG {
+            self.leaf.truncate(start);
+            self.clear.truncate(clear_start);
+            self.seal_text(&["/", key], text);
+        }
+    }
+
     fn object(&mut self, object: &Map<String, Value>) {
         self.leaf.push(b'{');
         for (at, (key, value)) in object.iter().enumerate() {
@@ -155,14 +207,30 @@ impl<'a> Writer<'a> {
 
     /// Puts a commitment into the leaf, and salt and value into the clear part.
     fn seal<T: serde::Serialize + ?Sized>(&mut self, pointer: &str, value: &T) {
+        self.seal_with(&[pointer], |out| put(out, value));
+    }
+
+    /// The same of a value that is JSON already; the pointer in its parts, which need no escapes.
+    fn seal_text(&mut self, pointer: &[&str], value: &[u8]) {
+        self.seal_with(pointer, |out| out.extend(value));
+    }
+
+    fn seal_with(&mut self, pointer: &[&str], value: impl FnOnce(&mut Vec<u8>)) {
         let salt = (self.salts)();
         self.clear.push(if self.clear.is_empty() { b'{' } else { b',' });
-        put(&mut self.clear, pointer);
+        match pointer {
+            [one] => put(&mut self.clear, *one),
+            parts => {
+                self.clear.push(b'"');
+                parts.iter().for_each(|part| self.clear.extend(part.as_bytes()));
+                self.clear.push(b'"');
+            }
+        }
         self.clear.extend(b":[\"");
         base64(&mut self.clear, &salt);
         self.clear.extend(b"\",");
         let start = self.clear.len();
-        put(&mut self.clear, value);
+        value(&mut self.clear);
         let digest = commitment(&salt, pointer, &self.clear[start..]);
         self.clear.push(b']');
         self.leaf.extend(b"{\"sealed\":\"");
@@ -190,8 +258,9 @@ fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).expect("room was made");
 }
 
-fn commitment(salt: &Salt, pointer: &str, value: &[u8]) -> [u8; 32] {
-    let digest = Sha256::new().chain_update(DOMAIN).chain_update(salt).chain_update(pointer);
+fn commitment(salt: &Salt, pointer: &[&str], value: &[u8]) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(DOMAIN).chain_update(salt);
+    let digest = pointer.iter().fold(digest, |digest, part| digest.chain_update(part));
     digest.chain_update(b"\n").chain_update(value).finalize().into()
 }
 
@@ -245,7 +314,7 @@ pub fn open(leaf: &[u8], clear: &[u8], seq: u64) -> Result<Opened, LeafError> {
         let sealed = place.as_ref().and_then(|place| sealed(place));
         let sealed = sealed.ok_or_else(|| LeafError::Uncommitted(pointer.clone()))?.to_owned();
         let (salt, value) = disclosed(pair).ok_or(LeafError::ClearMalformed)?;
-        let digest = commitment(&salt, &pointer, value.to_string().as_bytes());
+        let digest = commitment(&salt, &[&pointer], value.to_string().as_bytes());
         if BASE64_STANDARD.encode(digest) != sealed {
             return Err(LeafError::WrongValue(pointer));
         }
@@ -263,6 +332,85 @@ pub fn open(leaf: &[u8], clear: &[u8], seq: u64) -> Result<Opened, LeafError> {
     let all = record.values().chain(object.into_iter().flat_map(Map::values));
     let withheld = all.filter(|value| sealed(value).is_some()).count();
     Ok(Opened { record, withheld })
+}
+
+/// What must be known of a leaf before its text is taken as it is.
+#[derive(serde::Deserialize)]
+struct Head<'a> {
+    kind: &'a str,
+    leaf: u64,
+    seq: u64,
+    record: Option<serde::de::IgnoredAny>,
+}
+
+/// A record's text and kind, see [`disclose`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disclosed {
+    /// The record's fields as one JSON object.
+    pub text: String,
+    /// Its kind.
+    pub kind: String,
+}
+
+/// As [`open`], but leaves the record as text: the leaf with what the clear part discloses put in its place, each
+/// value checked against its commitment. `None`: not at a glance; then [`open`] can, or says what is wrong.
+pub fn disclose(leaf: &[u8], clear: &[u8], seq: u64) -> Option<Disclosed> {
+    const MARK: &str = "{\"sealed\":\"";
+    const DIGEST: usize = 44;
+    let (leaf, mut clear) = (std::str::from_utf8(leaf).ok()?, std::str::from_utf8(clear).ok()?);
+    let head: Head<'_> = serde_json::from_str(leaf).ok()?;
+    if (head.leaf, head.seq) != (VERSION, seq) || head.record.is_some() {
+        return None;
+    }
+    let mut text = String::with_capacity(leaf.len() + clear.len() + 160);
+    let mut rest = leaf;
+    // Both have the same order. The mark stands in no string: quotes are escaped there.
+    while !clear.is_empty() && clear != "}" {
+        let (before, after) = rest.split_at(rest.find(MARK)?);
+        let (digest, after) = after.get(MARK.len()..)?.split_at_checked(DIGEST)?;
+        let (pointer, salt, value, clear_rest) = next_of_clear(clear)?;
+        let key = pointer.rsplit('/').next()?;
+        if !before.strip_suffix("\":").and_then(|b| b.strip_suffix(key)).is_some_and(|b| b.ends_with('"')) {
+            return None;
+        }
+        let salt: Salt = BASE64_STANDARD.decode(salt).ok()?.try_into().ok()?;
+        let mut encoded = [0; DIGEST];
+        BASE64_STANDARD.encode_slice(commitment(&salt, &[pointer], value.as_bytes()), &mut encoded).ok()?;
+        if encoded != digest.as_bytes() {
+            return None;
+        }
+        text.push_str(before);
+        text.push_str(value);
+        rest = after.strip_prefix("\"}")?;
+        clear = clear_rest;
+    }
+    text.push_str(rest);
+    Some(Disclosed { text, kind: head.kind.to_owned() })
+}
+
+/// Pointer, salt and value that come next in a clear part, and what is behind them.
+fn next_of_clear(clear: &str) -> Option<(&str, &str, &str, &str)> {
+    const SALT: usize = 24;
+    let (pointer, after) = clear.strip_prefix(['{', ','])?.strip_prefix('"')?.split_once('"')?;
+    let (salt, after) = after.strip_prefix(":[\"")?.split_at_checked(SALT)?;
+    let after = after.strip_prefix("\",")?;
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    for (at, byte) in after.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' => depth += 1,
+            b']' if depth == 0 => {
+                let plain = !pointer.contains('\\');
+                return plain.then(|| (pointer, salt, &after[..at], &after[at + 1..]));
+            }
+            b']' | b'}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+    }
+    None
 }
 
 fn place_of<'a>(record: &'a mut Map<String, Value>, pointer: &str) -> Option<&'a mut Value> {

@@ -2,7 +2,7 @@
 //! (C2SP tlog-checkpoint) that an Ed25519 key signs. Records flow leaf → bundle and tree → files →
 //! checkpoint; verification goes the other way and trusts nothing but a public key.
 //!
-//! Pure: `tree`, `tile`, `leaf`, `note`. Files: the rest.
+//! Pure: `tree`, `tile`, `leaf`, `note`, `witness`. Files: the rest.
 
 pub mod error;
 pub mod export;
@@ -19,3 +19,4 @@ pub mod store;
 pub mod tile;
 pub mod tree;
 pub mod verify;
+pub mod witness;

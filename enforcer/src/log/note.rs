@@ -26,6 +26,16 @@ pub enum NoteError {
     /// No signature by a known key.
     #[error("not signed by any of the keys {0}")]
     Unsigned(String),
+    /// Fewer witnesses have signed it than must.
+    #[error("signed by {found} of the witnesses {witnesses}, but {wanted} are asked for")]
+    TooFewWitnesses {
+        /// How many have.
+        found: usize,
+        /// How many must.
+        wanted: usize,
+        /// Their names.
+        witnesses: String,
+    },
     /// A signature that claims a known key and is not by it.
     #[error("a signature is wrong: {0}")]
     Forged(String),

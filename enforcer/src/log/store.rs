@@ -112,6 +112,11 @@ impl Store {
         (&self.bundle.entries, &self.bundle.clear)
     }
 
+    /// The last record of the bundle that is not full, if it has any.
+    pub fn last(&self) -> Option<&[u8]> {
+        super::tile::entries(&self.bundle.entries).ok()?.pop()
+    }
+
     /// From now on these keys sign.
     pub fn set_signers(&mut self, signers: Vec<SecretKey>) {
         self.signers = signers;

@@ -4,19 +4,25 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use tables::{Agents, Approvals, Audit, Control, Daemon, Launch, Metrics, OnFailure, Paths, Root};
+pub use tables::{
+    Agents, Approvals, Audit, Control, Daemon, Launch, Metrics, OnFailure, Paths, Root, WitnessSettings,
+};
 
 use crate::{
     approvals::webhook,
     audit::AlertSettings,
     break_glass::BreakGlass,
+    log::witness::WitnessKey,
     sink::settings::{self as sinks, SinkSettings},
     trust::table::Table,
 };
 use enforcer_common::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Component, Path, PathBuf},
+};
 
 /// Where the settings are looked for unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
@@ -193,6 +199,26 @@ impl Settings {
         approvals.webhook.as_ref().and_then(webhook::Target::problem).map(|p| ("approvals.webhook", p))
     }
 
+    fn witness_problem(&self) -> Option<String> {
+        let audit = &self.audit;
+        if !(1..=86_400).contains(&audit.witness_seconds) {
+            return Some("audit.witness_seconds must be 1 to 86400: a day".to_owned());
+        }
+        if audit.witness_quorum > audit.witnesses.len() {
+            return Some(format!(
+                "a quorum of {}, but {} witnesses",
+                audit.witness_quorum,
+                audit.witnesses.len()
+            ));
+        }
+        let mut names = HashSet::new();
+        audit.witnesses.iter().find_map(|witness| match WitnessKey::parse(&witness.key) {
+            Err(error) => Some(error.to_string()),
+            Ok(key) if !names.insert(key.name().to_owned()) => Some(format!("{} is there twice", key.name())),
+            Ok(_) => sinks::witness_problem(&witness.url, &witness.tls),
+        })
+    }
+
     fn launch_problem(&self) -> Option<(&'static str, String)> {
         let launch = &self.launch;
         if launch.path.is_empty() || launch.path.split(':').any(|p| !p.starts_with('/')) {
@@ -220,6 +246,9 @@ impl Settings {
         }
         if (1..1 << 20).contains(&self.audit.max_bytes) {
             return Some(("audit.max_bytes", "must be 0, or at least 1048576 bytes".to_owned()));
+        }
+        if let Some(problem) = self.witness_problem() {
+            return Some(("audit.witnesses", problem));
         }
         if self.daemon.canary_seconds == 0 {
             return Some(("daemon.canary_seconds", "0 is not an interval".to_owned()));

@@ -3,6 +3,7 @@
 use crate::{
     approvals::{queue::TwoPersons, webhook},
     log::segments::OnDamage,
+    sink::settings::TlsSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,25 @@ pub struct Audit {
     pub max_bytes: u64,
     /// Days after which records go; 0: never.
     pub max_days: u32,
+    /// Who is asked to sign checkpoints too.
+    pub witnesses: Vec<WitnessSettings>,
+    /// How many of them should have signed; fewer are a problem of `enforcer status`, and nothing else. 0: any number.
+    pub witness_quorum: usize,
+    /// Seconds between two checkpoints that they are asked to sign.
+    pub witness_seconds: u64,
+}
+
+/// A witness: somebody elsewhere who signs what only continues what they have signed before.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessSettings {
+    /// Where; `/add-checkpoint` is added.
+    pub url: String,
+    /// Its public key, `name+id+key`.
+    pub key: String,
+    /// For `https`.
+    #[serde(default)]
+    pub tls: TlsSettings,
 }
 
 /// What to do while the log cannot be written or signed.
@@ -169,6 +189,9 @@ impl Default for Audit {
             on_failure: OnFailure::Refuse,
             max_bytes: 0,
             max_days: 0,
+            witnesses: Vec::new(),
+            witness_quorum: 0,
+            witness_seconds: 10,
         }
     }
 }

@@ -9,18 +9,34 @@ use crate::{
     },
 };
 use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
 
-/// One thing to deliver.
-#[derive(Clone, Debug, PartialEq)]
+/// One thing to deliver. Its fields are those of `docs/records.md`, with those of the log (`seq`, `log`, `leaf_hash`).
+#[derive(Clone, Debug)]
 pub struct Item {
-    /// Its fields, as `docs/records.md` has them, with those of the log (`seq`, `log`, `leaf_hash`).
-    pub fields: Map<String, Value>,
+    /// Text and kind, where it is a record whose fields nobody has asked for.
+    text: Option<leaf::Disclosed>,
+    fields: OnceCell<Map<String, Value>>,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields() == other.fields()
+    }
 }
 
 impl Item {
     /// Record number `index` of the log `origin`. With `redact` everything that is sealed stays sealed.
     pub(super) fn record(origin: &str, index: u64, sealed: &Sealed, redact: bool) -> Self {
         let clear = if redact { &[][..] } else { &sealed.clear };
+        if let Some(mut record) = leaf::disclose(&sealed.leaf, clear, index)
+            && record.text.pop() == Some('}')
+        {
+            let hash = hex(&leaf_hash(&sealed.leaf));
+            let log = Value::from(origin);
+            record.text.push_str(&format!(",\"leaf_hash\":\"{hash}\",\"log\":{log}}}"));
+            return Self { text: Some(record), fields: OnceCell::new() };
+        }
         // A clear part that does not fit its leaf is no reason to withhold what was signed.
         let opened = leaf::open(&sealed.leaf, clear, index)
             .or_else(|first| leaf::open(&sealed.leaf, &[], index).map_err(|_| first));
@@ -29,7 +45,7 @@ impl Item {
                 let mut fields = opened.record;
                 fields.insert("log".to_owned(), origin.into());
                 fields.insert("leaf_hash".to_owned(), hex(&leaf_hash(&sealed.leaf)).into());
-                Self { fields }
+                fields.into()
             }
             Err(error) => Self::unreadable(origin, index, 1, &error.to_string()),
         }
@@ -51,14 +67,42 @@ impl Item {
         }))
     }
 
+    /// Its fields.
+    pub fn fields(&self) -> &Map<String, Value> {
+        self.fields.get_or_init(|| {
+            let text = self.text.as_ref().map_or("{}", |record| &record.text);
+            // The leaf was read before, and what was put into it is what it commits to.
+            serde_json::from_str(text).unwrap_or_default()
+        })
+    }
+
+    /// Its fields, to be changed.
+    #[cfg(test)]
+    pub(super) fn fields_mut(&mut self) -> &mut Map<String, Value> {
+        self.fields();
+        self.text = None;
+        self.fields.get_mut().expect("they were read")
+    }
+
+    /// It as one JSON object.
+    pub fn json(&self) -> String {
+        match &self.text {
+            Some(record) => record.text.clone(),
+            None => serde_json::to_string(self.fields()).expect("JSON values can be written to memory"),
+        }
+    }
+
     /// The text in a field.
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.fields.get(key)?.as_str()
+        self.fields().get(key)?.as_str()
     }
 
     /// What it is; empty where a record does not say.
     pub fn kind(&self) -> &str {
-        self.text("kind").unwrap_or_default()
+        match &self.text {
+            Some(record) => &record.kind,
+            None => self.text("kind").unwrap_or_default(),
+        }
     }
 
     /// Its time since 1970.
@@ -86,7 +130,7 @@ impl Item {
 
     /// One line for people, with nothing in it that could deceive a terminal.
     pub fn summary(&self) -> String {
-        let object = self.fields.get("object");
+        let object = self.fields().get("object");
         let object = ["path", "address", "name"].iter().find_map(|key| object?.get(key)?.as_str());
         let parts = ["kind", "agent", "verdict", "operation"].map(|key| self.text(key));
         let because = self.text("because").filter(|_| object.is_none());
@@ -106,7 +150,13 @@ impl From<Value> for Item {
             Value::Object(fields) => fields,
             other => Map::from_iter([("value".to_owned(), other)]),
         };
-        Self { fields }
+        fields.into()
+    }
+}
+
+impl From<Map<String, Value>> for Item {
+    fn from(fields: Map<String, Value>) -> Self {
+        Self { text: None, fields: OnceCell::from(fields) }
     }
 }
 

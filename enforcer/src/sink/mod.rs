@@ -19,6 +19,7 @@ pub use cursor::{Cursor, Position};
 pub use error::SinkError;
 pub use item::Item;
 pub use queue::Queue;
+pub(crate) use receiver::Web;
 pub use wake::Wake;
 pub use worker::{Passed, Sinks};
 

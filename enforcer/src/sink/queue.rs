@@ -81,7 +81,7 @@ impl Queue {
             }
         }
         if index == size && checkpoints {
-            let time = items.last().and_then(|item| item.fields.get("time")).cloned();
+            let time = items.last().and_then(|item| item.fields().get("time")).cloned();
             items.push(Item::checkpoint(&reader.checkpoint, &reader.note, time.as_ref()));
         }
         // It may have grown since it was opened.

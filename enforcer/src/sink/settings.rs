@@ -141,17 +141,31 @@ pub enum HttpStyle {
     Splunk,
 }
 
-/// OpenTelemetry logs over HTTP, in JSON.
+/// OpenTelemetry logs over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpSettings {
     /// Where to; usually ends in `/v1/logs`.
     pub url: String,
+    /// How requests are encoded.
+    #[serde(default)]
+    pub encoding: OtlpEncoding,
     /// A file with a bearer token, readable for root only.
     pub token_file: Option<PathBuf>,
     /// For `https`.
     #[serde(default)]
     pub tls: TlsSettings,
+}
+
+/// How OpenTelemetry requests are encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtlpEncoding {
+    /// Protocol buffers, which every receiver reads.
+    #[default]
+    Protobuf,
+    /// JSON, for those who want to read it on the way.
+    Json,
 }
 
 /// The journal.
@@ -213,7 +227,9 @@ impl Target {
             Self::Http(HttpSettings { url, token_file, tls, .. }) => {
                 web("http", url, token_file.as_deref(), tls)
             }
-            Self::Otlp(OtlpSettings { url, token_file, tls }) => web("otlp", url, token_file.as_deref(), tls),
+            Self::Otlp(OtlpSettings { url, token_file, tls, .. }) => {
+                web("otlp", url, token_file.as_deref(), tls)
+            }
             Self::Journald(journald) => absolute("journald.socket", &journald.socket),
         }
     }
@@ -270,6 +286,11 @@ impl SinkSettings {
             Err(problem) => Some(problem),
         }
     }
+}
+
+/// What is wrong with where a witness is.
+pub fn witness_problem(url: &str, tls: &TlsSettings) -> Option<String> {
+    web("audit.witnesses", url, None, tls)
 }
 
 /// What is wrong with the sinks of a settings file.

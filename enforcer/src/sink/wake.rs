@@ -34,22 +34,22 @@ impl Wake {
         self.changed.notify_all();
     }
 
-    pub(super) fn stopping(&self) -> bool {
+    pub(crate) fn stopping(&self) -> bool {
         self.lock().stop
     }
 
     /// How many checkpoints there have been.
-    pub(super) fn commits(&self) -> u64 {
+    pub(crate) fn commits(&self) -> u64 {
         self.lock().commits
     }
 
     /// Waits until there were more than `seen` checkpoints, or the time is over, or it shall end.
-    pub(super) fn wait_for_more(&self, seen: u64, at_most: Duration) {
+    pub(crate) fn wait_for_more(&self, seen: u64, at_most: Duration) {
         self.wait(at_most, |state| state.commits > seen);
     }
 
     /// Waits, unless it shall end.
-    pub(super) fn wait_out(&self, time: Duration) {
+    pub(crate) fn wait_out(&self, time: Duration) {
         self.wait(time, |_| false);
     }
 

@@ -36,7 +36,7 @@ fn addresses(settings: &mut Settings, f: &mut dyn FnMut(&mut String)) {
         agents: _,
         launch: _,
         control: _,
-        audit: _,
+        audit,
         approvals,
         trust: _,
         break_glass: _,
@@ -57,6 +57,9 @@ fn addresses(settings: &mut Settings, f: &mut dyn FnMut(&mut String)) {
     } = approvals;
     if let Some(webhook::Target { url, secret_file: _ }) = webhook {
         f(url);
+    }
+    for witness in &mut audit.witnesses {
+        f(&mut witness.url);
     }
     for sink in sinks {
         let SinkSettings {
@@ -79,7 +82,7 @@ fn addresses(settings: &mut Settings, f: &mut dyn FnMut(&mut String)) {
         if let Some(HttpSettings { url, style: _, token_file: _, tls: _ }) = http {
             f(url);
         }
-        if let Some(OtlpSettings { url, token_file: _, tls: _ }) = otlp {
+        if let Some(OtlpSettings { url, encoding: _, token_file: _, tls: _ }) = otlp {
             f(url);
         }
     }
@@ -93,6 +96,7 @@ fn files(settings: &Settings) -> Vec<PathBuf> {
         let TlsSettings { ca: _, certificate: _, key, name: _ } = tls;
         key.clone()
     };
+    out.extend(settings.audit.witnesses.iter().filter_map(|witness| key(&witness.tls)));
     for sink in &settings.sinks {
         if let Some(HttpSettings { token_file, tls, .. }) = &sink.http {
             out.extend([token_file.clone(), key(tls)].into_iter().flatten());

@@ -3,4 +3,5 @@
 mod http;
 mod otlp;
 mod rsyslog;
+mod witness;
 mod world;

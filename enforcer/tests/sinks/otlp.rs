@@ -13,6 +13,15 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp_receiver.p
 
 #[test]
 fn an_otlp_receiver_that_fails_at_random_gets_every_record_in_order() {
+    deliver("protobuf");
+}
+
+#[test]
+fn the_same_in_json() {
+    deliver("json");
+}
+
+fn deliver(encoding: &str) {
     let Some(python) = std::env::var_os("ENFORCER_TEST_PYTHON") else {
         eprintln!("SKIPPED: ENFORCER_TEST_PYTHON is not set; `cargo xtask test` sets it");
         return;
@@ -27,7 +36,7 @@ fn an_otlp_receiver_that_fails_at_random_gets_every_record_in_order() {
     let mut port = String::new();
     BufReader::new(receiver.stdout.take().expect("piped")).read_line(&mut port).expect("port");
     let url = format!("http://127.0.0.1:{}/v1/logs", port.trim());
-    world.set(&format!("[[sinks]]\nname='otel'\nbatch=50\notlp={{url='{url}'}}"));
+    world.set(&format!("[[sinks]]\nname='otel'\nbatch=50\notlp={{url='{url}',encoding='{encoding}'}}"));
     let mut recorder = world.recorder();
     (0..400).for_each(|n| recorder.append(&record(n)));
     recorder.flush().expect("flush");

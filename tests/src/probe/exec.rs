@@ -12,6 +12,7 @@ use std::{
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("exec", exec),
+    ("exec-odd", exec_odd),
     ("execveat-fd", execveat_fd),
     ("exec-proc-fd", exec_proc_fd),
     ("memfd-exec", memfd_exec),
@@ -54,6 +55,18 @@ pub(super) fn execveat(
 /// `exec PATH ARG…` in a child. Ok: the program ran and ended with 0.
 fn exec(args: &Args<'_>) -> io::Result<()> {
     let words = words(args)?;
+    in_child(|| {
+        be_quiet()?;
+        execveat(libc::AT_FDCWD, &words[0], &words, &[], 0)
+    })
+}
+
+/// `exec-odd PATH LENGTH`: with an argument that no terminal should see, and one of this length.
+fn exec_odd(args: &Args<'_>) -> io::Result<()> {
+    let (path, length): (CString, usize) = (args.text(0)?, args.number(1)?);
+    let odd = [b"a\nb\x1b[31m\xff".to_vec(), vec![b'x'; length]];
+    let odd = odd.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
+    let words: Vec<CString> = [path].into_iter().chain(odd).collect();
     in_child(|| {
         be_quiet()?;
         execveat(libc::AT_FDCWD, &words[0], &words, &[], 0)

@@ -34,6 +34,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("long-create", long_create),
     ("deep-read", deep_read),
     ("hammer", hammer),
+    ("flood", flood),
     ("stdin-is-null", |_| open(c"/proc/self/fd/0", libc::O_RDONLY, 0).map(drop)),
 ];
 
@@ -186,4 +187,18 @@ fn hammer(args: &Args<'_>) -> io::Result<()> {
         }
         checks += 1;
     }
+}
+
+/// `flood DIRECTORY ACTS FILES`: creates so many files in turn, so often in all, and expects to be refused each time.
+fn flood(args: &Args<'_>) -> io::Result<()> {
+    let (directory, acts, files): (_, u64, u64) = (args.str(0)?, args.number(1)?, args.number(2)?);
+    for act in 0..acts {
+        let path = sys::text(format!("{directory}/flood-{}", act % files).as_ref())?;
+        match open(&path, libc::O_CREAT | libc::O_WRONLY, 0o600) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(io::Error::from_raw_os_error(libc::EBADE)),
+        }
+    }
+    Ok(())
 }

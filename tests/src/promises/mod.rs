@@ -25,6 +25,7 @@ mod operating;
 pub mod outsiders;
 mod package;
 mod policies;
+mod proof;
 mod refusals;
 mod sessions;
 mod signed;
@@ -54,6 +55,7 @@ pub const ALL: &[&[Case]] = &[
     sessions::CASES,
     policies::CASES,
     audit::CASES,
+    proof::CASES,
     operating::CASES,
     units::CASES,
     break_glass::CASES,

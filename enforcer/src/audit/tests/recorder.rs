@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::log::segments::OnDamage;
+use std::collections::BTreeSet;
 
 fn settings(state: &Path) -> Settings {
     let mut settings = Settings::default();
@@ -124,6 +125,9 @@ fn the_oldest_records_go_when_there_are_too_many_and_never_before_that_is_said()
     settings.audit.max_bytes = 100_000;
     let mut recorder = Recorder::open(&settings).expect("opens");
     (0..1_500).for_each(|n| recorder.append(&record(n)));
+    recorder.flush().expect("flushes");
+    // Else what was not written yet would be taken for what was removed.
+    wait_until_committed(&recorder, 1_501);
     let log = directory(dir.path()).join("0001");
     let begun = Instant::now();
     while log.join("tile/entries/000").exists() {
@@ -150,4 +154,65 @@ fn the_oldest_records_go_when_there_are_too_many_and_never_before_that_is_said()
 fn recorder_key(state: &Path) -> crate::log::note::PublicKey {
     let text = fs::read_to_string(public_key(state)).expect("text");
     crate::log::note::PublicKey::parse(&text).expect("key")
+}
+
+/// The rows of the table of kinds in the documentation.
+fn documented() -> BTreeSet<&'static str> {
+    let page = include_str!("../../../../docs/records.md");
+    let (_, table) = page.split_once("## Kinds").expect("a section");
+    let rows =
+        table.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    rows.skip(2).filter_map(|row| row.strip_prefix("| `")?.split_once('`').map(|(kind, _)| kind)).collect()
+}
+
+#[test]
+fn every_kind_of_record_is_documented_and_nothing_else_is() {
+    let known: BTreeSet<&str> =
+        kinds::KERNEL.iter().chain(kinds::DAEMON).copied().chain(["unknown-N"]).collect();
+    assert_eq!(documented(), known);
+    for number in 1..=enforcer_common::event::kind::ARGUMENTS {
+        let kind = crate::event::decode::Kind::from_number(number);
+        assert!(kinds::KERNEL.contains(&&*kind.name()) || kind.name() == "loading", "{kind:?}");
+    }
+}
+
+/// What stands behind these words in the sources, as far as it is a literal.
+#[test]
+fn every_kind_that_the_sources_name_is_known() {
+    let mut sources = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut found = BTreeSet::new();
+    while let Some(path) = sources.pop() {
+        if path.is_dir() {
+            sources.extend(fs::read_dir(&path).expect("list").map(|entry| entry.expect("entry").path()));
+            continue;
+        }
+        // Alerts' rules are said by another function of that name, and this file has these words as text.
+        if path.ends_with("audit/alerts.rs") || path.ends_with("audit/tests/recorder.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("read");
+        for call in [".record(", ".own(", ".say(", "Record("] {
+            for (at, _) in text.match_indices(call) {
+                let argument = text[at + call.len()..].trim_start();
+                found.extend(
+                    argument.strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+    let unknown: Vec<&String> = found.iter().filter(|kind| !kinds::is_known(kind)).collect();
+    assert!(found.len() > 15 && unknown.is_empty(), "{unknown:?} of {found:?}");
+}
+
+#[test]
+fn what_a_log_had_last_is_known_to_the_next_daemon() {
+    let dir = tempfile::tempdir().expect("dir");
+    let open = || Recorder::open(&settings(dir.path())).expect("log");
+    let mut first = open();
+    assert_eq!(first.previous(), None);
+    first.append(&json!({"kind": "daemon-stopped", "time": "2026-01-02T03:04:05Z"}));
+    let seq = first.taken() - 1;
+    drop(first);
+    let expected = json!({"kind": "daemon-stopped", "time": "2026-01-02T03:04:05Z", "seq": seq});
+    assert_eq!(open().previous(), Some(expected));
 }

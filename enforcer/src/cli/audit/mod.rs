@@ -80,6 +80,13 @@ pub(super) struct VerifyArgs {
     /// A checkpoint that was kept elsewhere: the log must contain what it says.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// The public key of a witness, as it publishes it: the checkpoint that was kept, or the one beside the log, must be
+    /// signed by it.
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<String>,
+    /// How many of the witnesses must have signed.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "witness")]
+    witnesses_wanted: usize,
     /// Accept sealed values whose clear text is withheld.
     #[arg(long)]
     redacted: bool,

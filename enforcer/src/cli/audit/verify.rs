@@ -4,12 +4,13 @@ use super::{Failure, Output, VerifyArgs, read_file};
 use crate::{
     audit,
     cli::{exit::Exit, json_text, print},
-    event::text::hex,
+    event::text::{hex, rfc3339},
     log::{
         export,
         note::{Checkpoint, PublicKey},
         retention::Claim,
         verify::{self, Demands, Finding, Verified},
+        witness::{self, Cosignature, WITNESSED, WitnessKey},
     },
     settings::Settings,
 };
@@ -27,9 +28,17 @@ type SettingsOf<'a> = &'a dyn Fn() -> Result<Settings, Failure>;
 pub(super) fn run(args: &VerifyArgs, output: Output, settings: SettingsOf<'_>) -> Result<ExitCode, Failure> {
     let (keys, own_key) = keys(args, settings)?;
     let kept = args.checkpoint.as_deref().map(read_file).transpose()?;
+    let parsed = args.witness.iter().map(|key| WitnessKey::parse(key));
+    let witnesses: Vec<WitnessKey> =
+        parsed.collect::<Result<_, _>>().map_err(|e| Failure::new(Exit::Usage, e.to_string(), ""))?;
     let demands = Demands { keys, kept, redacted: args.redacted };
     let (mut text, mut values) = (String::new(), Vec::new());
     if let Some(path) = &args.export {
+        if !witnesses.is_empty() && demands.kept.is_none() {
+            let remedy = "with --checkpoint; an export has none";
+            return Err(Failure::new(Exit::Usage, "name the checkpoint that witnesses have signed", remedy));
+        }
+        let cosignatures = witnessed(path, &demands, &witnesses, args.witnesses_wanted)?;
         let export = export::verify(&mut *input(path)?, &demands).map_err(|e| found(path, &e))?;
         let what = if export.complete {
             complete(&export.verified)
@@ -44,12 +53,28 @@ pub(super) fn run(args: &VerifyArgs, output: Output, settings: SettingsOf<'_>) -
         let mut value = value(&export.verified);
         value["records"] = export.records.into();
         value["complete"] = export.complete.into();
+        let names = cosignatures.into_iter().flat_map(|(_, all)| all).map(|one| one.witness);
+        value["witnesses"] = names.collect();
         values.push(value);
     } else {
         for (log, demands) in of_logs(args.place.all(settings)?, demands)? {
+            let witnessed = witnessed(&log, &demands, &witnesses, args.witnesses_wanted)?;
+            let demands = match &witnessed {
+                // What witnesses have signed must be in the log, like anything else that was kept.
+                Some((note, _)) if demands.kept.is_none() => Demands { kept: Some(note.clone()), ..demands },
+                _ => demands,
+            };
             let verified = verify::directory(&log, &demands).map_err(|e| found(&log, &e))?;
             text += &(complete(&verified) + "\n" + &more(&verified));
-            values.push(value(&verified));
+            let mut value = value(&verified);
+            let cosignatures = witnessed.map(|(_, all)| all).unwrap_or_default();
+            for one in &cosignatures {
+                let time = rfc3339(i128::from(one.time) * 1_000_000_000);
+                text += &format!("  that checkpoint was signed by the witness {} at {time}\n", one.witness);
+            }
+            let shown = cosignatures.iter().map(|one| json!({"witness": one.witness, "time": one.time}));
+            value["witnesses"] = shown.collect();
+            values.push(value);
         }
     }
     if own_key {
@@ -60,6 +85,33 @@ pub(super) fn run(args: &VerifyArgs, output: Output, settings: SettingsOf<'_>) -
         Output::Human => text,
         Output::Json => json_text(&json!({"verified": values, "key_from_log": own_key})),
     })
+}
+
+/// The checkpoint that witnesses have signed, and those that have: the one that was kept, else the one beside the log.
+type Witnessed = Option<(Vec<u8>, Vec<Cosignature>)>;
+
+fn witnessed(
+    log: &Path,
+    demands: &Demands,
+    witnesses: &[WitnessKey],
+    wanted: usize,
+) -> Result<Witnessed, Failure> {
+    if witnesses.is_empty() {
+        return Ok(None);
+    }
+    let path = log.join(WITNESSED);
+    let note = match &demands.kept {
+        Some(kept) => kept.clone(),
+        None => std::fs::read(&path).map_err(|e| {
+            let message = format!("no checkpoint that witnesses have signed: {}: {e}", path.display());
+            Failure::new(Exit::NotVerified, message, "name one that was kept with --checkpoint")
+        })?,
+    };
+    let all = witness::check(&note, witnesses, wanted).map_err(|e| {
+        let remedy = "keep both as evidence; ask the witnesses what they have signed";
+        Failure::new(Exit::NotVerified, format!("{}: {e}", log.display()), remedy)
+    })?;
+    Ok(Some((note, all)))
 }
 
 /// Each log with what must hold for it: a kept checkpoint is one of a single log.

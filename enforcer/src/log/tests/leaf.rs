@@ -109,3 +109,76 @@ proptest! {
         let _ = open(br#"{"leaf":1,"seq":0}"#, &clear, 0);
     }
 }
+
+/// Records of the kernel as they come, some of them long.
+fn flats() -> Vec<crate::event::flat::Flat> {
+    use crate::event::{decode::Event, decode::tests::record, flat::Flat, json};
+    struct Nobody;
+    impl json::Context for Nobody {
+        fn agent(&self, _: u32) -> Option<String> {
+            Some("bot".to_owned())
+        }
+        fn policy(&self, _: u32) -> Option<json::PolicyNote> {
+            None
+        }
+        fn break_glass(&self, _: u32, _: u64) -> Option<String> {
+            Some("\"lifted\"".to_owned())
+        }
+        fn rules(&self, _: &Event<'_>) -> Option<Vec<json::RuleNote>> {
+            let because = Some("a \"reason\"\n".repeat(120));
+            Some(vec![json::RuleNote { text: "deny \\ **".to_owned(), because }])
+        }
+    }
+    let long = [b"/".as_slice(), &b"d/".repeat(1_500), b"\xff"].concat();
+    let objects: [&[u8]; 4] = [b"/w/x", b"/w/{\"sealed\":\"x\"}\n", b"", &long];
+    let exes: [&[u8]; 3] = [b"/usr/bin/cat", b"\x1b[2J", b""];
+    let mut out = Vec::new();
+    for (object, exe) in objects.iter().flat_map(|object| exes.map(|exe| (*object, exe))) {
+        let bytes = record(object, exe, |h| {
+            h.above[0] = enforcer_common::event::Above { tgid: 7, reserved: 0, started: 8 };
+            h.comm[..3].copy_from_slice(b"a\"b");
+            h.session = [1, 2];
+        });
+        let mut flat = Flat::default();
+        json::write(&Event::try_from(&bytes[..]).expect("a record"), None, 0, &Nobody, &mut flat);
+        out.push(flat);
+    }
+    out
+}
+
+#[test]
+fn records_of_the_kernel_are_sealed_the_same_with_and_without_a_tree_of_values() {
+    for (seq, flat) in (0u64..).zip(flats()) {
+        let salts = || {
+            let mut n = 0;
+            move || {
+                n += 1;
+                [n; 16]
+            }
+        };
+        assert_eq!(
+            seal_flat(&flat, &place(), seq, &mut salts()),
+            seal(&flat.to_map(), &place(), seq, &mut salts())
+        );
+    }
+}
+
+#[test]
+fn what_is_disclosed_as_text_is_what_is_opened() {
+    for (seq, flat) in (0u64..).zip(flats()) {
+        let sealed = seal_flat(&flat, &place(), seq, &mut || [9; 16]);
+        for clear in [&sealed.clear[..], b""] {
+            let opened = open(&sealed.leaf, clear, seq).expect("opens").record;
+            let disclosed = disclose(&sealed.leaf, clear, seq).expect("at a glance");
+            assert_eq!(serde_json::from_str::<Map<String, Value>>(&disclosed.text).expect("JSON"), opened);
+            assert_eq!(disclosed.kind, "decision");
+        }
+        assert_eq!(disclose(&sealed.leaf, &sealed.clear, seq + 1), None);
+        // Whatever is changed in the clear part is no longer what the leaf commits to.
+        for at in 0..sealed.clear.len().min(400) {
+            let mut clear = sealed.clear.clone();
+            clear[at] ^= 1;
+            assert_eq!(disclose(&sealed.leaf, &clear, seq), None, "byte {at}");
+        }
+    }
+}

@@ -75,7 +75,7 @@ fn classify(item: &Item) -> (Class, u64) {
         "decision" if held => (Class::Authorize, 1),
         "decision" if item.text("reason") == Some("floor") => (Class::Finding, 1),
         "decision" => operation(item.text("operation").unwrap_or_default(), item),
-        "executed" => (Class::Process, 1),
+        "executed" | "arguments" => (Class::Process, 1),
         "alert" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed" | "unreadable" => {
             (Class::Finding, 1)
         }
@@ -90,7 +90,7 @@ fn classify(item: &Item) -> (Class, u64) {
 }
 
 fn operation(name: &str, item: &Item) -> (Class, u64) {
-    let access = item.fields.get("access").and_then(Value::as_array);
+    let access = item.fields().get("access").and_then(Value::as_array);
     let writes = access.is_some_and(|all| all.iter().any(|right| right == "write"));
     match name {
         "open" if writes => (Class::File, 3),
@@ -126,7 +126,7 @@ fn base(item: &Item, class: Class, activity: u64) -> Map<String, Value> {
         let timed = Item::from(json!({"time": text}));
         timed.nanoseconds().map(|n| n / 1_000_000)
     };
-    let seq = item.fields.get("seq").and_then(Value::as_u64);
+    let seq = item.fields().get("seq").and_then(Value::as_u64);
     let log = item.text("log").unwrap_or_default();
     let mut metadata = json!({
         "version": VERSION, "product": product(), "profiles": ["host", "security_control"],
@@ -148,10 +148,10 @@ fn base(item: &Item, class: Class, activity: u64) -> Map<String, Value> {
                 "log": log, "index": seq, "leaf_hash": item.text("leaf_hash"), "algorithm": "SHA-256",
                 "scheme": "RFC 6962 Merkle tree",
             },
-            "record": item.fields,
+            "record": item.fields(),
         },
     });
-    if let Some(count) = item.fields.get("count").and_then(Value::as_u64) {
+    if let Some(count) = item.fields().get("count").and_then(Value::as_u64) {
         out["count"] = count.into();
         for (key, from) in [("start_time", "first"), ("end_time", "last")] {
             if let Some(time) = milliseconds(item.text(from)) {
@@ -171,7 +171,7 @@ fn product() -> Value {
 
 /// What was decided: the profile `security_control`.
 fn control(item: &Item, class: Class, put: &mut dyn FnMut(&str, Value)) {
-    let flags = item.fields.get("flags").and_then(Value::as_array);
+    let flags = item.fields().get("flags").and_then(Value::as_array);
     let would = flags.is_some_and(|all| all.iter().any(|flag| flag == "would"));
     let refused = matches!(item.kind(), "launch-refused" | "approval-refused" | "approval-timed-out");
     // Action and disposition: denied and blocked, or observed and detected, or allowed.
@@ -211,7 +211,7 @@ fn control(item: &Item, class: Class, put: &mut dyn FnMut(&str, Value)) {
 
 fn finding(item: &Item) -> Value {
     let log = item.text("log").unwrap_or_default();
-    let seq = item.fields.get("seq").and_then(Value::as_u64).unwrap_or(0);
+    let seq = item.fields().get("seq").and_then(Value::as_u64).unwrap_or(0);
     let title = match item.kind() {
         "alert" => format!("alert {}", string(item, "rule")),
         "decision" => format!("{} refused by the {}", string(item, "operation"), string(item, "reason")),
@@ -227,7 +227,7 @@ fn finding(item: &Item) -> Value {
 
 /// What was asked for.
 fn privileges(item: &Item) -> Value {
-    let access = item.fields.get("access").and_then(Value::as_array);
+    let access = item.fields().get("access").and_then(Value::as_array);
     let mut all: Vec<String> = match access {
         Some(access) => access.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         None => Vec::new(),

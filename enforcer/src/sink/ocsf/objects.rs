@@ -9,11 +9,11 @@ pub(super) fn string(item: &Item, key: &str) -> String {
 }
 
 fn number(item: &Item, key: &str) -> Option<u64> {
-    item.fields.get(key)?.as_u64()
+    item.fields().get(key)?.as_u64()
 }
 
 fn in_object<'a>(item: &'a Item, key: &str) -> Option<&'a Value> {
-    item.fields.get("object")?.get(key)
+    item.fields().get("object")?.get(key)
 }
 
 /// The host.
@@ -38,8 +38,8 @@ pub(super) fn actor(item: &Item) -> Option<Value> {
         out.insert("process".to_owned(), acting(item));
     }
     let launcher =
-        item.fields.get("launcher").and_then(|launcher| launcher.get("uid")).and_then(Value::as_u64);
-    if let Some(uid) = launcher.or_else(|| number(item, "uid")) {
+        item.fields().get("launcher").and_then(|launcher| launcher.get("uid")).and_then(Value::as_u64);
+    if let Some(uid) = number(item, "uid").or(launcher) {
         let mut user = json!({"uid": uid.to_string()});
         if let Some(owner) = item.text("owner") {
             user["name"] = json!(owner);
@@ -140,7 +140,7 @@ pub(super) fn network(item: &Item) -> Vec<(&'static str, Value)> {
 
 /// The policy that decided.
 pub(super) fn policy(item: &Item) -> Option<Value> {
-    let policy = item.fields.get("policy")?;
+    let policy = item.fields().get("policy")?;
     let mut out = Map::new();
     for (key, from) in [("name", "id"), ("uid", "digest")] {
         if let Some(text) = policy.get(from).and_then(Value::as_str) {
@@ -160,7 +160,7 @@ pub(super) fn policy(item: &Item) -> Option<Value> {
 /// The rule that decided.
 pub(super) fn rule(item: &Item) -> Option<Value> {
     let reason = item.text("reason").filter(|_| item.kind() == "decision")?;
-    let rule = item.fields.get("rule");
+    let rule = item.fields().get("rule");
     let first = rule.and_then(Value::as_array).and_then(|rules| rules.first());
     let name = first
         .and_then(|rule| rule.get("text")?.as_str())

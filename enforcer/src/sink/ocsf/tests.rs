@@ -48,19 +48,28 @@ fn all() -> Vec<Item> {
         );
     }
     let mut audited = act("open", "rule", path());
-    audited.fields.insert("flags".to_owned(), json!(["would"]));
+    audited.fields_mut().insert("flags".to_owned(), json!(["would"]));
     let mut repeated = act("open", "no-session", path());
     for (key, value) in [("count", json!(7)), ("first", json!("2026-01-02T03:04:05.000000000Z"))] {
-        repeated.fields.insert(key.to_owned(), value);
+        repeated.fields_mut().insert(key.to_owned(), value);
     }
-    repeated.fields.insert("last".to_owned(), repeated.fields["time"].clone());
-    repeated.fields.insert("policy".to_owned(), json!({"number": 9}));
-    repeated.fields.insert("rule".to_owned(), json!("no rule"));
+    let time = repeated.fields()["time"].clone();
+    repeated.fields_mut().insert("last".to_owned(), time);
+    repeated.fields_mut().insert("policy".to_owned(), json!({"number": 9}));
+    repeated.fields_mut().insert("rule".to_owned(), json!("no rule"));
     all.extend([audited, repeated]);
-    for kind in ["executed", "entered", "session-bound", "session-armed", "session-removed", "root-created"] {
+    for kind in [
+        "executed",
+        "arguments",
+        "entered",
+        "session-bound",
+        "session-armed",
+        "session-removed",
+        "root-created",
+    ] {
         let mut item = act("exec", "rule", Value::Null);
-        item.fields.insert("kind".to_owned(), json!(kind));
-        ["verdict", "reason", "rule"].iter().for_each(|key| drop(item.fields.remove(*key)));
+        item.fields_mut().insert("kind".to_owned(), json!(kind));
+        ["verdict", "reason", "rule"].iter().for_each(|key| drop(item.fields_mut().remove(*key)));
         all.push(item);
     }
     let policy = json!({"id": "bot", "version": 3, "digest": "cd"});

@@ -29,7 +29,7 @@ impl Receiver for Http {
             HttpStyle::Json => array(messages),
             HttpStyle::Splunk => splunk(messages),
         };
-        self.web.post(&body, messages.len()).map(drop)
+        self.web.post(body.as_bytes(), "application/json", messages.len()).map(drop)
     }
 }
 

@@ -78,7 +78,7 @@ impl Receiver for Journald {
 }
 
 fn entry(item: &Item, json: &str) -> Vec<u8> {
-    let seq = item.fields.get("seq").map(ToString::to_string);
+    let seq = item.fields().get("seq").map(ToString::to_string);
     let severity = item.severity().to_string();
     let summary = item.summary();
     let mut out = Vec::new();

@@ -4,9 +4,12 @@ mod file;
 mod http;
 mod journald;
 mod otlp;
+mod otlp_proto;
 mod syslog;
 mod tls;
 mod web;
+
+pub(crate) use web::Web;
 
 use super::{
     error::SinkError,
@@ -26,10 +29,10 @@ pub(super) struct Message {
 impl Message {
     pub(super) fn new(item: Item, format: Format) -> Self {
         let json = match format {
-            Format::Native => serde_json::to_string(&item.fields),
-            Format::Ocsf => serde_json::to_string(&super::ocsf::event(&item)),
+            Format::Native => item.json(),
+            Format::Ocsf => super::ocsf::event(&item).to_string(),
         };
-        Self { json: json.expect("JSON values can be written to memory"), item }
+        Self { json, item }
     }
 }
 

@@ -166,7 +166,7 @@ fn line(item: &Item, json: &str) -> String {
     let kind = if item.kind().is_empty() { "-" } else { item.kind() };
     let mut data = String::new();
     for key in ["log", "seq", "agent", "session", "leaf_hash"] {
-        let value = match item.fields.get(key) {
+        let value = match item.fields().get(key) {
             Some(serde_json::Value::String(text)) => text.clone(),
             Some(serde_json::Value::Number(number)) => number.to_string(),
             _ => continue,
@@ -225,12 +225,12 @@ mod tests {
             "kind": "decision", "verdict": "deny", "time": "2026-01-02T03:04:05.123456789Z", "host": "h0",
             "agent": "a\"]\\b", "seq": 7, "log": "l", "object": {"path": "/\u{fc}\u{1f600}\n"},
         }));
-        let text = line(&item, &serde_json::to_string(&item.fields).expect("json"));
+        let text = line(&item, &serde_json::to_string(&item.fields()).expect("json"));
         let start = "<108>1 2026-01-02T03:04:05.123456Z h0 enforcer ";
         assert!(text.starts_with(start) && text.is_ascii() && !text.contains('\n'), "{text}");
         assert!(text.contains(r#" decision [enforcer@32473 log="l" seq="7" agent="a\"\]\\b"] {"#), "{text}");
         let json = &text[text.find("] {").expect("json") + 2..];
-        assert_eq!(serde_json::from_str::<Value>(json).expect("json"), Value::Object(item.fields));
+        assert_eq!(serde_json::from_str::<Value>(json).expect("json"), Value::Object(item.fields().clone()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER: u64 = 65_536;
 
 /// Where requests go.
-pub(super) struct Web {
+pub(crate) struct Web {
     url: String,
     scheme: &'static str,
     token: Option<PathBuf>,
@@ -25,24 +25,49 @@ pub(super) struct Web {
 
 impl Web {
     /// `scheme` is what stands before the token.
-    pub(super) fn new(url: String, scheme: &'static str, token: Option<PathBuf>, tls: TlsSettings) -> Self {
+    pub(crate) fn new(url: String, scheme: &'static str, token: Option<PathBuf>, tls: TlsSettings) -> Self {
         Self { url, scheme, token, tls, agent: None }
     }
 
     /// Posts; the answer's text where it was a good one. Files are read again after each failure, so that
     /// what an operator has mended counts.
-    pub(super) fn post(&mut self, body: &str, records: usize) -> Result<String, SinkError> {
+    pub(super) fn post(&mut self, body: &[u8], content: &str, records: usize) -> Result<Vec<u8>, SinkError> {
         let agent = match self.agent.take() {
             Some(agent) => agent,
             None => self.agent()?,
         };
-        let text = self.post_with(&agent, body, records)?;
+        let text = self.post_with(&agent, (body, content), records)?;
         self.agent = Some(agent);
         Ok(text)
     }
 
-    fn post_with(&self, agent: &ureq::Agent, body: &str, records: usize) -> Result<String, SinkError> {
-        let mut request = agent.post(&self.url).header("Content-Type", "application/json");
+    /// Posts, whatever the answer is: its status and text.
+    pub(crate) fn post_raw(
+        &mut self,
+        body: &[u8],
+        patience: Duration,
+        most: u64,
+    ) -> Result<(u16, Vec<u8>), SinkError> {
+        let agent = match self.agent.take() {
+            Some(agent) => agent,
+            None => self.agent()?,
+        };
+        let failed = |e: ureq::Error| SinkError::io("post to", &self.url, io::Error::other(e));
+        let request = agent.post(&self.url).config().timeout_global(Some(patience)).build();
+        let mut response = request.send(body).map_err(failed)?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(most).read_to_vec().map_err(failed)?;
+        self.agent = Some(agent);
+        Ok((status, text))
+    }
+
+    fn post_with(
+        &self,
+        agent: &ureq::Agent,
+        (body, content): (&[u8], &str),
+        records: usize,
+    ) -> Result<Vec<u8>, SinkError> {
+        let mut request = agent.post(&self.url).header("Content-Type", content);
         if let Some(path) = &self.token {
             let token = read_secret(path).map_err(|e| SinkError::secret(path, e))?;
             request = request.header("Authorization", format!("{} {}", self.scheme, token.trim()));
@@ -52,7 +77,7 @@ impl Web {
         let status = response.status();
         let text = response.body_mut().with_config().limit(ANSWER).read_to_vec().map_err(failed);
         if status.is_success() {
-            return text.map(|text| String::from_utf8_lossy(&text).into_owned());
+            return text;
         }
         if status.as_u16() == 413 {
             return Err(SinkError::TooLarge { place: self.url.clone(), records });

@@ -1,5 +1,6 @@
 //! The command line. Errors are printed here, once, with their remedy.
 
+mod apply;
 mod approvals;
 mod audit;
 mod break_glass;
@@ -190,6 +191,13 @@ enum PolicyCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Put policies in force: check them, put them into the policy directory, and have the daemon load them.
+    /// Where it refuses one, every file is put back as it was.
+    Apply {
+        /// The files; each replaces its agent's policy.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Say what a policy answers, and which rules decide.
     Explain {
         /// A policy file, or the name of an agent in the policy directory.
@@ -302,6 +310,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             other => Err(unexpected(&other)),
         },
         Command::Policy(PolicyCommand::Check { files }) => policy::check(files, cli.output),
+        Command::Policy(PolicyCommand::Apply { files }) => {
+            apply::apply(&settings(cli)?, files, &mut connect(cli)?, cli.output)
+        }
         Command::Policy(PolicyCommand::Explain { policy: named, operation, object, run }) => {
             policy::explain(&settings(cli)?, named, operation, object, run, cli.output)
         }

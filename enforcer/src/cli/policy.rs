@@ -18,14 +18,14 @@ use std::{
 };
 
 /// What a file turned out to be.
-enum Checked {
+pub(super) enum Checked {
     Good(Box<ValidPolicy>),
     Bad(PolicyErrors),
     Uncompilable(String),
     Unreadable(String),
 }
 
-fn read(path: &Path) -> Checked {
+pub(super) fn read(path: &Path) -> Checked {
     let name = path.display().to_string();
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -40,15 +40,30 @@ fn read(path: &Path) -> Checked {
     }
 }
 
-/// Checks files, each by itself and all together.
-pub(super) fn check(files: &[PathBuf], output: Output) -> Result<ExitCode, Failure> {
+/// Files by their names, and what is wrong with all of them together.
+pub(super) fn check_all(files: &[PathBuf]) -> (Vec<(String, Checked)>, Vec<String>) {
     let checked: Vec<(String, Checked)> =
         files.iter().map(|path| (path.display().to_string(), read(path))).collect();
     let together = together(&checked);
-    match output {
-        Output::Json => print(&json_text(&as_json(&checked, &together)))?,
-        Output::Human => print(&as_text(&checked, &together))?,
-    };
+    (checked, together)
+}
+
+/// Prints what was found.
+pub(super) fn report(
+    checked: &[(String, Checked)],
+    together: &[String],
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    print(&match output {
+        Output::Json => json_text(&as_json(checked, together)),
+        Output::Human => as_text(checked, together),
+    })
+}
+
+/// Checks files, each by itself and all together.
+pub(super) fn check(files: &[PathBuf], output: Output) -> Result<ExitCode, Failure> {
+    let (checked, together) = check_all(files);
+    report(&checked, &together, output)?;
     let unreadable = checked.iter().any(|(_, c)| matches!(c, Checked::Unreadable(_)));
     let bad = checked.iter().any(|(_, c)| matches!(c, Checked::Bad(_) | Checked::Uncompilable(_)));
     Ok(match (bad || !together.is_empty(), unreadable) {

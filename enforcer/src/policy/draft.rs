@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub(super) metadata: Tolerant<MetadataDraft>,
     /// The cgroups in which sessions of the agent live.
     #[serde(rename = "match")]
-    pub(super) matches: Option<Tolerant<MatchDraft>>,
+    pub(super) matches: Option<Tolerant<At<MatchDraft>>>,
     /// Who may start the agent, and as whom it runs.
     pub(super) launch: Option<Tolerant<LaunchDraft>>,
     /// The most trust that a session of the agent can have.
@@ -139,7 +139,11 @@ pub(super) struct ProfileMetadataDraft {
 #[schemars(rename = "Match")]
 pub(super) struct MatchDraft {
     /// Path of a session's cgroup in the hierarchy, as a glob or a list of globs.
-    pub(super) cgroup: OneOrMany<At<String>>,
+    pub(super) cgroup: Option<OneOrMany<At<String>>>,
+    /// Name of a systemd service or scope, as a glob or a list of globs: `billing-bot@*.service`.
+    pub(super) unit: Option<OneOrMany<At<String>>>,
+    /// The slice that the units live in (`agents.slice` if it is left out).
+    pub(super) slice: Option<At<String>>,
 }
 
 /// Who may start the agent, and as whom it runs.

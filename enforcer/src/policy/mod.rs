@@ -23,6 +23,7 @@ mod image;
 mod learn;
 mod links;
 mod matcher;
+mod matches;
 mod ports;
 mod problem;
 mod profile;

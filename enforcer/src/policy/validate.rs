@@ -6,8 +6,7 @@ use super::{
     compile,
     condition::Run,
     decode::{self, At, list},
-    draft::{Draft, LaunchDraft, MatchDraft, MetadataDraft, NameOrNumber},
-    glob::{Component, Glob},
+    draft::{Draft, LaunchDraft, MetadataDraft, NameOrNumber},
     problem::{PolicyErrors, Position, Problem},
     profile, reference,
     rule::trust_tiers,
@@ -62,7 +61,7 @@ impl Checker<'_> {
             tests,
         } = draft;
         let metadata = metadata.0.and_then(|metadata| self.metadata(metadata));
-        let cgroups = matches.and_then(|m| m.0).map(|m| self.cgroups(&m)).unwrap_or_default();
+        let cgroups = matches.and_then(|m| m.0).map(|m| self.matches(&m)).unwrap_or_default();
         let launch = launch.and_then(|launch| launch.0).map(|launch| self.launch(launch));
         self.files(&files);
         self.exec(&exec);
@@ -133,38 +132,6 @@ impl Checker<'_> {
             }
         });
         Some((id.value, version.value, owner.value, purpose.value, expires))
-    }
-
-    fn cgroups(&mut self, draft: &MatchDraft) -> Vec<Glob> {
-        let texts = &draft.cgroup.0;
-        let mut globs = Vec::new();
-        for text in texts {
-            let Some(glob) = self.glob(text) else { continue };
-            let patterns = glob.patterns();
-            if patterns.iter().any(|p| p.components().first() == Some(&Component::AnyDepth)) {
-                self.problem(
-                    text.at,
-                    "a cgroup pattern cannot start with `**`",
-                    "write it from the hierarchy's root, as in /agents.slice/my-agent.slice/*",
-                );
-            } else if patterns.iter().any(|p| p.is_subtree()) {
-                let at = self.inside(text, text.value.len().saturating_sub(2));
-                self.problem(
-                    at,
-                    "a cgroup pattern cannot end in `/**`: sessions do not nest",
-                    "end in `/*` to make each child cgroup a session; everything below belongs to it",
-                );
-            } else if patterns.iter().any(|p| p.components().is_empty()) {
-                self.problem(
-                    text.at,
-                    "the root of the hierarchy cannot be an agent's cgroup",
-                    "name a cgroup below it, as in /agents.slice/my-agent.slice/*",
-                );
-            } else {
-                globs.push(glob);
-            }
-        }
-        globs
     }
 
     fn launch(&mut self, draft: LaunchDraft) -> Launch {

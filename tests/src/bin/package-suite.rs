@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforcer_tests::harness::main(enforcer_tests::promises::PACKAGE)
+    enforcer_tests::harness::main(enforcer_tests::promises::PACKAGE, &[])
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforcer_tests::harness::main(enforcer_tests::promises::WITHOUT_LSM)
+    enforcer_tests::harness::main(enforcer_tests::promises::WITHOUT_LSM, &[])
 }

@@ -62,6 +62,11 @@ pub const ALL: &[&[Case]] = &[
     outsiders::CASES,
 ];
 
+/// Modules about what the daemon and its commands do, which no kernel changes: where a run is sampled, all of
+/// their cases run on one kernel and some on the others.
+pub const SAMPLED: &[&str] =
+    &["signed", "trust", "policies", "audit", "operating", "units", "break_glass", "outsiders", "globs"];
+
 /// The tests of the Debian package.
 pub const PACKAGE: &[&[Case]] = &[package::CASES];
 

@@ -15,6 +15,7 @@ cases!(policies:
     a_new_policy_holds_for_running_sessions_at_once,
     no_verdict_is_mixed_from_two_policies,
     a_broken_policy_keeps_the_last_good_one_and_says_so,
+    applying_puts_all_files_in_force_or_none,
     an_agent_whose_policy_is_gone_is_refused_everything,
     audit_mode_records_and_refuses_nothing_but_the_floor,
     two_agents_do_not_share_their_rights,
@@ -112,6 +113,36 @@ fn a_broken_policy_keeps_the_last_good_one_and_says_so(t: &mut Test) -> Outcome 
     fs::write(agent.file(), &good)?;
     let ran = Command::new("enforcer").args(["reload"]).run()?;
     ensure!(ran.code == Some(0), "{ran}");
+    let status = Command::new("enforcer").args(["status"]).run()?;
+    ensure!(status.code == Some(0), "{status}");
+    Ok(())
+}
+
+fn applying_puts_all_files_in_force_or_none(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (first, second) = (t.at("first.yaml"), t.at("second.yaml"));
+    let agent = t.agent(t.policy().allow("read", &t.at("open/f1")))?;
+    let before = fs::read_to_string(agent.file())?;
+    fs::write(&first, agent.policy().next().allow("read", &t.at("shut/f1")).to_string())?;
+    let apply =
+        |files: &[&str]| Command::new("enforcer").args(["policy", "apply"]).args(files.iter().copied()).run();
+    // The policy is good by itself; only the daemon knows that nothing lives there.
+    let elsewhere = t.policy().line("match: { cgroup: /system.slice/nowhere }");
+    let other = format!("/etc/enforcer/policies.d/{}.yaml", elsewhere.name());
+    fs::write(&second, elsewhere.to_string())?;
+    for (what, text) in [("no root", elsewhere.to_string()), ("broken", "{{{{".to_owned())] {
+        fs::write(&second, &text)?;
+        let ran = apply(&[&first, &second])?;
+        ensure!(ran.code == Some(65), "{what}: {ran}");
+        ensure!(fs::read_to_string(agent.file())? == before, "{what}: the first file was replaced");
+        ensure!(!crate::harness::exists(&other), "{what}: the second file was left behind");
+        let now = agent.status()?.unwrap_or_default();
+        ensure!(now["digest"] == agent.digest(), "{what}: {now}");
+    }
+    let ran = apply(&[&first])?;
+    ensure!(ran.code == Some(0) && ran.out.contains("in force"), "{ran}");
+    let session = agent.probe(&[format!("read {}", t.at("shut/f1"))])?;
+    ensure!(session.lines == ["ok"], "{:?}", session.lines);
     let status = Command::new("enforcer").args(["status"]).run()?;
     ensure!(status.code == Some(0), "{status}");
     Ok(())

@@ -53,6 +53,29 @@ fn a_full_policy_is_read() {
 }
 
 #[test]
+fn units_are_the_cgroups_that_systemd_gives_them() {
+    let cgroups = |matches: &str| {
+        let policy = parse("p", &format!("{}match: {matches}\n", with_head(FILES)));
+        policy.map(|policy| policy.cgroups().iter().map(|glob| glob.text().to_owned()).collect::<Vec<_>>())
+    };
+    let found = cgroups("{ unit: [bot.service, 'bot@*.service'] }").expect("units");
+    assert_eq!(found, ["/agents.slice/bot.service", "/agents.slice/bot@*.service"]);
+    let found = cgroups("{ unit: 'a\\x2db.scope', slice: agents-eu.slice, cgroup: /agents.slice/x }");
+    let nested = r"/agents.slice/agents-eu.slice/a\\x2db.scope";
+    assert_eq!(found.expect("a slice"), ["/agents.slice/x", nested]);
+    for (wrong, why) in [
+        ("{}", "neither a cgroup nor a unit"),
+        ("{ slice: agents.slice, cgroup: /agents.slice/x }", "there is no `unit`"),
+        ("{ unit: bot }", "not a service or scope"),
+        ("{ unit: a/b.service }", "not a service or scope"),
+        ("{ unit: bot.service, slice: agents }", "not a slice"),
+    ] {
+        let errors = cgroups(wrong).expect_err(wrong).to_string();
+        assert!(errors.contains(why), "{wrong}: {errors}");
+    }
+}
+
+#[test]
 fn defaults_are_the_strict_ones() {
     let policy = parse("p", &with_head(FILES).replace("trust: autonomous\n", "")).expect("it loads");
     assert_eq!((policy.trust(), policy.mode()), (Trust::Probation, Mode::Enforce));

@@ -133,7 +133,7 @@ fn nothing_is_missing_after_random_failures_and_kills_and_the_order_is_kept() {
     let recorder = world.recorder();
     wait_until(|| has_all(&server, &world));
     drop(recorder);
-    assert!(world.size() > 200, "{}", world.size());
+    assert!(world.size() > 100, "{}", world.size());
     world.check(&server.seqs());
     let checkpoints = server.taken().iter().filter(|r| r["kind"] == "checkpoint").count();
     assert!(checkpoints > 0);

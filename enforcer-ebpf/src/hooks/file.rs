@@ -387,6 +387,11 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     }
     let want = if object::is_directory(inode) { LIST } else { wanted(flags & object::OPEN_ACCESS) };
     let place = uncached(file);
+    // As where it is opened: no rule grants these.
+    if want & WRITE != 0 && object::is_forbidden_to_write(inode) {
+        let denial = denial(&place, operation::RECEIVE, reason::FLOOR, want, [0; 3]);
+        return result(emit::conclude(&subject, &denial));
+    }
     let found =
         names::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);
     if is_nameless(&found) && object::nameless_may_open(object::magic(inode)) {

@@ -106,8 +106,13 @@ impl Agent {
 
     /// Runs a command in a new session.
     pub fn run(&self, words: &[String]) -> Outcome<Session> {
+        self.run_for(words, PATIENCE.as_secs())
+    }
+
+    /// As [`Agent::run`], for so many seconds.
+    pub fn run_for(&self, words: &[String], seconds: u64) -> Outcome<Session> {
         let mark = events::mark()?;
-        let ran = self.exec(words).run()?;
+        let ran = self.exec(words).patience(seconds).run()?;
         let Some(id) = session_id(&ran.err) else { fail!("no session: {ran}") };
         let lines = ran.out.lines().map(str::to_owned).collect();
         Ok(Session { id, lines, code: ran.code, err: ran.err, mark })

@@ -108,6 +108,12 @@ impl Test {
         Ok(test)
     }
 
+    /// Whether this is the kernel on which what is slow and the same everywhere is tried, or everything is to be.
+    pub fn thorough(&self) -> bool {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        self.full || release.starts_with("6.12.")
+    }
+
     /// An empty directory of the test's own.
     pub fn fresh(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.directory) {

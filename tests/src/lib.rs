@@ -1,8 +1,9 @@
-//! What runs inside the guests: acts ([`probe`]), the machinery of the suite, and the promises that it
-//! checks on a running kernel.
+//! What runs inside the guests: acts ([`probe`]), the machinery of the suite, the promises that it checks on a
+//! running kernel, and the [`attacks`] on them.
 
 pub mod agent;
 pub mod approvals;
+pub mod attacks;
 pub mod command;
 pub mod events;
 pub mod harness;

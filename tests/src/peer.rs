@@ -83,7 +83,11 @@ impl Port {
 
 /// Connects to the abstract socket `name` and hands over a file that was opened here.
 pub fn hand_over(name: &str, path: &str) -> io::Result<()> {
-    let file = fs::File::open(path)?;
+    hand_over_descriptor(name, &fs::File::open(path)?)
+}
+
+/// As [`hand_over`], of anything that is open here.
+pub fn hand_over_descriptor(name: &str, file: &impl AsRawFd) -> io::Result<()> {
     let socket = UnixStream::connect_addr(&UnixAddr::from_abstract_name(name)?)?;
     // struct cmsghdr (length, level, type), the descriptor, padding.
     let mut control =

@@ -80,6 +80,12 @@ impl Policy {
         self
     }
 
+    /// A rule about the network as the language has it, without its braces.
+    pub fn network_rule(mut self, rule: &str) -> Self {
+        self.network.push(rule.to_owned());
+        self
+    }
+
     /// Holds connecting.
     pub fn connect_hold(mut self, to: &str) -> Self {
         self.network.push(format!("hold: [connect], to: ['{to}']"));
@@ -110,8 +116,11 @@ impl Policy {
         self
     }
 
-    /// A line of the document's head, such as `mode: audit`.
+    /// A line of the document's head, such as `mode: audit`. Another `include` takes the place of the first one.
     pub fn line(mut self, line: &str) -> Self {
+        if line.starts_with("include:") {
+            self.header.retain(|before| !before.starts_with("include:"));
+        }
         self.header.push(line.to_owned());
         self
     }

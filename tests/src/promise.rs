@@ -146,6 +146,7 @@ pub struct Attempt {
     errno: &'static str,
     denial: Option<Denial>,
     exe: &'static str,
+    newer: bool,
 }
 
 enum Control {
@@ -153,6 +154,8 @@ enum Control {
     Ok,
     /// Outside it fails with this, which shows that it got past the permission checks.
     Fails(&'static str),
+    /// Outside it fails somehow, but is not forbidden: what it asks for does not exist.
+    FailsSomehow,
     /// It must not be tried outside.
     None,
 }
@@ -160,12 +163,19 @@ enum Control {
 impl Attempt {
     /// The act is refused inside with EPERM, and `denial` is its record.
     pub fn new(act: impl Into<String>, denial: Denial) -> Self {
-        Self { act: act.into(), control: Control::Ok, errno: "EPERM", denial: Some(denial), exe: PROBE }
+        Self {
+            act: act.into(),
+            control: Control::Ok,
+            errno: "EPERM",
+            denial: Some(denial),
+            exe: PROBE,
+            newer: false,
+        }
     }
 
     /// The act fails with EPERM where no attempt needs to be recorded: the kernel asks without meaning it.
     pub fn silent(act: impl Into<String>) -> Self {
-        Self { act: act.into(), control: Control::Ok, errno: "EPERM", denial: None, exe: PROBE }
+        Self { act: act.into(), control: Control::Ok, errno: "EPERM", denial: None, exe: PROBE, newer: false }
     }
 
     /// The first object that the act names.
@@ -179,9 +189,22 @@ impl Attempt {
         self
     }
 
+    /// Outside the act succeeds, or fails with any error that says that it was not forbidden: which one depends on
+    /// the kernel.
+    pub fn fails_somehow_outside(mut self) -> Self {
+        self.control = Control::FailsSomehow;
+        self
+    }
+
     /// Outside the act would harm the guest.
     pub fn not_outside(mut self) -> Self {
         self.control = Control::None;
+        self
+    }
+
+    /// Older kernels do not have the call.
+    pub fn newer(mut self) -> Self {
+        self.newer = true;
         self
     }
 
@@ -249,11 +272,46 @@ pub fn control(attempts: &[Attempt]) -> Outcome {
     if acts.is_empty() {
         return Ok(());
     }
-    faults.extend(compare(&acts, &outside_all(&acts)?, |index| match tried[index].control {
+    let lines = outside_all(&acts)?;
+    faults.extend(compare(&acts, &lines, |index| match tried[index].control {
         Control::Fails(errno) => errno,
+        Control::FailsSomehow => got_further(lines.get(index)),
         Control::Ok | Control::None => "ok",
     }));
     if faults.is_empty() { Ok(()) } else { fail!("outside (the control):\n{}", faults.join("\n")) }
+}
+
+/// What a line should have been of an act that may fail, but not because it is forbidden.
+fn got_further(line: Option<&String>) -> &str {
+    let forbidden = ["EPERM"];
+    line.map(String::as_str).filter(|line| !forbidden.contains(line)).unwrap_or("anything but forbidden")
+}
+
+/// The [`control`] of attempts of which this kernel may not have every call; those that it has, at least `least`.
+pub fn possible(attempts: Vec<Attempt>, least: usize) -> Outcome<Vec<Attempt>> {
+    let acts: Vec<String> = attempts.iter().map(|attempt| attempt.act.clone()).collect();
+    let lines = outside_all(&acts)?;
+    let expected = |attempt: &Attempt| match attempt.control {
+        Control::Fails(errno) => errno,
+        Control::Ok | Control::FailsSomehow | Control::None => "ok",
+    };
+    let mut there = Vec::new();
+    let mut faults = Vec::new();
+    for (attempt, line) in attempts.into_iter().zip(&lines) {
+        let unknown = ["ENOSYS", "EINVAL", "EOPNOTSUPP"].contains(&line.as_str());
+        if line == expected(&attempt) {
+            there.push(attempt);
+        } else if !(attempt.newer && unknown) {
+            faults.push(format!("{}: {line}, not {}", attempt.act, expected(&attempt)));
+        }
+    }
+    if !faults.is_empty() {
+        fail!("outside (the control):\n{}", faults.join("\n"));
+    }
+    if there.len() < least {
+        fail!("this kernel knows only {} of the {} calls, not {least}", there.len(), lines.len());
+    }
+    Ok(there)
 }
 
 /// The attempts inside, with their twins before them: every attempt is refused and recorded exactly once,

@@ -1,9 +1,14 @@
 //! The suite: runs in a guest as root, outside every agent, while the daemon is up.
 //! `guest-suite [--full] [--sample] [FILTER…]`
 
+use enforcer_tests::{attacks, harness, promises};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforcer_tests::promises::outsiders::start();
-    enforcer_tests::harness::main(enforcer_tests::promises::ALL, enforcer_tests::promises::SAMPLED)
+    promises::outsiders::start();
+    let mut tables = promises::ALL.to_vec();
+    // The outsider's own case looks back on all others.
+    let last = tables.len() - 1;
+    tables.splice(last..last, attacks::ALL.iter().copied());
+    harness::main(&tables, promises::SAMPLED)
 }

@@ -10,6 +10,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-next-program", |_| bpf(11)),
     ("bpf-next-map", |_| bpf(12)),
     ("bpf-next-link", |_| bpf(31)),
+    ("bpf-command", bpf_command),
     ("bpf-create-map", bpf_create_map),
     ("bpf-get-pin", bpf_get_pin),
     ("perf-event", perf_event),
@@ -113,4 +114,9 @@ fn keyctl_describe(args: &Args<'_>) -> io::Result<()> {
 /// Into its own session keyring.
 fn add_key(_: &Args<'_>) -> io::Result<()> {
     sys!(SYS_add_key, c"user", c"probe", &b"x"[..], 1, -3).map(drop)
+}
+
+/// `bpf-command NUMBER`: with nothing in its attributes.
+fn bpf_command(args: &Args<'_>) -> io::Result<()> {
+    bpf(args.number(0)?)
 }

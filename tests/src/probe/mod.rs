@@ -8,9 +8,14 @@ mod exec;
 mod files;
 mod kernel;
 mod loaded;
+mod metadata;
 mod mounts;
 mod names;
 mod net;
+mod odd;
+mod ring;
+mod spelling;
+mod storm;
 mod sys;
 mod tasks;
 mod unix;
@@ -60,7 +65,7 @@ type Act = fn(&Args<'_>) -> io::Result<()>;
 
 /// Every act by its name.
 fn find(name: &str) -> Option<Act> {
-    const TABLES: [&[(&str, Act)]; 10] = [
+    const TABLES: [&[(&str, Act)]; 14] = [
         files::ACTS,
         names::ACTS,
         exec::ACTS,
@@ -70,6 +75,10 @@ fn find(name: &str) -> Option<Act> {
         mounts::ACTS,
         tasks::ACTS,
         kernel::ACTS,
+        spelling::ACTS,
+        metadata::ACTS,
+        odd::ACTS,
+        storm::ACTS,
         ACTS,
     ];
     TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, act)| *act)
@@ -130,12 +139,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     let mut out = io::stdout();
     for words in acts {
-        let found = words.first().and_then(|name| name.to_str()).and_then(find);
-        let Some(act) = found else {
+        let name = words.first().and_then(|name| name.to_str()).unwrap_or_default();
+        let done = match find(name) {
+            Some(act) => Some(act(&Args(&words[1..]))),
+            None => ring::act(name, words.get(1..).unwrap_or_default()),
+        };
+        let Some(done) = done else {
             eprintln!("usage: probe ACT ARG… | probe seq ACT ARG… , ACT ARG…; no such act: {words:?}");
             return ExitCode::from(2);
         };
-        let line = match act(&Args(&words[1..])) {
+        let line = match done {
             Ok(()) => "ok".to_owned(),
             Err(error) => match error.raw_os_error() {
                 Some(number) => errno::name(number),

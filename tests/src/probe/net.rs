@@ -34,12 +34,12 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("socketpair", socketpair),
 ];
 
-fn ip(args: &Args<'_>, index: usize) -> io::Result<IpAddr> {
+pub(super) fn ip(args: &Args<'_>, index: usize) -> io::Result<IpAddr> {
     args.str(index)?.parse().map_err(|_| super::usage("not an address"))
 }
 
 /// `struct sockaddr_in` or `sockaddr_in6`.
-fn address(ip: IpAddr, port: u16) -> Vec<u8> {
+pub(super) fn address(ip: IpAddr, port: u16) -> Vec<u8> {
     let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u16;
     let mut bytes = [family.to_ne_bytes(), port.to_be_bytes()].concat();
     match ip {
@@ -50,7 +50,7 @@ fn address(ip: IpAddr, port: u16) -> Vec<u8> {
 }
 
 /// The address in the arguments from `index` on: host and port.
-fn given(args: &Args<'_>, index: usize) -> io::Result<Vec<u8>> {
+pub(super) fn given(args: &Args<'_>, index: usize) -> io::Result<Vec<u8>> {
     Ok(address(ip(args, index)?, args.number(index + 1)?))
 }
 
@@ -59,15 +59,15 @@ fn mapped(args: &Args<'_>) -> io::Result<Vec<u8>> {
     Ok(address(Ipv6Addr::from(v4.to_ipv6_mapped().octets()).into(), args.number(1)?))
 }
 
-fn family_of(address: &[u8]) -> i32 {
+pub(super) fn family_of(address: &[u8]) -> i32 {
     i32::from(u16::from_ne_bytes([address[0], address[1]]))
 }
 
-fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
+pub(super) fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
     fd!(SYS_socket, family, kind | libc::SOCK_CLOEXEC, 0)
 }
 
-fn connect(socket: &OwnedFd, address: &[u8]) -> io::Result<()> {
+pub(super) fn connect(socket: &OwnedFd, address: &[u8]) -> io::Result<()> {
     sys!(SYS_connect, socket, address, address.len()).map(drop)
 }
 
@@ -82,7 +82,7 @@ fn v4mapped(args: &Args<'_>) -> io::Result<()> {
 
 const PACKET: &[u8] = b"probe";
 
-fn send_to(socket: &OwnedFd, to: &[u8], flags: i32) -> io::Result<()> {
+pub(super) fn send_to(socket: &OwnedFd, to: &[u8], flags: i32) -> io::Result<()> {
     sys!(SYS_sendto, socket, PACKET, PACKET.len(), flags, to, to.len()).map(drop)
 }
 

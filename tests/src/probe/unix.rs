@@ -17,7 +17,11 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("unix-own-stream", |a| own(a, libc::SOCK_STREAM)),
     ("unix-own-dgram", |a| own(a, libc::SOCK_DGRAM)),
     ("unix-serve", serve),
-    ("unix-receive", receive),
+    ("unix-receive", |a| {
+        let file = receive(a)?;
+        sys!(SYS_read, &file, &mut [0u8; 1][..], 1).map(drop)
+    }),
+    ("unix-receive-only", |a| receive(a).map(drop)),
 ];
 
 /// `struct sockaddr_un`, as long as the name.
@@ -66,8 +70,8 @@ fn serve(args: &Args<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that whoever connects hands over, and reads from it.
-fn receive(args: &Args<'_>) -> io::Result<()> {
+/// Takes a descriptor that whoever connects hands over.
+fn receive(args: &Args<'_>) -> io::Result<OwnedFd> {
     let name = address(args.str(0)?);
     let server = socket(libc::SOCK_STREAM)?;
     sys!(SYS_bind, &server, &name, name.len())?;
@@ -85,6 +89,5 @@ fn receive(args: &Args<'_>) -> io::Result<()> {
     if message.msg_controllen < 20 || message.msg_flags & libc::MSG_CTRUNC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
-    let file = sys::owned(i64::from(control[2] as u32 as i32));
-    sys!(SYS_read, &file, &mut byte[..], 1).map(drop)
+    Ok(sys::owned(i64::from(control[2] as u32 as i32)))
 }

@@ -11,6 +11,7 @@ mod arguments;
 mod audit;
 mod break_glass;
 mod changes;
+mod examples;
 mod execution;
 mod files;
 mod floor;
@@ -27,11 +28,12 @@ mod package;
 mod policies;
 mod proof;
 mod refusals;
+mod replay;
 mod sessions;
 mod signed;
 mod tasks;
 mod trust;
-mod units;
+pub(crate) mod units;
 mod unix;
 
 /// The tests of the suite, in the order in which they run.
@@ -57,6 +59,8 @@ pub const ALL: &[&[Case]] = &[
     audit::CASES,
     proof::CASES,
     operating::CASES,
+    replay::CASES,
+    examples::CASES,
     units::CASES,
     break_glass::CASES,
     outsiders::CASES,

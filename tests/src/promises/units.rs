@@ -24,18 +24,29 @@ cases!(units:
 );
 
 /// A unit in the agents' slice, whose lines go to a file.
-pub(super) struct Unit {
+pub(crate) struct Unit {
     name: String,
     out: String,
 }
 
 impl Unit {
     /// Starts it, and waits for its end if asked to.
-    pub(super) fn start(t: &Test, name: &str, words: &[String], wait: bool) -> Outcome<(Self, Option<i32>)> {
+    pub(crate) fn start(t: &Test, name: &str, words: &[String], wait: bool) -> Outcome<(Self, Option<i32>)> {
+        Self::start_in(t, "agents.slice", name, words, wait)
+    }
+
+    /// The same in a slice below the agents'.
+    pub(crate) fn start_in(
+        t: &Test,
+        slice: &str,
+        name: &str,
+        words: &[String],
+        wait: bool,
+    ) -> Outcome<(Self, Option<i32>)> {
         let out = t.at("out");
         let _ = fs::remove_file(&out);
         let mut run =
-            Command::new("systemd-run").args(["--quiet", "--collect", "--slice=agents.slice"]).args([
+            Command::new("systemd-run").args(["--quiet", "--collect", &format!("--slice={slice}")]).args([
                 format!("--unit={name}"),
                 format!("--property=StandardOutput=file:{out}"),
                 format!("--property=StandardError=file:{}", t.at("err")),
@@ -47,7 +58,7 @@ impl Unit {
         Ok((Self { name: name.to_owned(), out }, ran.code))
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.out).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
@@ -66,25 +77,25 @@ impl Drop for Unit {
     }
 }
 
-pub(super) fn probe(acts: &[String]) -> Vec<String> {
+pub(crate) fn probe(acts: &[String]) -> Vec<String> {
     let words = acts.join(" , ");
     [PROBE, "seq"].into_iter().chain(words.split(' ')).map(str::to_owned).collect()
 }
 
 /// The policy of an agent that lives in the unit `name`.
-pub(super) fn matched(t: &Test, name: &str) -> crate::policy::Policy {
+pub(crate) fn matched(t: &Test, name: &str) -> crate::policy::Policy {
     t.policy().line(&format!("match: {{ cgroup: '/agents.slice/{name}.service' }}"))
 }
 
 /// The records of an agent's session before the one about `marker`.
-fn records(agent: &Agent, mark: Mark, marker: &str) -> Outcome<Vec<Value>> {
+pub(crate) fn records(agent: &Agent, mark: Mark, marker: &str) -> Outcome<Vec<Value>> {
     let last = events::wait("the marker's record", mark, |record| {
         record["agent"] == agent.name() && record["object"]["path"] == marker
     })?;
     events::until_marker(mark, last["session"].as_str().unwrap_or_default(), marker)
 }
 
-fn judged(records: &[Value], denials: &[Denial], agent: &Agent) -> Outcome {
+pub(crate) fn judged(records: &[Value], denials: &[Denial], agent: &Agent) -> Outcome {
     let shown: Vec<String> = records.iter().map(events::shown).collect();
     ensure!(
         records.len() == denials.len(),
@@ -292,12 +303,12 @@ fn a_container_is_governed_by_the_names_inside_it(t: &mut Test) -> Outcome {
 }
 
 /// No daemon, and none is started again, until this value goes.
-pub(super) struct NoDaemon;
+pub(crate) struct NoDaemon;
 
 const DROP_IN: &str = "/run/systemd/system/enforcer.service.d/90-tests.conf";
 
 impl NoDaemon {
-    pub(super) fn kill() -> Outcome<Self> {
+    pub(crate) fn kill() -> Outcome<Self> {
         fs::create_dir_all("/run/systemd/system/enforcer.service.d")?;
         fs::write(DROP_IN, "[Service]\nRestart=no\n")?;
         systemctl("daemon-reload")?;
@@ -308,7 +319,7 @@ impl NoDaemon {
         Ok(guard)
     }
 
-    pub(super) fn start_again(self) -> Outcome {
+    pub(crate) fn start_again(self) -> Outcome {
         drop(self);
         enforcing()
     }

@@ -1,0 +1,333 @@
+//! No false denials: real work under the profiles that are shipped ends as it does outside, with the same files,
+//! and nothing of it is refused.
+
+use crate::{
+    agent::Agent,
+    cases,
+    command::Command,
+    ensure, events, fail,
+    harness::{Outcome, Test},
+    policy::Policy,
+    promise,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
+
+cases!(replay:
+    git_works_as_outside,
+    git_works_in_a_repository_that_a_coding_agent_was_given,
+    python_runs_its_tests_as_outside,
+    node_serves_and_is_asked_as_outside,
+    make_and_a_compiler_build_as_outside,
+    pip_installs_as_outside,
+    npm_installs_as_outside,
+    every_kind_of_stress_is_borne,
+);
+
+/// Below a directory: each file's mode and content, or where a link leads.
+type Files = BTreeMap<String, String>;
+
+fn files(directory: &str, without: &[&str]) -> Outcome<Files> {
+    let mut found = Files::new();
+    let mut waiting = vec![Path::new(directory).to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        for entry in fs::read_dir(&path)? {
+            let path = entry?.path();
+            let name = path.display().to_string();
+            let name = name.strip_prefix(directory).unwrap_or(&name).to_owned();
+            if without.iter().any(|part| name.contains(part)) {
+                continue;
+            }
+            let metadata = fs::symlink_metadata(&path)?;
+            let what = if metadata.is_symlink() {
+                format!("leads to {}", fs::read_link(&path)?.display())
+            } else if metadata.is_dir() {
+                waiting.push(path);
+                "a directory".to_owned()
+            } else {
+                let bytes = fs::read(&path)?;
+                let digest: u64 = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+                    (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+                });
+                format!("{} bytes, {digest:x}", bytes.len())
+            };
+            found.insert(name, format!("{:o} {what}", metadata.permissions().mode()));
+        }
+    }
+    Ok(found)
+}
+
+/// Some work: what is there before it, what is done, and what of its results differs from run to run.
+struct Work<'a> {
+    prepare: &'a str,
+    script: &'a str,
+    without: &'a [&'a str],
+    patience: u64,
+}
+
+fn shell(script: &str, patience: u64) -> Outcome<(Option<i32>, String, String)> {
+    let ran = Command::new("/usr/bin/sh").args(["-c", script]).patience(patience).run()?;
+    Ok((ran.code, ran.out, ran.err))
+}
+
+/// Does the work outside and inside, at the same place, and compares.
+fn same(t: &Test, policy: Policy, work: &Work<'_>) -> Outcome {
+    let w = t.at("w");
+    let variables = format!(
+        "set -e; export W={w} HOME={w}/home TMPDIR={w}/tmp LC_ALL=C PATH=/usr/bin PYTHONDONTWRITEBYTECODE=1 \
+         GIT_AUTHOR_DATE='2030-01-01T00:00:00Z' GIT_COMMITTER_DATE='2030-01-01T00:00:00Z'; cd {w}; "
+    );
+    let lay = || -> Outcome {
+        t.fresh()?;
+        for name in ["w/home", "w/tmp"] {
+            t.dir(name)?;
+        }
+        promise::marker(t)?;
+        let ran = shell(&format!("{variables}{}", work.prepare), work.patience)?;
+        ensure!(ran.0 == Some(0), "preparing: {ran:?}");
+        Ok(())
+    };
+    lay()?;
+    let script = format!("{variables}{}", work.script);
+    let outside = shell(&script, work.patience)?;
+    ensure!(outside.0 == Some(0), "outside: {outside:?}");
+    let before = files(&w, work.without)?;
+    lay()?;
+    let agent =
+        t.agent(policy.allow("all", &format!("{w}/**")).allow("list", &t.at("")[..t.at("").len() - 1]))?;
+    let marker = promise::marker(t)?;
+    let end = format!("({script}\n); code=$?; cat {marker} 2>/dev/null; exit $code");
+    let inside = agent.run_for(&["/usr/bin/sh", "-c", &end].map(str::to_owned), work.patience)?;
+    let after = files(&w, work.without)?;
+    let records = events::until_marker(inside.mark, &inside.id, &marker)?;
+    let shown: Vec<String> = records.iter().map(events::shown).collect();
+    ensure!(records.is_empty(), "{} refusals:\n{}\n{}", records.len(), shown.join("\n"), inside.err);
+    ensure!(inside.code == outside.0, "inside: {:?} {:?} {}", inside.code, inside.lines, inside.err);
+    ensure!(
+        inside.lines.join("\n") == outside.1.trim_end(),
+        "inside: {:?}\noutside: {:?}",
+        inside.lines,
+        outside.1
+    );
+    let names = before.keys().chain(after.keys());
+    let wrong: Vec<String> = names
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(|name| format!("{name}: {:?} outside, {:?} inside", before.get(name), after.get(name)))
+        .collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// A policy with profiles as they are shipped.
+fn with(t: &Test, profiles: &str) -> Policy {
+    t.policy().line(&format!("include: [base@1, shell@1, {profiles}]"))
+}
+
+const IDENTITY: &str = "git config --global user.name A; git config --global user.email a@example.com; \
+                        git config --global init.defaultBranch main; git config --global gc.auto 0;";
+/// The index has times and inode numbers in it.
+const INDEX: &[&str] = &["/.git/index", "/.git/ORIG_HEAD.lock"];
+
+fn git_works_as_outside(t: &mut Test) -> Outcome {
+    let prepare = format!(
+        "{IDENTITY} git init -q --bare origin.git; git init -q seed; cd seed; echo one >a; git add a; \
+         git commit -qm one; git push -q ../origin.git main"
+    );
+    let script = "git clone -q origin.git copy; cd copy; echo two >b; git add b; git commit -qm two; \
+                  git checkout -q -b topic HEAD~1; echo three >c; git add c; git commit -qm three; \
+                  git rebase -q main; git checkout -q main; git merge -q --no-ff -m four topic; \
+                  git mv c d; git commit -qm five; git push -q origin main; git tag v1; git status --short; \
+                  git log --format='%h %s'; git ls-files -s; git diff --stat HEAD~3; git fsck --no-progress";
+    same(t, with(t, "git@1"), &Work { prepare: &prepare, script, without: INDEX, patience: 240 })
+}
+
+fn git_works_in_a_repository_that_a_coding_agent_was_given(t: &mut Test) -> Outcome {
+    if !t.thorough() {
+        return Ok(());
+    }
+    let prepare = format!(
+        "{IDENTITY} git init -q shop; cd shop; echo one >a; git add a; git commit -qm one; echo x >b; git add b; \
+         git commit -qm two"
+    );
+    let script = "cd shop; git checkout -q -b topic HEAD~1; echo three >c; git add c; git commit -qm three; \
+                  git rebase -q main; git stash list; echo dirty >>a; git stash -q; git stash pop -q; \
+                  git checkout -q -- a; git checkout -q main; git merge -q topic; \
+                  git log --format='%h %s'; git grep -n three";
+    same(
+        t,
+        with(t, "git@1, coding-agent@1"),
+        &Work { prepare: &prepare, script, without: INDEX, patience: 240 },
+    )
+}
+
+const TESTS: &str = r#"
+import json, os, shutil, sqlite3, subprocess, tempfile, threading, unittest
+
+class Works(unittest.TestCase):
+    def test_files(self):
+        with tempfile.TemporaryDirectory() as d:
+            path = os.path.join(d, "a")
+            with open(path, "w") as f:
+                json.dump({"a": 1}, f)
+            os.rename(path, path + "b")
+            shutil.copytree(d, d + "-copy")
+            shutil.rmtree(d + "-copy")
+
+    def test_database(self):
+        with tempfile.TemporaryDirectory() as d:
+            db = sqlite3.connect(os.path.join(d, "db"))
+            db.execute("create table t(x)")
+            db.execute("insert into t values(1)")
+            db.commit()
+            db.close()
+
+    def test_children(self):
+        self.assertEqual(subprocess.check_output(["echo", "hello"]), b"hello\n")
+        self.assertEqual(subprocess.run("exit 3", shell=True).returncode, 3)
+
+    def test_threads(self):
+        done = []
+        threads = [threading.Thread(target=done.append, args=(n,)) for n in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        self.assertEqual(len(done), 4)
+"#;
+
+fn python_runs_its_tests_as_outside(t: &mut Test) -> Outcome {
+    let prepare = format!("mkdir project; cat >project/test_works.py <<'END'{TESTS}END\n");
+    let script = "cd project; python3 -m unittest -q 2>&1 | grep -v '^Ran'; python3 -m venv --without-pip ../venv; \
+                  ../venv/bin/python -c 'import sys; print(sys.prefix != sys.base_prefix)'; \
+                  python3 -m compileall -q . ; echo done";
+    let work = Work { prepare: &prepare, script, without: &["__pycache__", "pyvenv.cfg"], patience: 240 };
+    same(t, with(t, "python@1"), &work)
+}
+
+const SERVER: &str = r#"
+const http = require("http"), fs = require("fs");
+const server = http.createServer((ask, answer) => {
+  fs.appendFileSync("log", ask.url + "\n");
+  answer.end("hello " + ask.url + "\n");
+  if (ask.url === "/end") server.close();
+});
+server.listen(3217, "127.0.0.1");
+"#;
+
+fn node_serves_and_is_asked_as_outside(t: &mut Test) -> Outcome {
+    if !t.thorough() {
+        return Ok(());
+    }
+    let prepare = format!("cat >server.js <<'END'{SERVER}END\n");
+    let script = "node server.js & curl -s --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:3217/a; \
+                  curl -s http://127.0.0.1:3217/end; wait; echo served";
+    let policy = with(t, "node@1")
+        .exec("/usr/bin/curl")
+        .network_rule("allow: [connect, bind], to: ['127.0.0.1:3217/tcp']");
+    same(t, policy, &Work { prepare: &prepare, script, without: &[], patience: 240 })
+}
+
+fn make_and_a_compiler_build_as_outside(t: &mut Test) -> Outcome {
+    if !t.thorough() {
+        return Ok(());
+    }
+    let prepare = "printf 'int add(int a, int b) { return a + b; }\\n' >add.c; \
+                   printf '#include <stdio.h>\\nint add(int, int);\\nint main(void) { printf(\"%%d\\\\n\", add(1, 2)); return 0; }\\n' >main.c; \
+                   printf 'target/sum: main.o add.o\\n\\tgcc -o $@ $^\\n' >Makefile; mkdir target";
+    let script = "make -s; target/sum; make -s; touch add.c; make -s; target/sum";
+    let policy = with(t, "rust@1").exec("/usr/bin/make").exec(&t.at("w/target/*"));
+    same(t, policy, &Work { prepare, script, without: &[], patience: 300 })
+}
+
+const WHEEL: &str = r#"
+import zipfile
+with zipfile.ZipFile("wheels/demo-1.0-py3-none-any.whl", "w") as wheel:
+    info = "demo-1.0.dist-info/"
+    wheel.writestr("demo/__init__.py", "word = 'hello'\n")
+    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(info + "RECORD", "demo/__init__.py,,\n")
+"#;
+
+/// From a directory of wheels: a guest reaches no index. Slow, since pip loads much.
+fn pip_installs_as_outside(t: &mut Test) -> Outcome {
+    if !t.full {
+        return Ok(());
+    }
+    let prepare = format!("mkdir wheels; python3 - <<'END'{WHEEL}END\n");
+    let script = "pip=$(echo /usr/share/python-wheels/pip-*.whl); python3 -m venv --without-pip venv; \
+                  venv/bin/python $pip/pip install -q --no-index --no-cache-dir --find-links wheels demo; \
+                  venv/bin/python -c 'import demo; print(demo.word)'";
+    let without = &["__pycache__", "pyvenv.cfg", "/tmp/"];
+    same(t, with(t, "python@1"), &Work { prepare: &prepare, script, without, patience: 600 })
+}
+
+/// From a local archive: a guest reaches no registry. Slow, since npm loads much.
+fn npm_installs_as_outside(t: &mut Test) -> Outcome {
+    if !t.full {
+        return Ok(());
+    }
+    let prepare = "mkdir package app; printf '{\"name\":\"demo\",\"version\":\"1.0.0\",\"main\":\"index.js\"}' >package/package.json; \
+                   echo 'module.exports = \"hello\"' >package/index.js; tar -czf demo.tgz package; \
+                   printf '{\"name\":\"app\",\"version\":\"1.0.0\"}' >app/package.json";
+    let script = "cd app; npm install --offline --no-audit --no-fund --no-update-notifier --loglevel=error ../demo.tgz >/dev/null; \
+                  node -e 'console.log(require(\"demo\"))'";
+    let policy = with(t, "node@1");
+    same(t, policy, &Work { prepare, script, without: &["/.npm/", "/tmp/"], patience: 600 })
+}
+
+/// Kilobytes of what the kernel keeps and cannot give back.
+fn unreclaimable() -> Outcome<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));
+    Ok(line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0))
+}
+
+/// What the kernel warned of.
+fn warnings() -> Outcome<usize> {
+    let ran = Command::new("dmesg").run()?;
+    let bad = ["WARNING:", "BUG:", "Oops", "rcu_sched self-detected", "Call Trace"];
+    Ok(ran.out.lines().filter(|line| bad.iter().any(|word| line.contains(word))).count())
+}
+
+const SHORT: &str = "stress-ng --quiet --temp-path $W/tmp --timeout 2s --dentry 1 --link 1 --symlink 1 --rename 1 --dir 1 \
+                     --fallocate 1 --fallocate-bytes 1M --mmap 1 --mmap-bytes 4M --fork 2 --clone 1 --pipe 1 --sock 1 \
+                     --sock-if lo --udp 1 --udp-if lo --sem 1";
+
+/// Under a policy that allows all that rules can allow. What the floor refuses everybody is refused here too, and
+/// is no false denial; a rule, or an object that could not be told, would be one.
+fn every_kind_of_stress_is_borne(t: &mut Test) -> Outcome {
+    t.dir("w/tmp")?;
+    let w = t.at("w");
+    let marker = promise::marker(t)?;
+    let words = if t.full {
+        "for class in filesystem network scheduler; do \
+         timeout 200 stress-ng --quiet --temp-path $W/tmp --timeout 2s --sequential 1 --class $class || true; done"
+    } else {
+        SHORT
+    };
+    let script =
+        format!("export W={w} PATH=/usr/bin; cd {w}; {words}; code=$?; cat {marker} 2>/dev/null; exit $code");
+    let all = t.policy().allow("all", "/**").exec("/**").connect("*:*/*").bind("*:*/*");
+    let agent: Agent = t.agent(all.deny("read", &marker))?;
+    // Once before, so that what is made once is there.
+    agent.run_for(&["/usr/bin/true".to_owned()], 60)?;
+    let (memory, warned) = (unreclaimable()?, warnings()?);
+    let patience = if t.full { 900 } else { 180 };
+    let session = agent.run_for(&["/usr/bin/sh", "-c", &script].map(str::to_owned), patience)?;
+    ensure!(t.full || session.code == Some(0), "{:?} {:?} {}", session.code, session.lines, session.err);
+    let records = events::until_marker(session.mark, &session.id, &marker)?;
+    // The root of a file system that only the kernel mounts has no name, and is nobody's to open.
+    let nameless = |record: &Value| record["reason"] == "unknown-object" && record["object"]["path"] == "/";
+    let unexpected: Vec<String> = records
+        .iter()
+        .filter(|record| record["reason"] != "floor" && !nameless(record))
+        .take(20)
+        .map(events::shown)
+        .collect();
+    ensure!(unexpected.is_empty(), "refused although everything is allowed:\n{}", unexpected.join("\n"));
+    ensure!(warnings()? == warned, "the kernel warned of something");
+    let grown = unreclaimable()?.saturating_sub(memory);
+    if grown > 64 * 1024 {
+        fail!("{grown} KiB of the kernel's memory did not come back");
+    }
+    Ok(())
+}

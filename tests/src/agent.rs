@@ -213,6 +213,11 @@ impl Live {
         }
     }
 
+    /// The next line that its command has printed, if there is one.
+    pub fn try_line(&mut self) -> Option<String> {
+        self.out.try_recv().ok()
+    }
+
     /// Fails unless the next lines are these.
     pub fn expect(&mut self, lines: &[&str]) -> Outcome {
         for (index, expected) in lines.iter().enumerate() {

@@ -8,6 +8,7 @@ use crate::{
 use std::{
     cell::Cell,
     fmt, fs, io,
+    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -135,6 +136,14 @@ impl Test {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, format!("the text of {name}\n"))?;
+        Ok(path)
+    }
+
+    /// Makes a program with this text, and the directories above it; returns its path.
+    pub fn program(&self, name: &str, text: &str) -> io::Result<String> {
+        let path = self.file(name)?;
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
     }
 

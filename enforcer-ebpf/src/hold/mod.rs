@@ -197,7 +197,11 @@ pub extern "C" fn settle(slot: u64) -> u64 {
                     outcome::REFUSE
                 }
             }
-            (GRANTED | REFUSED, _) => request_new(sc, slot, now, ANY),
+            (GRANTED | REFUSED, _) => {
+                // What this thread waited for has been answered, to others: it asks anew, and somebody must hear of it.
+                no_longer_waits(sc);
+                request_new(sc, slot, now, ANY)
+            }
             _ => {
                 (*header).reason = reason::INTERNAL;
                 outcome::REFUSE

@@ -35,6 +35,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("deep-read", deep_read),
     ("hammer", hammer),
     ("flood", flood),
+    ("time-opens", time_opens),
     ("stdin-is-null", |_| open(c"/proc/self/fd/0", libc::O_RDONLY, 0).map(drop)),
 ];
 
@@ -201,4 +202,18 @@ fn flood(args: &Args<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `time-opens PATH COUNT ROUNDS`: opens so many times, and says the nanoseconds of the quickest round.
+fn time_opens(args: &Args<'_>) -> io::Result<()> {
+    let (path, count) = (args.text(0)?, args.number::<u32>(1)?);
+    let mut least = u128::MAX;
+    for _ in 0..args.number::<u32>(2)? {
+        let begun = std::time::Instant::now();
+        for _ in 0..count {
+            drop(open(&path, libc::O_RDONLY, 0)?);
+        }
+        least = least.min(begun.elapsed().as_nanos());
+    }
+    Err(io::Error::other(least.to_string()))
 }

@@ -19,6 +19,7 @@ mod storm;
 mod sys;
 mod tasks;
 mod unix;
+mod waiting;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -65,7 +66,7 @@ type Act = fn(&Args<'_>) -> io::Result<()>;
 
 /// Every act by its name.
 fn find(name: &str) -> Option<Act> {
-    const TABLES: [&[(&str, Act)]; 14] = [
+    const TABLES: [&[(&str, Act)]; 15] = [
         files::ACTS,
         names::ACTS,
         exec::ACTS,
@@ -79,6 +80,7 @@ fn find(name: &str) -> Option<Act> {
         metadata::ACTS,
         odd::ACTS,
         storm::ACTS,
+        waiting::ACTS,
         ACTS,
     ];
     TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, act)| *act)

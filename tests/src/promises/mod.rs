@@ -35,6 +35,7 @@ mod tasks;
 mod trust;
 pub(crate) mod units;
 mod unix;
+mod waiting;
 
 /// The tests of the suite, in the order in which they run.
 pub const ALL: &[&[Case]] = &[
@@ -50,6 +51,7 @@ pub const ALL: &[&[Case]] = &[
     floor::CASES,
     grants::CASES,
     holds::CASES,
+    waiting::CASES,
     signed::CASES,
     trust::CASES,
     knobs::CASES,

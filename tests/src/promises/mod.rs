@@ -18,6 +18,7 @@ mod floor;
 mod globs;
 mod grants;
 mod holds;
+mod identity;
 mod knobs;
 mod links;
 mod mounts;
@@ -45,6 +46,7 @@ pub const ALL: &[&[Case]] = &[
     links::CASES,
     execution::CASES,
     arguments::CASES,
+    identity::CASES,
     network::CASES,
     unix::CASES,
     mounts::CASES,

@@ -52,8 +52,11 @@ pub struct Gate {
     pub lost_decisions: u64,
     /// Activity without a session that the ring could not take.
     pub lost_activity: u64,
+    /// The file of the socket at which sessions ask about themselves: its inode number, or 0 while there is none,
+    /// and its device as in [`FileId`].
+    pub agent_socket: [u64; 2],
     /// Zero.
-    pub reserved1: [u64; 4],
+    pub reserved1: [u64; 2],
 }
 
 /// One root. A stopped and restarted slice is a new cgroup: the id changes, the path does not.

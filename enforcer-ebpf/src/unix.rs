@@ -54,6 +54,21 @@ pub fn name(subject: &Subject, sock: *const u8) -> Name {
     Name { states: Some([object[0], object[1], object[2]]), ..nothing }
 }
 
+/// Whether the file with this dentry is the socket at which sessions ask about themselves.
+#[inline(always)]
+pub fn is_agent_socket(dentry: u64) -> bool {
+    let Some(gate) = maps::GATE.get_ptr(0) else { return false };
+    // SAFETY: a map value.
+    let [number, device] = unsafe { core::ptr::read_volatile(&raw const (*gate).agent_socket) };
+    if dentry == 0 || number == 0 {
+        return false;
+    }
+    let Some(inode) = peek::<u64>(dentry + object::DENTRY_INODE.get() as u64) else { return false };
+    let Some(sb) = peek::<u64>(inode + object::INODE_SB.get() as u64) else { return false };
+    peek::<u64>(inode + object::INODE_NUMBER.get() as u64) == Some(number)
+        && peek::<u32>(sb + object::SB_DEVICE.get() as u64).map(u64::from) == Some(device)
+}
+
 /// Runs the automata over the abstract name of the socket at `sc.address`. Non-zero: it has none.
 #[inline(never)]
 #[unsafe(no_mangle)]

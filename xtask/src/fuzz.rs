@@ -13,8 +13,13 @@ use crate::{
 };
 
 /// The targets, with the directories of this checkout that they start from.
-const TARGETS: [(&str, &[&str]); 4] =
-    [("policy", &["fuzz/seeds/policy", "enforcer/profiles"]), ("glob", &[]), ("record", &[]), ("frame", &[])];
+const TARGETS: [(&str, &[&str]); 5] = [
+    ("policy", &["fuzz/seeds/policy", "enforcer/profiles"]),
+    ("glob", &[]),
+    ("record", &[]),
+    ("frame", &[]),
+    ("agent", &[]),
+];
 
 const FLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",
@@ -34,7 +39,7 @@ pub(crate) struct Options {
     /// Run one input, such as a finding, instead of looking for more
     #[arg(long, value_name = "FILE", requires = "targets")]
     input: Option<PathBuf>,
-    /// policy, glob, record or frame; all of them if none is named
+    /// policy, glob, record, frame or agent; all of them if none is named
     #[arg(value_name = "TARGET", value_parser = TARGETS.map(|(name, _)| name))]
     targets: Vec<String>,
 }

@@ -18,7 +18,7 @@ use enforcer_common::{
         net::{BIND, CONNECT},
     },
     address::Address,
-    event::{operation, reason},
+    event::{self, operation, reason},
     scratch::Scratch,
     verdict::Verdict,
 };
@@ -196,6 +196,11 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> Conclusion {
             Verdict::Deny => {}
         }
         denial.states = states;
+    }
+    // Whoever bears a session's label may ask about that session; the daemon answers about no other.
+    let own = operation == event::operation::UNIX_CONNECT && !subject.policy.is_null();
+    if own && unix::is_agent_socket(name.dentry) {
+        return Conclusion::GoOn;
     }
     denial.dentry = name.dentry;
     denial.mount = name.mount;

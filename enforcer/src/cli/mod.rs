@@ -14,6 +14,7 @@ mod overdue;
 mod policy;
 mod relay;
 mod screen;
+mod session;
 mod status;
 mod support_bundle;
 mod top;
@@ -22,6 +23,7 @@ mod why;
 
 use crate::{
     control::{
+        agent::agent_socket,
         client::Client,
         message::{Reply, Request},
     },
@@ -83,6 +85,9 @@ enum Command {
     /// Say why an agent was refused something: the rule, the layer, and what to ask for. Exits with 15 if no
     /// refusal is recorded that fits.
     Why(why::WhyArgs),
+    /// Inside a session: whose it is, why it was refused something, and saying why it asks for something.
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// Print figures for monitoring as OpenMetrics text.
     Metrics,
     /// Make the daemon read the policies again.
@@ -135,16 +140,6 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
-struct DaemonArgs {
-    /// End enforcement instead: detach the programs and remove what is pinned. Agents must have ended.
-    #[arg(long)]
-    uninstall: bool,
-    /// Why enforcement ends; goes into the audit log.
-    #[arg(long, value_name = "TEXT", requires = "uninstall")]
-    reason: Option<String>,
-}
-
 /// One run of a program, for `exec`.
 #[derive(Debug, Args)]
 struct RunArgs {
@@ -157,6 +152,16 @@ struct RunArgs {
     /// The program's arguments, for `exec`.
     #[arg(last = true)]
     arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// End enforcement instead: detach the programs and remove what is pinned. Agents must have ended.
+    #[arg(long)]
+    uninstall: bool,
+    /// Why enforcement ends; goes into the audit log.
+    #[arg(long, value_name = "TEXT", requires = "uninstall")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -295,7 +300,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             other => Err(unexpected(&other)),
         },
         Command::Doctor { host } => doctor::run(settings(cli), *host, cli.output),
-        Command::Why(args) => why::run(&settings(cli)?, args, cli.output),
+        Command::Why(args) => match why::inside(&sessions_socket(cli), args, cli.output) {
+            Some(told) => told,
+            None => why::run(&settings(cli)?, args, cli.output),
+        },
+        Command::Session(command) => session::run(&sessions_socket(cli), command, cli.output),
         Command::Metrics => match connect(cli)?.ask(&Request::Metrics)? {
             Reply::Metrics { text } => print(&match cli.output {
                 Output::Human => text,
@@ -378,6 +387,20 @@ fn settings(cli: &Cli) -> Result<Settings, Failure> {
 
 fn connect(cli: &Cli) -> Result<Client, Failure> {
     Client::connect(&settings(cli)?.paths.socket)
+}
+
+/// The socket at which sessions ask. Where packages have it, if it is there: most sessions are refused to read the
+/// settings, and that would be the last refusal that they hear of.
+fn sessions_socket(cli: &Cli) -> PathBuf {
+    let usual = agent_socket(&Settings::default().paths.socket);
+    if cli.settings.is_none() && usual.exists() {
+        return usual;
+    }
+    agent_socket(&settings(cli).unwrap_or_default().paths.socket)
+}
+
+fn unexpected_of_session() -> Failure {
+    Failure::new(Exit::Unavailable, "the daemon answers something else", "")
 }
 
 fn unexpected(reply: &Reply) -> Failure {

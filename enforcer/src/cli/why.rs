@@ -2,14 +2,18 @@
 
 use super::{Failure, Output, audit, exit::Exit, json_text, print, printable};
 use crate::{
-    control::peer::unified,
+    control::{
+        agent::{AgentReply, AgentRequest, Waits},
+        agent_server,
+        peer::unified,
+    },
     daemon::canary,
     event::why::{self, Why},
     settings::{Settings, is_below},
 };
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::{fs, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArgs {
@@ -35,6 +39,52 @@ struct Process {
     profile: Option<String>,
 }
 
+/// Explains the newest refusal to the session that this process belongs to; `None`: it belongs to none, or asks about
+/// something else.
+pub(super) fn inside(socket: &Path, args: &WhyArgs, output: Output) -> Option<Result<ExitCode, Failure>> {
+    if args.session.is_some() || args.place.is_named() {
+        return None;
+    }
+    match agent_server::ask(socket, &AgentRequest::Why) {
+        Ok(AgentReply::Why { mut refusals, waiting }) => {
+            // As far as the session's own processes are meant.
+            if let Some(pid) = args.pid {
+                refusals.retain(|why| why.process.split_whitespace().next() == Some(&pid.to_string()));
+            }
+            refusals.truncate(1);
+            Some(of_session(&refusals, &waiting, output))
+        }
+        _ => None,
+    }
+}
+
+/// What a session was refused, and what waits.
+pub(super) fn of_session(refusals: &[Why], waiting: &[Waits], output: Output) -> Result<ExitCode, Failure> {
+    let own = u64::from(std::process::id());
+    let lines = if refusals.is_empty() { beside(&process(own), None) } else { Vec::new() };
+    print(&match output {
+        Output::Json => json_text(&json!({
+            "refusal": refusals.first(), "refusals": refusals, "waiting": waiting, "beside": lines,
+        })),
+        Output::Human => {
+            let mut out = String::new();
+            refusals.iter().for_each(|why| out += &text(why));
+            if refusals.is_empty() {
+                out += "the Enforcer has refused this session nothing that it remembers\n";
+            }
+            lines.iter().for_each(|line| out += &format!("  - {}\n", printable(line)));
+            for Waits { hold, act, justified, .. } in waiting {
+                let hold = hold.get(..12).unwrap_or(hold);
+                let why = if *justified { "" } else { "; enforcer session justify says why" };
+                out += &printable(&format!("{hold} waits for a person: {act}{why}"));
+                out.push('\n');
+            }
+            out
+        }
+    })?;
+    Ok(if refusals.is_empty() { Exit::NoRefusal.into() } else { Exit::Ok.into() })
+}
+
 /// Explains the newest refusal that fits.
 pub(super) fn run(settings: &Settings, args: &WhyArgs, output: Output) -> Result<ExitCode, Failure> {
     let found = audit::newest(&args.place, settings, |record| fits(args, record))?;
@@ -46,7 +96,7 @@ pub(super) fn run(settings: &Settings, args: &WhyArgs, output: Output) -> Result
         });
     }
     let lines = match args.pid {
-        Some(pid) => beside(&process(pid), &roots(settings)),
+        Some(pid) => beside(&process(pid), Some(&roots(settings))),
         None => Vec::new(),
     };
     print(&match output {
@@ -91,8 +141,8 @@ fn process(pid: u64) -> Option<Process> {
     })
 }
 
-/// What else may have refused, as far as that can be told.
-fn beside(process: &Option<Process>, roots: &[String]) -> Vec<String> {
+/// What else may have refused, as far as that can be told. Without `roots` the process is a session's.
+fn beside(process: &Option<Process>, roots: Option<&[String]>) -> Vec<String> {
     let Some(process) = process else {
         return vec![
             "there is no such process (any more): whether something else refused it cannot be told"
@@ -101,13 +151,15 @@ fn beside(process: &Option<Process>, roots: &[String]) -> Vec<String> {
         ];
     };
     let mut lines = Vec::new();
-    match &process.cgroup {
-        None => lines.push("its cgroup cannot be told, so neither whether it belongs to an agent".to_owned()),
-        Some(cgroup) if roots.iter().any(|root| is_below(cgroup, root)) => lines.push(format!(
+    let is_below = |cgroup: &String, roots: &[String]| roots.iter().any(|root| is_below(cgroup, root));
+    match (&process.cgroup, roots) {
+        (_, None) => lines.push("a refusal would be remembered, unless the daemon is new or its record was lost".to_owned()),
+        (None, _) => lines.push("its cgroup cannot be told, so neither whether it belongs to an agent".to_owned()),
+        (Some(cgroup), Some(roots)) if is_below(cgroup, roots) => lines.push(format!(
             "it lives in {cgroup}, where agents live; a refusal would be recorded, unless the record was lost \
              (enforcer status)"
         )),
-        Some(cgroup) => lines.push(format!(
+        (Some(cgroup), _) => lines.push(format!(
             "it lives in {cgroup}, below no root: the Enforcer refuses it nothing, unless an agent moved it there"
         )),
     }
@@ -159,7 +211,7 @@ mod tests {
     #[test]
     fn what_else_may_have_refused_is_named_and_what_cannot_be_told_too() {
         let roots = ["/agents.slice".to_owned()];
-        let said = |process: Option<Process>| beside(&process, &roots).join("\n");
+        let said = |process: Option<Process>| beside(&process, Some(&roots)).join("\n");
         assert!(said(None).contains("cannot be told"));
         let inside = Process { cgroup: Some("/agents.slice/a".to_owned()), ..Process::default() };
         assert!(said(Some(inside)).contains("lost"));

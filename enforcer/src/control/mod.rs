@@ -1,5 +1,7 @@
 //! The control socket: length-prefixed JSON frames, descriptors beside them, and who may ask for what.
 
+pub mod agent;
+pub mod agent_server;
 pub mod approvals;
 pub mod break_glass;
 pub mod client;

@@ -100,6 +100,22 @@ impl Peer {
     }
 }
 
+/// The cgroup of the process that connected, if it is still there: as [`Peer::of`], for those who live below a root.
+pub fn cgroup_of(socket: BorrowedFd<'_>) -> Result<String, PeerError> {
+    let credentials = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
+        .map_err(io::Error::from)?;
+    let pid = credentials.pid();
+    let process = fds::peer_process(socket)?;
+    if pid <= 0 {
+        return Err(PeerError::Gone(pid));
+    }
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| PeerError::Gone(pid))?;
+    if process.as_ref().is_some_and(has_ended) {
+        return Err(PeerError::Gone(pid));
+    }
+    unified(&text).map(str::to_owned).ok_or(PeerError::Gone(pid))
+}
+
 /// The path in the unified hierarchy, in the text of /proc/PID/cgroup (cgroups(7)).
 pub fn unified(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))

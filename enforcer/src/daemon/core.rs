@@ -18,6 +18,7 @@ use super::{
     proof::CanaryAgent,
     published::Store,
     recent::Recent,
+    refusals::Refusals,
     registry::Slots,
     sessions::Sessions,
     trust::Trusts,
@@ -26,7 +27,10 @@ use super::{
 };
 use crate::{
     audit::Sink,
-    control::message::{FileStatus, Lost},
+    control::{
+        agent_server::Meter,
+        message::{FileStatus, Lost},
+    },
     event::{
         decode::{Event, Kind},
         flat::Flat,
@@ -126,6 +130,10 @@ pub struct Core {
     pub(super) first_uses: FirstUses,
     /// Room for the record at hand.
     pub(super) flat: Flat,
+    /// What was refused to sessions last.
+    pub(super) refusals: Refusals,
+    /// How much sessions have asked about themselves.
+    pub(super) asks: Meter,
     pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
@@ -208,6 +216,8 @@ impl Core {
             commands: Commands::default(),
             first_uses: FirstUses::default(),
             flat: Flat::default(),
+            refusals: Refusals::default(),
+            asks: Meter::default(),
             offset: None,
             sweep_due: true,
             lost: Lost::default(),
@@ -289,7 +299,8 @@ impl Core {
         let (slots, numbers, glass) = (&self.slots, &self.numbers, &self.glass);
         let (table, settings) = (&self.settings.trust, &self.settings);
         let (sessions, commands, flat) = (&mut self.sessions, &mut self.commands, &mut self.flat);
-        let (recent, first_uses) = (&mut self.recent, &mut self.first_uses);
+        let (recent, refusals) = (&mut self.recent, &mut self.refusals);
+        let first_uses = &mut self.first_uses;
         let (audit, watched, repeats) = (&mut self.audit, &mut self.watched, &mut self.repeats);
         let (malformed, arguments) = (&mut self.lost.malformed, &mut self.arguments);
         let verdicts = &mut self.verdicts;
@@ -313,6 +324,7 @@ impl Core {
                     return arguments.loaded(&event, offset, &names, recent.of(event.header.session));
                 }
                 if event.kind == Kind::Held {
+                    refusals.note(bytes, &event);
                     held.push(Held::new(&event, &names, recent.of(event.header.session)));
                 }
                 if event.kind == Kind::Executed {
@@ -335,6 +347,9 @@ impl Core {
                 }
                 if alone {
                     recent.note(&event, offset);
+                    if event.kind != Kind::Held {
+                        refusals.note(bytes, &event);
+                    }
                     json::write(&event, None, offset, &names, flat);
                     audit.append_flat(flat);
                 }

@@ -3,7 +3,7 @@
 use crate::cli::exit::{Exit, Failure};
 use crate::policy::{Image, LinkedFile, ValidPolicy};
 use enforcer_common::hold::{Hold, HoldId, Waiter, WaiterKey};
-use enforcer_common::map::{Session, TierMap};
+use enforcer_common::map::{FileId, Session, TierMap};
 use std::{io, os::fd::RawFd, path::PathBuf};
 
 /// An entry of the agents map.
@@ -226,6 +226,9 @@ pub trait Enforcement {
 
     /// Says which programs may prepare a session. Those that do not exist are left out.
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError>;
+
+    /// Says which file is the socket at which sessions ask about themselves; `None`: there is none.
+    fn set_agent_socket(&mut self, file: Option<FileId>);
 
     /// Per agent: decisions and activity records that the rings could not take, since the maps exist.
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError>;

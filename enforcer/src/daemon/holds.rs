@@ -80,7 +80,7 @@ impl Approvals {
 }
 
 /// The time, twice.
-fn present() -> Now {
+pub(super) fn present() -> Now {
     Now {
         wall: i64::try_from(now() / 1_000_000_000).unwrap_or(i64::MAX),
         boot: u64::try_from(boot_time()).unwrap_or_default(),
@@ -325,7 +325,7 @@ impl Core {
         self.approvals.queue.note_launch(session, Launch { task, launcher });
     }
 
-    fn with_queue<T>(&mut self, act: impl FnOnce(&mut Self, &mut Queue) -> T) -> T {
+    pub(super) fn with_queue<T>(&mut self, act: impl FnOnce(&mut Self, &mut Queue) -> T) -> T {
         // The world is the daemon without its queue.
         let empty = self.approvals.queue.empty();
         let mut queue = std::mem::replace(&mut self.approvals.queue, empty);

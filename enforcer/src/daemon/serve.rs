@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cli::exit::{Exit, Failure},
-    control::{fds, message::State, server},
+    control::{agent::agent_socket, agent_server, fds, message::State, server},
     settings::Settings,
 };
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -72,6 +72,9 @@ pub(super) async fn run(
 
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
         .map_err(internal("open the control socket"))?;
+    let at = agent_socket(&settings.paths.socket);
+    let (agents, file) = agent_server::listen(&at).map_err(internal("open the sessions' socket"))?;
+    core.borrow_mut().enforcement.set_agent_socket(Some(file));
     let metrics = metrics_server::bind(&settings).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn_local(endless(metrics_server::serve(core.clone(), metrics)));
@@ -83,6 +86,7 @@ pub(super) async fn run(
     tasks.spawn_local(endless(drain(core.clone(), filled)));
     tasks.spawn_local(endless(tick(core.clone())));
     tasks.spawn_local(endless(server::serve(core.clone(), listener, group)));
+    tasks.spawn_local(endless(agent_server::serve(core.clone(), agents)));
     tasks.spawn_local(watch_policies(core.clone(), settings.paths.policies.clone()));
     tasks.spawn_local(repeat_canary(core.clone()));
     spawn_local(feed_watchdog(core.clone()));

@@ -20,6 +20,7 @@ pub const DAEMON: &[&str] = &[
     "alive",
     "approval-decided",
     "approval-ended",
+    "approval-justified",
     "approval-refused",
     "approval-rejected",
     "approval-requested",

@@ -1,10 +1,10 @@
 //! What a record of a refusal means for whoever was refused: pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A refusal in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
     /// When.
     pub time: String,
@@ -19,7 +19,7 @@ pub struct Why {
     /// What came of it.
     pub outcome: String,
     /// Which part of the Enforcer decided.
-    pub layer: &'static str,
+    pub layer: String,
     /// The rules that decided, as the policy has them, or that there is none.
     pub rules: Vec<String>,
     /// The policy's own words.
@@ -74,7 +74,7 @@ pub fn why(record: &Map<String, Value>) -> Why {
         ),
         tried: format!("{operation}{wanted} {object}").trim_end().to_owned(),
         outcome,
-        layer: layer(reason),
+        layer: layer(reason).to_owned(),
         ask: ask(reason, record, &rules, owner),
         rules,
         because,

@@ -32,7 +32,7 @@ use enforcer_common::{
     event::NO_AGENT,
     hold::{Hold, HoldId, Waiter, WaiterKey},
     limits,
-    map::{Agent, Gate, MODE_AUDIT, MODE_ENFORCE, TierMap},
+    map::{Agent, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, TierMap},
 };
 use hooks::HookProgram;
 use load::Host;
@@ -277,6 +277,16 @@ impl Enforcement for Kernel {
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {
         roots::set(&mut self.tables, &self.cgroups, roots)
+    }
+
+    fn set_agent_socket(&mut self, file: Option<FileId>) {
+        let at = offset_of!(Gate, agent_socket);
+        // Never one file's number with another's device.
+        self.tables.gate.word(at).store(0, Ordering::SeqCst);
+        if let Some(file) = file {
+            self.tables.gate.word(at + 8).store(file.device, Ordering::SeqCst);
+            self.tables.gate.word(at).store(file.inode, Ordering::SeqCst);
+        }
     }
 
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {

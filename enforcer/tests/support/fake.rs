@@ -10,7 +10,7 @@ use enforcer::{
 use enforcer_common::{
     event::{Header, VERSION, kind},
     hold::{ASKED, GRANTED, Hold, HoldId, REFUSED, WAITING, Waiter, WaiterKey, Word},
-    map::{SESSION_LAUNCHING, Session, TierMap},
+    map::{FileId, SESSION_LAUNCHING, Session, TierMap},
     verdict::Verdict,
 };
 use std::{cell::RefCell, collections::BTreeMap, os::fd::RawFd, path::PathBuf, rc::Rc};
@@ -57,6 +57,8 @@ pub struct Told {
     pub woken: Vec<WaiterKey>,
     /// When each of them was.
     pub woken_at: Vec<std::time::Instant>,
+    /// The socket at which sessions ask about themselves.
+    pub agent_socket: Option<FileId>,
     /// Publishing fails with this.
     pub full: bool,
 }
@@ -213,6 +215,10 @@ impl Enforcement for Fake {
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {
         self.0.borrow_mut().roots = roots.to_vec();
         Ok(())
+    }
+
+    fn set_agent_socket(&mut self, file: Option<FileId>) {
+        self.0.borrow_mut().agent_socket = file;
     }
 
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError> {

@@ -8,6 +8,7 @@ use crate::{
 };
 
 mod arguments;
+mod asking;
 mod audit;
 mod break_glass;
 mod changes;
@@ -54,6 +55,7 @@ pub const ALL: &[&[Case]] = &[
     grants::CASES,
     holds::CASES,
     waiting::CASES,
+    asking::CASES,
     signed::CASES,
     trust::CASES,
     knobs::CASES,

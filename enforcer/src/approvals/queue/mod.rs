@@ -2,6 +2,7 @@
 
 mod ask;
 mod decide;
+mod justify;
 mod look;
 
 pub use ask::Ask;

@@ -2,9 +2,10 @@
 
 use super::world::{Bench, id};
 use crate::approvals::{
+    drive::World as _,
     error::DecisionError,
     hold::{HoldState, SessionKey},
-    queue::State,
+    queue::{Action, State},
     shape::Shape,
     signature::{LocalPeer, tests::NOBODY},
     statement::Verdict,
@@ -107,6 +108,33 @@ fn the_same_question_is_asked_once() {
     (0..5).for_each(|_| bench.ask(1, Tier::Medium));
     assert_eq!(bench.queue.entry(id(1)).expect("entry").asked, 5);
     assert_eq!((bench.said("approval-requested"), bench.sim.announced.len()), (1, 1));
+}
+
+#[test]
+fn an_agents_words_count_once_and_make_it_another_text() {
+    let mut bench = Bench::new();
+    bench.ask(1, Tier::High);
+    let root = LocalPeer { uid: 0, may_decide: true, ..NOBODY };
+    let denial = bench.statement(1, Verdict::Deny, "operator-0").expect("text");
+    let justify = |bench: &mut Bench, text: &str| {
+        let now = bench.sim.now();
+        bench.queue.justify(now, &id(1).to_string(), text)
+    };
+    let actions = justify(&mut bench, "please\x1b[2J").expect("taken");
+    let Action::Record("approval-justified", said) = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!(said["the_agent_says"], "please\\x1b[2J");
+    assert!(justify(&mut bench, "again").is_err());
+    // Whoever has signed the text without these words has signed another one.
+    assert!(matches!(bench.submit(&denial, None, &root), Err(DecisionError::UnknownRequest(_))));
+    bench.decide(1, ONCE, BOB).expect("the first of two");
+    bench.decide(1, ONCE, DAVE).expect("the second");
+    assert!(bench.sim.lets_through(id(1)) && justify(&mut bench, "late").is_err());
+    // What a first person has approved stays as it is.
+    bench.ask(2, Tier::High);
+    bench.decide(2, ONCE, BOB).expect("the first of two");
+    let now = bench.sim.now();
+    assert!(bench.queue.justify(now, &id(2).to_string(), "changed").is_err());
+    assert!(bench.queue.justify(now, "0", "nothing").is_err());
 }
 
 #[test]

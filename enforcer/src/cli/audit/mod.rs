@@ -67,6 +67,13 @@ pub(super) struct Place {
     log: Option<PathBuf>,
 }
 
+impl Place {
+    /// Whether one is named.
+    pub(super) fn is_named(&self) -> bool {
+        self.log.is_some()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]

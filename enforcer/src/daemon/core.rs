@@ -127,7 +127,7 @@ pub struct Core {
     /// Room for the record at hand.
     pub(super) flat: Flat,
     pub(super) offset: Option<i128>,
-    /// Sessions may have ended: time to look.
+    /// Sessions may have ended, or a root was made anew: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
@@ -295,7 +295,7 @@ impl Core {
         let verdicts = &mut self.verdicts;
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
-                sweep |= event.kind == Kind::SessionRemoved;
+                sweep |= matches!(event.kind, Kind::SessionRemoved | Kind::RootCreated);
                 refill |= event.kind == Kind::SessionBound;
                 newest = newest.max(event.header.time);
                 watched.note(&event);

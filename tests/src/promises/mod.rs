@@ -29,6 +29,7 @@ mod policies;
 mod proof;
 mod refusals;
 mod replay;
+mod second_layer;
 mod sessions;
 mod signed;
 mod tasks;
@@ -45,6 +46,7 @@ pub const ALL: &[&[Case]] = &[
     execution::CASES,
     arguments::CASES,
     network::CASES,
+    second_layer::CASES,
     unix::CASES,
     mounts::CASES,
     floor::CASES,

@@ -270,7 +270,7 @@ fn has_pass(key: &NetKey, asked: &Asked) -> bool {
 /// Bytes for the path of the executable.
 const EXE: usize = 512;
 /// Directories and mounts above the executable that are followed.
-const STEPS: u32 = 32;
+const STEPS: u32 = 16;
 
 /// A record, with room for what a bounded copy may add.
 #[repr(C)]
@@ -419,14 +419,13 @@ fn length(dentry: u64) -> Option<u64> {
     if failed == 0 && value <= 255 { Some(value.into()) } else { None }
 }
 
-/// Writes the executable's path to `to`, which is as long as [`Refusal`] says. The way up is gone twice, first for the
-/// length: there is no memory for the components. Returns 0 if the path cannot be told or does not fit.
-#[inline(always)]
-unsafe fn name_exe(to: *mut u8, task: *const u8) -> u64 {
-    use crate::verifier::bound;
+/// Bytes of the executable's path, or 0 if it cannot be told or does not fit. Verified by itself: what the way up is
+/// known to be must not be multiplied with what the second way is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn exe_length() -> u64 {
     let mut total = 0;
-    let mut climb = Climb::begin(task);
-    let mut whole = false;
+    let mut climb = Climb::begin(subject::task());
     let mut i = 0;
     while i < STEPS {
         match climb.step() {
@@ -435,17 +434,20 @@ unsafe fn name_exe(to: *mut u8, task: *const u8) -> u64 {
                 None => return 0,
             },
             Some(Step::Crossed) => {}
-            Some(Step::End) => {
-                whole = true;
-                break;
-            }
+            Some(Step::End) => return if total > EXE as u64 { 0 } else { total },
             None => return 0,
         }
         i += 1;
     }
-    if !whole || total == 0 || total > EXE as u64 {
-        return 0;
-    }
+    0
+}
+
+/// Writes the executable's path to `to`, which is as long as [`Refusal`] says. The way up is gone twice, first for the
+/// length: there is no memory for the components. Returns 0 if the path cannot be told or does not fit.
+#[inline(always)]
+unsafe fn name_exe(to: *mut u8, task: *const u8) -> u64 {
+    use crate::verifier::bound;
+    let total = exe_length();
     let mut end = total;
     let mut climb = Climb::begin(task);
     let mut i = 0;
@@ -468,7 +470,8 @@ unsafe fn name_exe(to: *mut u8, task: *const u8) -> u64 {
         if len + 1 > end {
             return 0;
         }
-        end -= len + 1;
+        // The same range in every round, so that the verifier sees the same state again.
+        end = bound::<{ 2 * EXE as i32 - 1 }>(end - (len + 1));
         let at = bound::<{ EXE as i32 - 1 }>(end) as usize;
         let len = bound::<255>(len);
         // SAFETY: there is room for the longest name behind the last place.

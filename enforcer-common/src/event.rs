@@ -226,6 +226,9 @@ pub mod reason {
     pub const TIMED_OUT: u16 = 11;
     /// The session has asked for more than it may.
     pub const TOO_MANY: u16 = 12;
+    /// The cgroup programs on the network refuse what the LSM hooks, which come first, have let pass: one of these does
+    /// not do what it should.
+    pub const SECOND_LAYER: u16 = 13;
 }
 
 /// What else is to be known about a record.

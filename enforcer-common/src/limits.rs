@@ -43,3 +43,5 @@ pub const STRAYS: u32 = 16_384;
 pub const DECISION_RING: u32 = 1 << 22;
 /// Bytes of the ring of activity (sessions, executed programs).
 pub const ACTIVITY_RING: u32 = 1 << 20;
+/// Calls that somebody has granted and that the second layer on the network has not seen yet; the oldest go first.
+pub const PASSES: u32 = 4096;

@@ -1,7 +1,10 @@
 //! Keys and values of the maps. Each has a version or belongs to one that has, and room to grow;
 //! sizes are asserted, padding and invalid bit patterns are ruled out by the derives.
 
-use crate::limits::{AGENT_NAME, GROUPS, ROOT_PATH, ROOTS};
+use crate::{
+    limits::{AGENT_NAME, GROUPS, ROOT_PATH, ROOTS},
+    scratch::CALL_REGISTERS,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What the rules that match an object say, by tier (low, medium, high). A rule of tier critical
@@ -323,6 +326,23 @@ impl NetKey {
     pub const FIXED_BITS: u32 = 64;
 }
 
+/// What the running call of a thread may reach although a rule holds it: somebody has granted that, to the hooks of the
+/// LSM. The second layer on the network asks for it, since it cannot see the call's tickets.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Pass {
+    /// The registers of the call.
+    pub registers: [u64; CALL_REGISTERS],
+    /// The address, its protocol and the policy.
+    pub key: NetKey,
+    /// The port, host byte order.
+    pub port: u16,
+    /// The operation: bits of [`crate::access::net`].
+    pub access: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Value of the longest-prefix table: where the prefix's port ranges lie. They already join what
 /// every shorter prefix of the same policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -389,5 +409,6 @@ const _: () = {
     assert!(size_of::<Link>() == 32);
     assert!(size_of::<NetKey>() == 24);
     assert!(size_of::<PortRange>() == 24);
+    assert!(size_of::<Pass>() == 96);
     assert!(size_of::<CacheEntry>() == 40);
 };

@@ -260,8 +260,9 @@ unsafe fn name_session(header: &mut Header, session: *const Session) {
     }
 }
 
+/// Counts a decision that could not be recorded.
 #[inline(always)]
-fn lose(session: *const Session) {
+pub fn lose(session: *const Session) {
     // SAFETY: map values.
     unsafe {
         if let Some(agent) = subject::agent_of(session) {

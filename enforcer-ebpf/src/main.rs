@@ -16,6 +16,7 @@ mod call;
 mod emit;
 mod hold;
 mod hooks;
+mod layer;
 mod maps;
 mod net;
 mod object;

@@ -8,14 +8,14 @@ use aya_ebpf::{
     btf_maps::InodeStorage,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
 };
 use enforcer_common::{
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
-        Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Policy, RootPath,
-        Session, SessionSeed, StrayKey,
+        Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Pass, Policy,
+        RootPath, Session, SessionSeed, StrayKey,
     },
     scratch::{Record, Scratch},
 };
@@ -60,6 +60,9 @@ pub static ARENA: Array<Arena> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Policy, family, protocol and address prefix → port ranges.
 #[map]
 pub static PREFIXES: LpmTrie<NetKey, NetValue> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
+/// Thread → what its running call was granted on the network. Only the second layer asks.
+#[map]
+pub static PASSES: LruHashMap<u64, Pass> = LruHashMap::with_max_entries(limits::PASSES, 0);
 /// Files with several names → what rules say under any of them.
 #[map]
 pub static LINKS: HashMap<LinkKey, Link> = HashMap::with_max_entries(limits::LINKS, BPF_F_NO_PREALLOC);

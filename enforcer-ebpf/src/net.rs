@@ -7,7 +7,7 @@ use enforcer_common::{
     address::Address,
     event::reason,
     limits,
-    map::{NetKey, PortRange},
+    map::{NetKey, NetValue, PortRange},
     scratch::{Scratch, Sockaddr},
     verdict::Verdict,
 };
@@ -180,6 +180,26 @@ pub fn look_up(
         (*sc).prefix.reserved = 0;
         let key = (&raw const (*sc).prefix_len).cast::<Key<NetKey>>();
         let Some(value) = maps::PREFIXES.get(&*key) else { return Judged::Refused(reason::RULE) };
+        let (judged, range) = by_port(subject, arena, value, port, want);
+        (*sc).range = range;
+        judged
+    }
+}
+
+/// What the port ranges behind a prefix say, and the index of the range that decided, or all ones.
+///
+/// # Safety
+/// `arena` is the map's value.
+#[inline(always)]
+pub unsafe fn by_port(
+    subject: &Subject,
+    arena: *const u8,
+    value: &NetValue,
+    port: u16,
+    want: u16,
+) -> (Judged, u32) {
+    // SAFETY: the mask keeps a range inside the arena, which is longer than its mask by more than a range.
+    unsafe {
         // Sorted, not overlapping: a bounded binary search.
         let (mut low, mut high) = (0u64, u64::from(value.count));
         let first = u64::from(value.ranges);
@@ -197,16 +217,16 @@ pub fn look_up(
             } else if port > (*range).last {
                 low = middle + 1;
             } else {
-                (*sc).range = (*range).index;
-                return match (*range).masks.fold(&subject.tiers()).verdict(want) {
+                let judged = match (*range).masks.fold(&subject.tiers()).verdict(want) {
                     Verdict::Allow => Judged::Allowed,
                     Verdict::Hold => Judged::Refused(reason::HELD),
                     Verdict::Deny => Judged::Refused(reason::RULE),
                 };
+                return (judged, (*range).index);
             }
             round += 1;
         }
-        Judged::Refused(reason::RULE)
+        (Judged::Refused(reason::RULE), u32::MAX)
     }
 }
 

@@ -33,7 +33,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    const NOBODY: Self = Self {
+    /// Governed, and without rights.
+    pub const NOBODY: Self = Self {
         session: core::ptr::null(),
         policy: core::ptr::null(),
         slot: 0,
@@ -143,7 +144,7 @@ pub fn side() -> Side {
 
 /// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
 #[inline(always)]
-unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
+pub unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
     // SAFETY: a map value.
     unsafe { (*gate).generation == object::GENERATION.get() as u32 }
 }
@@ -232,7 +233,30 @@ fn subject(label: *const Label) -> Subject {
             ..Subject::NOBODY
         };
         found.session = session;
-        let Some(agent) = maps::AGENTS.get_ptr((*session).agent) else { return found };
+        with_policy(found)
+    }
+}
+
+/// The subject of the session in `slot`, which is known by its cgroup rather than by a label.
+#[inline(always)]
+pub fn in_session(slot: u32) -> Subject {
+    // SAFETY: a map value; the index is checked by the lookup.
+    unsafe {
+        match maps::SESSIONS.get_ptr(slot) {
+            Some(session) if (*session).version == 1 && slot != NO_SESSION => {
+                with_policy(Subject { session, label: slot, ..Subject::NOBODY })
+            }
+            _ => Subject::NOBODY,
+        }
+    }
+}
+
+/// The subject with the policy in force of its session, if there is one.
+#[inline(always)]
+unsafe fn with_policy(mut found: Subject) -> Subject {
+    // SAFETY: map values; indices are checked by the lookup.
+    unsafe {
+        let Some(agent) = maps::AGENTS.get_ptr((*found.session).agent) else { return found };
         let word = core::ptr::read_volatile(&raw const (*agent).policy);
         let Some(policy) = maps::POLICIES.get_ptr(word as u32) else { return found };
         if (*policy).version != 1 || (*policy).id != (word >> 32) as u32 {

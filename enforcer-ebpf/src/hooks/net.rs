@@ -3,7 +3,7 @@
 use super::armed;
 use crate::{
     emit::{Denial, conclude_with, refuse, refuse_with},
-    maps,
+    layer, maps,
     net::{self, Judged, Socket, Unspecified},
     object::{self, pointer},
     path,
@@ -245,7 +245,7 @@ fn answer(
         Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
     denial.access = want;
     // SAFETY: the scratch is not null; a record is made in another part of it.
-    unsafe {
+    let conclusion = unsafe {
         denial.states[0] = (*sc).range;
         conclude_with(subject, &denial, |header| {
             header.address = (*sc).prefix.address;
@@ -257,5 +257,9 @@ fn answer(
                 _ => socket.family,
             };
         })
+    };
+    if conclusion == Conclusion::GoOn && why == reason::HELD {
+        layer::let_pass(u64::from(want));
     }
+    conclusion
 }

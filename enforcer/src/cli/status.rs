@@ -1,7 +1,10 @@
 //! `enforcer status`, `agents` and `reload`: answers of the daemon for people and programs.
 
 use super::{Failure, Output, exit::Exit, json_text, print, printable};
-use crate::control::message::{AgentStatus, State, Status};
+use crate::{
+    control::message::{AgentStatus, State, Status},
+    daemon::enforcement::NETWORK_LAYER,
+};
 use serde_json::json;
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -32,6 +35,12 @@ fn status_text(status: &Status, colour: bool) -> String {
     line("daemon", &format!("{}, process {}", status.version, status.pid));
     line("kernel", &format!("{}, generation {}", status.kernel, status.generation));
     line("hooks", &format!("{attached} of {} attached", status.hooks.len()));
+    let layer = || status.hooks.iter().filter(|hook| hook.name.starts_with(NETWORK_LAYER));
+    let on = layer().filter(|hook| hook.attached).count();
+    line(
+        "layers",
+        &format!("LSM hooks; cgroup programs on the network of {on} of {} roots", layer().count()),
+    );
     line("roots", &status.roots.join(" "));
     line("agents", &format!("{}, {} sessions", status.agents, status.sessions));
     line(

@@ -135,7 +135,7 @@ pub struct Core {
     /// How much sessions have asked about themselves.
     pub(super) asks: Meter,
     pub(super) offset: Option<i128>,
-    /// Sessions may have ended: time to look.
+    /// Sessions may have ended, or a root was made anew: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
@@ -306,7 +306,7 @@ impl Core {
         let verdicts = &mut self.verdicts;
         let drained = self.enforcement.drain(AT_ONCE, &mut |bytes| match Event::try_from(bytes) {
             Ok(event) => {
-                sweep |= event.kind == Kind::SessionRemoved;
+                sweep |= matches!(event.kind, Kind::SessionRemoved | Kind::RootCreated);
                 refill |= event.kind == Kind::SessionBound;
                 newest = newest.max(event.header.time);
                 watched.note(&event);

@@ -52,6 +52,18 @@ pub struct RootSetting {
     pub shared: bool,
 }
 
+/// A root to whose cgroup the second layer on the network was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Its path in the cgroup hierarchy.
+    pub root: String,
+    /// Id of the cgroup that stands there.
+    pub cgroup: u64,
+}
+
+/// Begins the names of the entries among the hooks that stand for the second layer on the network, one for each root.
+pub const NETWORK_LAYER: &str = "network layer of ";
+
 /// One hook of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
@@ -223,6 +235,18 @@ pub trait Enforcement {
 
     /// Says below which cgroups agents live.
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError>;
+
+    /// Attaches what belongs to the roots' cgroups and is missing there: a root that was made anew has lost it. Says to
+    /// which roots something was attached since the last time.
+    fn follow_roots(&mut self) -> Vec<Followed> {
+        Vec::new()
+    }
+
+    /// Programs of this build that an earlier daemon had attached and that had been detached or unpinned when this one
+    /// started. They are attached again.
+    fn brought_back(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Says which programs may prepare a session. Those that do not exist are left out.
     fn set_executors(&mut self, executors: &[PathBuf]) -> Result<(), EnforcementError>;

@@ -41,6 +41,8 @@ impl Core {
         slot: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
+        // A root that was made anew a moment ago: not without the second layer, if it can be had.
+        self.follow_roots();
         let bound = self.bind_anew(cgroup, slot, tiers)?;
         self.set_first_quota(bound, slot);
         Ok(bound)

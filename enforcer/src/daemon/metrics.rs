@@ -1,6 +1,9 @@
 //! Figures for monitoring: counted as records come, and put into OpenMetrics text when somebody asks.
 
-use super::core::{Core, now};
+use super::{
+    core::{Core, now},
+    enforcement::NETWORK_LAYER,
+};
 use crate::{
     control::message::{DecisionCounts, State},
     event::decode::{Event, Kind},
@@ -164,6 +167,10 @@ impl Core {
         let lifted = status.break_glass.iter().map(|one| one.agents.len()).sum::<usize>();
         let errors = status.policies.iter().filter(|file| file.error.is_some()).count();
         let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
+        let layer = |attached| {
+            let roots = status.hooks.iter().filter(|hook| hook.name.starts_with(NETWORK_LAYER));
+            roots.filter(|hook| hook.attached == attached).count()
+        };
         for (name, help, value) in [
             ("agents", "Agents with a policy, the daemon's own included", status.agents),
             ("sessions", "Sessions that exist", status.sessions),
@@ -175,6 +182,8 @@ impl Core {
             ("problems", "What `enforcer status` lists as needing attention", status.problems.len()),
             ("policy_errors", "Policy files that are not in force as they stand", errors),
             ("hooks_missing", "Hooks that are not attached", missing),
+            ("network_layer_roots", "Roots with the second layer on the network", layer(true)),
+            ("network_layer_missing", "Roots without the second layer on the network", layer(false)),
         ] {
             gauge(registry, name, help, value as i64);
         }

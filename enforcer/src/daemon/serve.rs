@@ -60,6 +60,7 @@ pub(super) async fn run(
         .map_err(|e| kernel("set up the kernel's tables", &e))?;
     let core: Shared = Rc::new(RefCell::new(core));
     core.borrow_mut().say_started();
+    core.borrow_mut().say_brought_back();
     core.borrow_mut().sweep();
     // What an earlier daemon has frozen; if the log does not work, it is frozen again at once.
     core.borrow_mut().thaw();
@@ -205,6 +206,7 @@ async fn tick(core: Shared) {
                 say_state(&core, &mut said);
             }
             _ = holds.tick() => {
+                core.borrow_mut().follow_roots();
                 core.borrow_mut().look_at_holds(false);
                 core.borrow_mut().end_overdue_break_glass();
                 core.borrow_mut().flush();

@@ -3,7 +3,7 @@
 
 use super::{
     core::Core,
-    enforcement::{AgentSlot, SessionEntry},
+    enforcement::{AgentSlot, Followed, SessionEntry},
 };
 use crate::{event::text::session_id, launch::cgroup};
 use serde_json::json;
@@ -19,9 +19,10 @@ impl Core {
         self.sweep_due
     }
 
-    /// Ends what has ended.
+    /// Ends what has ended, and follows roots that were made anew.
     pub fn sweep(&mut self) {
         self.sweep_due = false;
+        self.follow_roots();
         // The list comes first: a session that is bound after it cannot be taken for one that has ended.
         let sessions = match self.enforcement.sessions() {
             Ok(sessions) => sessions,
@@ -64,6 +65,24 @@ impl Core {
         let summary = self.sum_up(id);
         let fields = json!({"agent": agent, "session": session_id(id), "end": null, "summary": summary});
         self.record("session-ended", fields);
+    }
+
+    /// Sees that the second layer is on the roots as they are now.
+    pub fn follow_roots(&mut self) {
+        for followed in self.enforcement.follow_roots() {
+            let Followed { root, cgroup } = followed;
+            tracing::info!(root, cgroup, "the second layer on the network is attached");
+            self.record("layer-attached", json!({"layer": "network", "root": root, "cgroup": cgroup}));
+        }
+    }
+
+    /// Says which programs somebody had taken away.
+    pub fn say_brought_back(&mut self) {
+        let hooks = self.enforcement.brought_back();
+        if !hooks.is_empty() {
+            tracing::warn!(hooks = hooks.join(" "), "programs had been taken away and are attached again");
+            self.record("hooks-brought-back", json!({"hooks": hooks}));
+        }
     }
 
     /// Removes the cgroups of sessions that an earlier daemon has started and that have ended.

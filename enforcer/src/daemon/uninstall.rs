@@ -185,7 +185,7 @@ fn remove(pins: &Path) -> io::Result<usize> {
     for entry in fs::read_dir(pins)? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"links-")) {
-            links += fs::read_dir(&path)?.count();
+            links += count(&path)?;
             fs::remove_dir_all(&path)?;
         }
     }
@@ -195,6 +195,14 @@ fn remove(pins: &Path) -> io::Result<usize> {
     }
     fs::remove_dir(pins)?;
     Ok(links)
+}
+
+/// Files in a directory and below it.
+fn count(directory: &Path) -> io::Result<usize> {
+    fs::read_dir(directory)?.try_fold(0, |found, entry| {
+        let entry = entry?;
+        Ok(found + if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 })
+    })
 }
 
 #[cfg(test)]

@@ -229,6 +229,7 @@ pub fn reason_name(number: u16) -> Option<&'static str> {
         reason::REFUSED => "refused-by-person",
         reason::TIMED_OUT => "hold-timed-out",
         reason::TOO_MANY => "too-many-holds",
+        reason::SECOND_LAYER => "second-layer",
         _ => return None,
     })
 }

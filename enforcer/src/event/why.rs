@@ -92,6 +92,9 @@ fn layer(reason: &str) -> &'static str {
         "held" | "granted" | "refused-by-person" | "hold-timed-out" | "too-many-holds" => {
             "a rule of the policy that asks a person"
         }
+        "second-layer" => {
+            "the second layer on the network, in the kernel: the first one should have refused it"
+        }
         "internal" => "the kernel's programs: a table lacked what must be there",
         _ => "cannot tell: a newer version made this record",
     }
@@ -129,7 +132,9 @@ fn ask(reason: &str, record: &Map<String, Value>, rules: &[String], owner: &str)
         "refused-by-person" => "a person refused it; ask those who approve for this agent".to_owned(),
         "hold-timed-out" => "nobody answered in time; try again when somebody can".to_owned(),
         "too-many-holds" => "too many requests wait already; try again when they are answered".to_owned(),
-        "internal" => "ask the operator to look at enforcer status and journalctl -u enforcer".to_owned(),
+        "internal" | "second-layer" => {
+            "ask the operator to look at enforcer status and journalctl -u enforcer".to_owned()
+        }
         _ => "ask the operator".to_owned(),
     }
 }
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_layer_and_somebody_to_ask() {
-        for number in 1..=12u16 {
+        for number in 1..=13u16 {
             let name = crate::event::decode::reason_name(number).expect("a name");
             let said = why(&record(|r| (r["reason"], r["rule"]) = (json!(name), Value::Null)));
             assert!(!said.layer.starts_with("cannot tell") && said.ask != "ask the operator", "{name}");

@@ -31,6 +31,7 @@ pub const MAPS: &[&str] = &[
     "POLICIES",
     "ARENA",
     "PREFIXES",
+    "PASSES",
     "LINKS",
     "DECISIONS",
     "ACTIVITY",
@@ -184,7 +185,7 @@ fn load_some(
     loop {
         let next = queue.lock().map_err(|_| internal("a loading thread panicked".to_owned()))?.pop();
         let Some((wanted, program)) = next else { return Ok(loaded) };
-        load_one(program, wanted, btf).map_err(|e| not_loaded(wanted, &e))?;
+        load_one(program, wanted, btf).map_err(|e| not_loaded(wanted.program, &e))?;
         let info = program.info().map_err(|e| refused(e.to_string()))?;
         loaded.push(Loaded {
             program: wanted.program,
@@ -248,8 +249,8 @@ fn attach_one(program: &mut Program, wanted: &HookProgram) -> Result<FdLink, Pro
     }
 }
 
-fn not_loaded(wanted: &HookProgram, error: &ProgramError) -> StartError {
-    let mut message = format!("the kernel does not load {}: {}", wanted.program, chain(error));
+pub(super) fn not_loaded(program: &str, error: &ProgramError) -> StartError {
+    let mut message = format!("the kernel does not load {program}: {}", chain(error));
     if let ProgramError::LoadError { verifier_log, .. } = error {
         // The end of the log says why; all of it can be megabytes.
         let log = verifier_log.to_string();
@@ -261,7 +262,7 @@ fn not_loaded(wanted: &HookProgram, error: &ProgramError) -> StartError {
 }
 
 /// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

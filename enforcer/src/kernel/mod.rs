@@ -9,6 +9,7 @@ mod holds;
 mod hooks;
 mod load;
 mod mapped;
+mod net_layer;
 mod offsets;
 mod overdue;
 mod pins;
@@ -21,8 +22,8 @@ mod trust_tag;
 
 use crate::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
-        SessionRef, StartCause, StartError, Usage,
+        AgentSlot, Enforcement, EnforcementError, Followed, Health, Hook, PublishedPolicy, RootSetting,
+        SessionEntry, SessionRef, StartCause, StartError, Usage,
     },
     policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
@@ -37,8 +38,9 @@ use enforcer_common::{
 use hooks::HookProgram;
 use load::Host;
 pub use load::Loaded;
+use net_layer::NetLayer;
 pub use overdue::wake as wake_overdue;
-use pins::{complete, earlier, links_of, make_private, remove_other_links, replace};
+use pins::{earlier, links_of, make_private, remove_other_links, replace};
 use publish::{Policies, full, sha256};
 use sessions::Sessions;
 use std::{
@@ -57,6 +59,9 @@ pub struct Kernel {
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
     links: PathBuf,
+    net_layer: NetLayer,
+    /// Programs that were attached or pinned once and were not any more at the start.
+    brought_back: Vec<String>,
     generation: u32,
     cgroups: PathBuf,
     identity: String,
@@ -97,9 +102,11 @@ impl Kernel {
         make_private(&maps)?;
         let found = if maps.join("META").exists() { earlier(&maps)? } else { None };
         let digest = sha256(load::OBJECT);
+        let mut brought_back = Vec::new();
         let generation = match &found {
-            Some(meta) if meta.object == digest && complete(&host, &links_of(pins, meta.generation)) => {
-                meta.generation
+            Some(meta) if meta.object == digest => {
+                brought_back = pins::missing(&host, &links_of(pins, meta.generation));
+                if brought_back.is_empty() { meta.generation } else { meta.generation + 1 }
             }
             Some(meta) => meta.generation + 1,
             None => 1,
@@ -110,6 +117,9 @@ impl Kernel {
             loaded = replace(&host, generation, &maps, &links, digest)?;
         }
         let mut tables = Tables::open(&maps)?;
+        // Before these programs decide, so that the roots are never without the second layer.
+        let mut net_layer = NetLayer::new(&links, cgroups);
+        net_layer.set_roots(roots::known(&tables).map_err(|e| load::internal(e.to_string()))?);
         // Also after a take-over: an earlier start may have been cut off before it came to this.
         tables.gate.half(offset_of!(Gate, generation)).store(generation, Ordering::SeqCst);
         remove_other_links(pins, &links)?;
@@ -127,6 +137,8 @@ impl Kernel {
             sessions,
             programs: host.programs,
             links,
+            net_layer,
+            brought_back,
             generation,
             cgroups: cgroups.to_owned(),
             identity: tables::identity(&maps)?,
@@ -276,7 +288,18 @@ impl Enforcement for Kernel {
     }
 
     fn set_roots(&mut self, roots: &[RootSetting]) -> Result<(), EnforcementError> {
-        roots::set(&mut self.tables, &self.cgroups, roots)
+        roots::set(&mut self.tables, &self.cgroups, roots)?;
+        self.net_layer.set_roots(roots.iter().map(|root| root.path.clone()).collect());
+        Ok(())
+    }
+
+    fn follow_roots(&mut self) -> Vec<Followed> {
+        self.net_layer.follow();
+        self.net_layer.take_attached()
+    }
+
+    fn brought_back(&self) -> Vec<String> {
+        self.brought_back.clone()
     }
 
     fn set_agent_socket(&mut self, file: Option<FileId>) {
@@ -349,7 +372,7 @@ impl Enforcement for Kernel {
         let usage = |name: &str, used: u64, room: u64| Usage { name: name.to_owned(), used, room };
         Health {
             generation: self.generation,
-            hooks: hooks.collect(),
+            hooks: hooks.chain(self.net_layer.health(active)).collect(),
             usage: vec![
                 usage("arena", arena, limits::ARENA as u64),
                 usage("policies", policies, limits::POLICIES.into()),

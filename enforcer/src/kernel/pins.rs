@@ -2,6 +2,7 @@
 
 use super::{
     load::{self, Host, Loaded},
+    net_layer,
     tables::Tables,
 };
 use crate::daemon::enforcement::{EnforcementError, StartCause, StartError};
@@ -46,7 +47,8 @@ pub(super) fn replace(
     // Left over from a start that did not get far enough to be recorded.
     remove_directory(links)?;
     make_private(links)?;
-    let (mut ebpf, loaded) = load::load(host, generation, maps)?;
+    let (mut ebpf, mut loaded) = load::load(host, generation, maps)?;
+    loaded.extend(net_layer::load(&mut ebpf, links)?);
     load::attach(&mut ebpf, host, links)?;
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
@@ -62,8 +64,10 @@ pub(super) fn links_of(pins: &Path, generation: u32) -> PathBuf {
     pins.join(format!("links-{generation}"))
 }
 
-pub(super) fn complete(host: &Host, links: &Path) -> bool {
-    host.programs.iter().all(|p| links.join(p.program).exists())
+/// What a generation has not pinned, or not any more.
+pub(super) fn missing(host: &Host, links: &Path) -> Vec<String> {
+    let hooks = host.programs.iter().map(|p| p.program).filter(|name| !links.join(name).exists());
+    hooks.chain(net_layer::missing(links)).map(str::to_owned).collect()
 }
 
 pub(super) fn remove_other_links(pins: &Path, keep: &Path) -> Result<(), StartError> {

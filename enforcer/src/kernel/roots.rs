@@ -60,6 +60,12 @@ pub(super) fn set(
     Ok(())
 }
 
+/// The paths of the roots that the kernel's table has.
+pub(super) fn known(tables: &Tables) -> Result<Vec<String>, EnforcementError> {
+    let paths = tables.root_paths.keys().collect::<Result<Vec<_>, _>>();
+    Ok(paths.map_err(|e| failed("reading ROOT_PATHS", e))?.iter().map(root_text).collect())
+}
+
 /// The path of a root as text.
 fn root_text(path: &RootPath) -> String {
     String::from_utf8_lossy(path.split(|b| *b == 0).next().unwrap_or_default()).into_owned()

@@ -51,7 +51,17 @@ pub fn attached(pins: &Path) -> io::Result<Vec<Program>> {
             continue;
         }
         for link in fs::read_dir(directory.path())? {
-            programs.push(describe(&link?.path())?);
+            let link = link?;
+            match link.file_name().as_bytes() {
+                // Programs without a link.
+                b"network" => {}
+                name if name.starts_with(b"network-") => {
+                    for link in fs::read_dir(link.path())? {
+                        programs.push(describe(&link?.path())?);
+                    }
+                }
+                _ => programs.push(describe(&link.path())?),
+            }
         }
     }
     if programs.is_empty() {
@@ -79,10 +89,11 @@ pub fn print(programs: &[Program]) {
     }
 }
 
-/// Attaches a program that lets everything pass to whatever `programs` are attached to, until the descriptors go.
+/// Attaches a program that lets everything pass to whatever function `programs` are attached to, until the descriptors
+/// go. Those of cgroups are in nobody's way but their own tasks'.
 pub fn attach_empty(programs: &[Program]) -> Result<Vec<OwnedFd>, Box<dyn std::error::Error>> {
     let targets: BTreeSet<(u32, u32)> =
-        programs.iter().map(|program| (program.kind, program.target)).collect();
+        programs.iter().filter(|p| p.target != 0).map(|program| (program.kind, program.target)).collect();
     let mut links = Vec::new();
     for (kind, target) in targets {
         let program = match kind {

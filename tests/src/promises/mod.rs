@@ -31,6 +31,7 @@ mod policies;
 mod proof;
 mod refusals;
 mod replay;
+mod second_layer;
 mod sessions;
 mod signed;
 mod tasks;
@@ -49,6 +50,7 @@ pub const ALL: &[&[Case]] = &[
     arguments::CASES,
     identity::CASES,
     network::CASES,
+    second_layer::CASES,
     unix::CASES,
     mounts::CASES,
     floor::CASES,

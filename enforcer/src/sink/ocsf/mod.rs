@@ -67,18 +67,22 @@ pub(super) fn event(item: &Item) -> Value {
     Value::Object(out)
 }
 
+/// Whether a refusal is of what no agent has a reason to try, or should never have been left to the layer that refused.
+fn is_alarm(item: &Item) -> bool {
+    matches!(item.text("reason"), Some("floor" | "second-layer"))
+}
+
 /// The class and the activity in it.
 fn classify(item: &Item) -> (Class, u64) {
     let held = item.text("verdict") == Some("hold") || item.text("reason") == Some("held");
     match item.kind() {
         "held" => (Class::Authorize, 1),
         "decision" if held => (Class::Authorize, 1),
-        "decision" if item.text("reason") == Some("floor") => (Class::Finding, 1),
+        "decision" if is_alarm(item) => (Class::Finding, 1),
         "decision" => operation(item.text("operation").unwrap_or_default(), item),
         "executed" | "arguments" => (Class::Process, 1),
-        "alert" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed" | "unreadable" => {
-            (Class::Finding, 1)
-        }
+        "alert" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed" | "unreadable"
+        | "hooks-brought-back" => (Class::Finding, 1),
         "launched" | "launch-refused" | "session-bound" => (Class::Authorize, 1),
         kind if kind.starts_with("approval") || kind.starts_with("trust") => (Class::Authorize, 1),
         "policy-published" => (Class::Entity, 3),
@@ -196,7 +200,7 @@ fn control(item: &Item, class: Class, put: &mut dyn FnMut(&str, Value)) {
     }
     if class == Class::Finding {
         put("status_id", 1.into());
-        put("is_alert", (item.kind() == "alert" || item.text("reason") == Some("floor")).into());
+        put("is_alert", (item.kind() == "alert" || is_alarm(item)).into());
     }
     if let Some(error) = item.text("error").or_else(|| item.text("because")) {
         put(if item.text("error").is_some() { "status_code" } else { "status_detail" }, json!(error));

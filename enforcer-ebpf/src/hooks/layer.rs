@@ -1,0 +1,174 @@
+//! The second layer on the network: programs of the agents' root cgroups, which see what the LSM hooks have let pass.
+//! They judge by the same tables and share nothing else with those hooks, so that a fault there is no way out.
+//!
+//! A program runs if the *socket* was made below the root, whoever uses it now; judged is the running task.
+
+use crate::{layer, net, subject::Subject};
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
+};
+use core::ptr::read_volatile;
+use enforcer_common::{
+    access::net::{BIND, CONNECT},
+    address::Address,
+    event::operation,
+};
+use layer::{Asked, PASS, answer};
+
+/// What a program reads of its context, before anything else.
+#[derive(Clone, Copy)]
+struct Given {
+    family: u32,
+    v4: [u8; 4],
+    v6: [u8; 16],
+    port: u16,
+    protocol: u16,
+}
+
+/// SAFETY of the reads: the context is the kernel's, and these are members that every such program may read.
+#[inline(always)]
+fn given_v4(ctx: &SockAddrContext) -> Given {
+    // SAFETY: see above.
+    unsafe {
+        let at = ctx.sock_addr;
+        Given {
+            family: read_volatile(&raw const (*at).user_family),
+            v4: read_volatile(&raw const (*at).user_ip4).to_ne_bytes(),
+            v6: [0; 16],
+            port: u16::from_be(read_volatile(&raw const (*at).user_port) as u16),
+            protocol: read_volatile(&raw const (*at).protocol) as u16,
+        }
+    }
+}
+
+/// As [`given_v4`].
+#[inline(always)]
+fn given_v6(ctx: &SockAddrContext) -> Given {
+    // SAFETY: see above.
+    unsafe {
+        let at = ctx.sock_addr;
+        let word = |i: usize| read_volatile(&raw const (*at).user_ip6[i]).to_ne_bytes();
+        let (a, b, c, d) = (word(0), word(1), word(2), word(3));
+        Given {
+            family: read_volatile(&raw const (*at).user_family),
+            v4: [0; 4],
+            v6: [
+                a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
+                d[3],
+            ],
+            port: u16::from_be(read_volatile(&raw const (*at).user_port) as u16),
+            protocol: read_volatile(&raw const (*at).protocol) as u16,
+        }
+    }
+}
+
+#[inline(always)]
+fn reach(subject: &Subject, operation: u16, given: Given, family: u16, meant: Option<Address>) -> i32 {
+    let asked = Asked { operation, want: CONNECT, meant, port: given.port, protocol: given.protocol, family };
+    answer(subject, &asked)
+}
+
+#[inline(always)]
+fn take(subject: &Subject, given: Given, family: u16, meant: Address) -> i32 {
+    let asked = Asked {
+        operation: operation::BIND,
+        want: BIND,
+        meant: Some(meant),
+        port: given.port,
+        protocol: given.protocol,
+        family,
+    };
+    answer(subject, &asked)
+}
+
+/// Connecting, also by sending (TCP Fast Open), and connecting datagram sockets.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    let given = given_v4(&ctx);
+    let Some(subject) = layer::governed() else { return PASS };
+    // Nothing of another family gets here: that is AF_UNSPEC, which dissolves (inet_dgram_connect(),
+    // __inet_stream_connect(), net/ipv4/af_inet.c).
+    reach(&subject, operation::CONNECT, given, net::INET, Some(Address::v4(given.v4)))
+}
+
+/// As [`connect4`], on sockets of IPv6.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    let given = given_v6(&ctx);
+    // Of another family: refused afterwards (tcp_v6_connect(), __ip6_datagram_connect()).
+    if given.family != u32::from(net::INET6) {
+        return PASS;
+    }
+    let Some(subject) = layer::governed() else { return PASS };
+    reach(&subject, operation::CONNECT, given, net::INET6, Address::v6(given.v6))
+}
+
+/// A datagram to an address that is named with it.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let given = given_v4(&ctx);
+    // No address: to the peer that connect was asked about, on a way that has to be looked up again. An address of
+    // no family is taken for IPv4, but not without a port (udp_sendmsg(), net/ipv4/udp.c).
+    if given.family == u32::from(net::UNSPEC) && given.port == 0 && u32::from_ne_bytes(given.v4) == 0 {
+        return PASS;
+    }
+    let Some(subject) = layer::governed() else { return PASS };
+    reach(&subject, operation::SEND, given, net::INET, Some(Address::v4(given.v4)))
+}
+
+/// As [`sendmsg4`], on sockets of IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let given = given_v6(&ctx);
+    // No address, or one of no family: to the connected peer (udpv6_sendmsg(), net/ipv6/udp.c).
+    if given.family != u32::from(net::INET6) {
+        return PASS;
+    }
+    let Some(subject) = layer::governed() else { return PASS };
+    reach(&subject, operation::SEND, given, net::INET6, Address::v6(given.v6))
+}
+
+/// Taking a local address.
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    let given = given_v4(&ctx);
+    let Some(subject) = layer::governed() else { return PASS };
+    take(&subject, given, net::INET, Address::v4_local(given.v4))
+}
+
+/// As [`bind4`], on sockets of IPv6.
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    let given = given_v6(&ctx);
+    // Of another family: refused afterwards (__inet6_bind(), net/ipv6/af_inet6.c).
+    if given.family != u32::from(net::INET6) {
+        return PASS;
+    }
+    let Some(subject) = layer::governed() else { return PASS };
+    take(&subject, given, net::INET6, Address::v6_local(given.v6))
+}
+
+/// The kinds of IP sockets that may exist. It stands here in place of a program that looks at outgoing packets: that
+/// would run without a task, for every packet, and see the same sockets later.
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    const STREAM: u32 = 1;
+    const DGRAM: u32 = 2;
+    // SAFETY: the context is the kernel's, and these are members that the program may read.
+    let (family, kind, protocol) = unsafe {
+        let at = ctx.sock;
+        (
+            read_volatile(&raw const (*at).family),
+            read_volatile(&raw const (*at).type_),
+            read_volatile(&raw const (*at).protocol),
+        )
+    };
+    let plain =
+        kind == STREAM && protocol == u32::from(net::TCP) || kind == DGRAM && protocol == u32::from(net::UDP);
+    let Some(subject) = layer::governed() else { return PASS };
+    if plain && !subject.policy.is_null() {
+        return PASS;
+    }
+    layer::refuse_socket(&subject, family as u16, kind, protocol as u16)
+}

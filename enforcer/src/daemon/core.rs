@@ -10,6 +10,7 @@ use super::{
     first_use::FirstUses,
     held::Held,
     holds::Approvals,
+    left_open::LeftOpens,
     lives::{first_use, stranger},
     metrics::Verdicts,
     names::Names,
@@ -103,6 +104,8 @@ pub struct Core {
     pub(super) links_incomplete: BTreeMap<String, String>,
     pub(super) files: Vec<FileStatus>,
     pub(super) known: Known,
+    /// How the directory of policies was when it was read.
+    pub(super) read_as: Option<u64>,
     /// Agents and cgroup globs of the matcher in force.
     pub(super) matched: Option<Vec<(AgentSlot, Vec<String>)>>,
     pub(super) matcher_error: Option<String>,
@@ -122,6 +125,8 @@ pub struct Core {
     pub(super) glass: Glass,
     /// What sessions did last.
     pub(super) recent: Recent,
+    /// What sessions hold open that their policy refuses by now.
+    pub(super) left_open: LeftOpens,
     /// Who started sessions, and what they did in sum.
     pub(super) sessions: Sessions,
     /// Executed programs whose arguments are not complete.
@@ -178,6 +183,7 @@ impl Core {
         if let Some(problem) = problem {
             tracing::warn!("{problem}");
         }
+        let left_open = LeftOpens::new(&agents, &numbers);
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
@@ -201,6 +207,7 @@ impl Core {
             links_incomplete: BTreeMap::new(),
             files: Vec::new(),
             known: Known::new(),
+            read_as: None,
             matched: None,
             matcher_error: None,
             last_good,
@@ -212,6 +219,7 @@ impl Core {
             trust,
             glass,
             recent: Recent::default(),
+            left_open,
             sessions: Sessions::default(),
             commands: Commands::default(),
             first_uses: FirstUses::default(),

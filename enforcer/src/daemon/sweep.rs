@@ -53,6 +53,7 @@ impl Core {
         }
         let ids: HashSet<_> = sessions.iter().map(|entry| entry.session.id).collect();
         self.sessions.retain(&ids);
+        self.look_at_open_again(true);
     }
 
     /// A session that the kernel has bound by itself has ended. How its last process ended, nobody knows.

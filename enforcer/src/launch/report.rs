@@ -56,6 +56,11 @@ pub fn explain(agent: &str, trouble: &Trouble, blame: &Blame) -> Failure {
             format!("cannot use the terminal: {what}: {error}"),
             "only a terminal of its own can be given to a session",
         ),
+        Stage::Layers => Failure::new(
+            Exit::NotStarted,
+            format!("cannot put the session's layers on: {what}: {error}"),
+            "see enforcer status; launch.seccomp and launch.landlock, in the policy or the settings, say which it has",
+        ),
         Stage::Prepare | Stage::User => {
             Failure::new(Exit::NotStarted, format!("cannot set up the session: {what}: {error}"), "")
         }

@@ -3,6 +3,7 @@
 use super::{
     glob::Glob,
     image::Image,
+    layers::LayerChoice,
     rule::{Mode, Rule, RuleId, Trust},
 };
 use enforcer_common::{address::Address, floor::Grants, verdict::Verdict};
@@ -37,6 +38,7 @@ pub struct ValidPolicy {
 pub struct Launch {
     pub(super) by: Vec<Launcher>,
     pub(super) run_as: Option<User>,
+    pub(super) layers: LayerChoice,
 }
 
 impl Launch {
@@ -48,6 +50,11 @@ impl Launch {
     /// The user that it runs as.
     pub fn run_as(&self) -> Option<&User> {
         self.run_as.as_ref()
+    }
+
+    /// What it says about the layers of its sessions.
+    pub fn layers(&self) -> LayerChoice {
+        self.layers
     }
 }
 

@@ -19,6 +19,7 @@ mod globs;
 mod grants;
 mod holds;
 mod knobs;
+mod layers;
 mod links;
 mod mounts;
 mod network;
@@ -55,6 +56,7 @@ pub const ALL: &[&[Case]] = &[
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,
+    layers::CASES,
     policies::CASES,
     audit::CASES,
     proof::CASES,

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 50] = [
+pub(in crate::policy) const ORDER: [&str; 53] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -32,6 +32,9 @@ pub(in crate::policy) const ORDER: [&str; 50] = [
     "cgroup",
     "by",
     "run_as",
+    "no_new_privileges",
+    "seccomp",
+    "landlock",
     "allow",
     "hold",
     "deny",

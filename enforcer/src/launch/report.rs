@@ -30,7 +30,9 @@ pub fn explain(agent: &str, trouble: &Trouble, blame: &Blame) -> Failure {
             format!("cannot execute {what}: {error}"),
             match errno {
                 Errno::ENOENT => "the file or its interpreter does not exist",
-                Errno::EACCES => "the session's user may not execute it, or it is no program",
+                Errno::EACCES => {
+                    "the session's user may not execute it, it is no program, or the session's Landlock layer is narrower"
+                }
                 Errno::ENOEXEC => "it is neither a program nor a script that begins with #!",
                 Errno::E2BIG => "the command line and the environment are too long",
                 _ => "",

@@ -67,8 +67,10 @@ fn ruleset(scope: &Scope) -> io::Result<RulesetCreated> {
         rules = rules.scope(apart).map_err(io::Error::other)?;
     }
     let mut made = rules.create().map_err(io::Error::other)?;
-    for found in places::find(&scope.places, handled)? {
-        made = made.add_rule(PathBeneath::new(found.fd, found.access)).map_err(io::Error::other)?;
+    for (path, access) in places::find(&scope.places, handled)? {
+        if let Some((fd, access)) = places::open_place(&path, access)? {
+            made = made.add_rule(PathBeneath::new(fd, access)).map_err(io::Error::other)?;
+        }
     }
     for (access, numbers) in [(AccessNet::ConnectTcp, &scope.connect), (AccessNet::BindTcp, &scope.bind)] {
         for port in numbers.iter().flatten().filter(|_| ports.contains(access)) {

@@ -5,10 +5,15 @@ use super::scope::{OF_NAMES, Place};
 use enforcer_common::access::file;
 use landlock::{AccessFs, BitFlags};
 use rustix::{
-    fs::{FileType, Mode, OFlags, fstat, open, openat},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2},
     io::Errno,
 };
-use std::{collections::BTreeMap, ffi::OsStr, os::fd::OwnedFd, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
 
 /// Everything by which a name comes into being.
 const MAKE: BitFlags<AccessFs> = landlock::make_bitflags!(AccessFs::{
@@ -19,14 +24,8 @@ const REMOVE: BitFlags<AccessFs> = landlock::make_bitflags!(AccessFs::{ RemoveFi
 const OF_FILES: BitFlags<AccessFs> =
     landlock::make_bitflags!(AccessFs::{ Execute | WriteFile | ReadFile | Truncate });
 
-/// An object and what is allowed on it and below.
-#[derive(Debug)]
-pub struct Found {
-    /// The object.
-    pub fd: OwnedFd,
-    /// What is allowed.
-    pub access: BitFlags<AccessFs>,
-}
+/// Objects by name and what is allowed on each and below.
+pub type Found = BTreeMap<PathBuf, BitFlags<AccessFs>>;
 
 /// What a ruleset refuses unless a place allows it.
 pub fn handled(reading: bool, truncate: bool) -> BitFlags<AccessFs> {
@@ -39,8 +38,8 @@ pub fn handled(reading: bool, truncate: bool) -> BitFlags<AccessFs> {
 }
 
 /// The places as they are now, with everything of `handled` that a policy could allow there.
-pub fn find(places: &[Place], handled: BitFlags<AccessFs>) -> Result<Vec<Found>, Errno> {
-    let mut found: BTreeMap<PathBuf, Found> = BTreeMap::new();
+pub fn find(places: &[Place], handled: BitFlags<AccessFs>) -> Result<Found, Errno> {
+    let mut found = Found::new();
     for place in places {
         let (names, objects) = (place.operations & OF_NAMES, place.operations & !OF_NAMES);
         // Whoever may make a name may put another object in the place of the one that has it now.
@@ -55,30 +54,33 @@ pub fn find(places: &[Place], handled: BitFlags<AccessFs>) -> Result<Vec<Found>,
             add(&mut found, &place.path, here, handled)?;
         }
     }
-    let mut rights: BTreeMap<PathBuf, BitFlags<AccessFs>> =
-        found.iter().map(|(path, found)| (path.clone(), found.access)).collect();
-    let moves = places.iter().any(|place| place.operations & (file::RENAME | file::LINK) != 0);
-    if moves {
-        let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let root = Found { fd: root, access: BitFlags::EMPTY };
-        found.entry("/".into()).or_insert(root);
-        rights.entry("/".into()).or_default();
-        let_move(&mut rights);
+    if places.iter().any(|place| place.operations & (file::RENAME | file::LINK) != 0) {
+        let_move(&mut found);
     }
-    let with = |(path, found): (PathBuf, Found)| {
-        let access = rights.get(&path).copied().unwrap_or_default() & handled;
-        let is_directory = fstat(&found.fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_dir());
-        let access = if is_directory { access } else { access & OF_FILES };
-        (!access.is_empty()).then_some(Found { access, ..found })
+    Ok(found)
+}
+
+/// The object of that name, and how much of `access` it can have; `None` if it has gone since it was found. One at a
+/// time: a policy may name more objects than a process may have descriptors.
+pub fn open_place(
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<Option<(OwnedFd, BitFlags<AccessFs>)>, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        fd => fd?,
     };
-    Ok(found.into_iter().filter_map(with).collect())
+    let is_directory = FileType::from_raw_mode(fstat(&fd)?.st_mode).is_dir();
+    let access = if is_directory { access } else { access & OF_FILES };
+    Ok((!access.is_empty()).then_some((fd, access)))
 }
 
 /// Lets things move between directories wherever a policy could let them. Landlock wants two things for that: its
 /// own right in both directories, and that nothing has more rights where it arrives than where it was. The policy
 /// wants the latter too, but by names, which Landlock sees coarser; so all places between which things can move get
 /// what any of them has.
-fn let_move(rights: &mut BTreeMap<PathBuf, BitFlags<AccessFs>>) {
+fn let_move(rights: &mut Found) {
     let movable = |access: BitFlags<AccessFs>| access.intersects(MAKE | REMOVE);
     let places: Vec<PathBuf> =
         rights.iter().filter(|(_, access)| movable(**access)).map(|(path, _)| path.clone()).collect();
@@ -87,11 +89,11 @@ fn let_move(rights: &mut BTreeMap<PathBuf, BitFlags<AccessFs>>) {
     for place in &places {
         rights.entry(place.clone()).and_modify(|access| *access |= union);
     }
-    rights.entry("/".into()).and_modify(|access| *access |= AccessFs::Refer);
+    *rights.entry("/".into()).or_default() |= AccessFs::Refer;
 }
 
 fn add(
-    found: &mut BTreeMap<PathBuf, Found>,
+    found: &mut Found,
     path: &[crate::control::message::Bytes],
     operations: u16,
     handled: BitFlags<AccessFs>,
@@ -100,31 +102,31 @@ fn add(
     if access.is_empty() {
         return Ok(());
     }
-    let (at, fd, complete) = nearest(path)?;
+    let (at, complete) = nearest(path)?;
     // What is missing right below the root is somebody else's to make, unless the policy lets the session.
     let is_root = at.as_os_str().len() == 1;
     if !complete && is_root && operations & file::CREATE == 0 {
         return Ok(());
     }
-    found.entry(at).or_insert(Found { fd, access: BitFlags::EMPTY }).access |= access;
+    *found.entry(at).or_default() |= access;
     Ok(())
 }
 
 /// The object of that name, or the nearest directory above it that is there. Names are those of objects, so what is
 /// behind a symbolic link has another one, and the link ends the way.
-fn nearest(path: &[crate::control::message::Bytes]) -> Result<(PathBuf, OwnedFd, bool), Errno> {
+fn nearest(path: &[crate::control::message::Bytes]) -> Result<(PathBuf, bool), Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (mut at, mut fd) = (PathBuf::from("/"), open("/", flags, Mode::empty())?);
     for name in path {
         let name = OsStr::from_bytes(&name.0);
-        let Ok(next) = openat(&fd, name, flags, Mode::empty()) else { return Ok((at, fd, false)) };
+        let Ok(next) = openat(&fd, name, flags, Mode::empty()) else { return Ok((at, false)) };
         if FileType::from_raw_mode(fstat(&next)?.st_mode).is_symlink() {
-            return Ok((at, fd, false));
+            return Ok((at, false));
         }
         at.push(name);
         fd = next;
     }
-    Ok((at, fd, true))
+    Ok((at, true))
 }
 
 /// What Landlock calls these operations.
@@ -146,7 +148,7 @@ fn access(operations: u16) -> BitFlags<AccessFs> {
 mod tests {
     use super::*;
     use crate::control::message::Bytes;
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{fs, os::unix::fs::symlink};
 
     fn place(path: &Path, exact: bool, operations: u16) -> Place {
         let names = path.components().skip(1).map(|name| Bytes(name.as_os_str().as_bytes().to_vec()));
@@ -155,11 +157,10 @@ mod tests {
 
     fn found(places: &[Place], reading: bool) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         let all = find(places, handled(reading, true)).expect("places");
-        let name = |found: &Found| {
-            let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found.fd));
-            fs::read_link(link).expect("a name")
+        let opened = |(path, access): (PathBuf, BitFlags<AccessFs>)| {
+            open_place(&path, access).expect("it opens").map(|(_, access)| (path, access))
         };
-        all.iter().map(|found| (name(found), found.access)).collect()
+        all.into_iter().filter_map(opened).collect()
     }
 
     #[test]
@@ -217,6 +218,16 @@ mod tests {
         );
         let still = [place(&a, false, file::CREATE | file::WRITE)];
         assert_eq!(found(&still, false), [(a, MAKE | AccessFs::WriteFile)]);
+    }
+
+    #[test]
+    fn what_has_gone_meanwhile_and_what_leads_elsewhere_is_left_out() {
+        let dir = tempfile::tempdir().expect("dir");
+        let root = dir.path().canonicalize().expect("path");
+        symlink("/etc", root.join("link")).expect("link");
+        for gone in ["none", "link", "link/passwd"] {
+            assert!(open_place(&root.join(gone), handled(true, true)).expect("no error").is_none(), "{gone}");
+        }
     }
 
     #[test]

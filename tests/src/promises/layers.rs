@@ -233,6 +233,11 @@ fn the_ruleset_alone_refuses_reading_where_that_was_asked_for(t: &mut Test) -> O
     // Truncating came with Landlock's third version.
     let truncated = if version()? >= 3 { "EACCES" } else { "ok" };
     ensure!(lines == ["ok", "ok", "EACCES", truncated], "{lines:?}");
+    // A program may be run without being readable.
+    let program = t.at("shut/program");
+    fs::copy(PROBE, &program)?;
+    let lines = under(t, &policy(t).exec(&program), &["landlock=all"], &[format!("exec {program} fork")])?;
+    ensure!(lines == ["ok"], "{lines:?}");
     Ok(())
 }
 

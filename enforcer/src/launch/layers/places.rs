@@ -138,7 +138,8 @@ fn access(operations: u16) -> BitFlags<AccessFs> {
         (file::TRUNCATE, AccessFs::Truncate.into()),
         (file::CREATE | file::LINK, MAKE),
         (file::DELETE | file::RENAME, REMOVE),
-        (file::EXEC | file::LOAD, AccessFs::Execute.into()),
+        // The kernel opens a program for reading, and Landlock asks for that too.
+        (file::EXEC | file::LOAD, AccessFs::Execute | AccessFs::ReadFile),
     ];
     let meant = words.into_iter().filter(|(operation, _)| operations & operation != 0);
     meant.fold(BitFlags::EMPTY, |all, (_, access)| all | access)

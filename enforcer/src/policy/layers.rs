@@ -33,7 +33,7 @@ impl Seccomp {
 pub enum Landlock {
     /// There is no ruleset.
     None,
-    /// Writing, making, removing and renaming, executing, TCP ports; reading costs nothing more.
+    /// Writing, making, removing and renaming, executing, TCP ports; opening for reading passes early.
     #[default]
     Changes,
     /// Also reading, listing and truncating.

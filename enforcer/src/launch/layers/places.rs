@@ -66,7 +66,7 @@ pub fn open_place(
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<Option<(OwnedFd, BitFlags<AccessFs>)>, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let fd = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         fd => fd?,

@@ -2,7 +2,7 @@
 
 use super::{Failure, Output, exit::Exit, json_text, print, printable};
 use crate::{
-    control::message::{AgentStatus, State, Status},
+    control::message::{AgentStatus, LayerStatus, State, Status},
     daemon::enforcement::NETWORK_LAYER,
 };
 use serde_json::json;
@@ -52,6 +52,9 @@ fn status_text(status: &Status, colour: bool) -> String {
     );
     let folded = format!("{} refusals were further checks of a call that is recorded", status.folded);
     line("folded", &folded);
+    for layer in &status.layers {
+        line("layer", &layer_text(layer));
+    }
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }
@@ -138,9 +141,29 @@ fn agents_text(agents: &[AgentStatus]) -> String {
                 session.cgroup,
                 session.age
             );
+            for layer in &session.layers {
+                out += &format!("    {}\n", printable(&layer_text(layer)));
+            }
+            if session.layers.is_empty() {
+                out.push_str("    no layers: enforcer exec did not start it\n");
+            }
+            if session.restart_to_widen {
+                out.push_str(
+                    "    its policy has changed: restart the session to widen what its layers allow\n",
+                );
+            }
         }
     }
     out
+}
+
+/// One layer, and why there is none.
+fn layer_text(layer: &LayerStatus) -> String {
+    let LayerStatus { name, state, because } = layer;
+    match because {
+        Some(why) => format!("{name} {state}: {why}"),
+        None => format!("{name} {state}"),
+    }
 }
 
 /// The level in force, and the ceiling where that is another.

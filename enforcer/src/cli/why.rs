@@ -175,7 +175,7 @@ fn beside(process: &Option<Process>, roots: Option<&[String]>) -> Vec<String> {
     }
     lines.push(
         "EACCES is mostly the mode or owner of a file or of a directory above it (namei -l PATH); the Enforcer \
-         refuses with EPERM"
+         refuses with EPERM, except for a session's Landlock layer (enforcer agents)"
             .to_owned(),
     );
     if !process.seccomp && process.profile.is_none() {

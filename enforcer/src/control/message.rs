@@ -278,6 +278,9 @@ pub struct Status {
     /// Where what policies refuse is only recorded, for a while.
     #[serde(default)]
     pub break_glass: Vec<BreakGlassStatus>,
+    /// The layers that sessions of `enforcer exec` get unless their policy says something else.
+    #[serde(default)]
+    pub layers: Vec<LayerStatus>,
     /// What delivers records elsewhere.
     #[serde(default)]
     pub sinks: Vec<SinkStatus>,
@@ -418,6 +421,24 @@ pub struct SessionStatus {
     pub cgroup: u64,
     /// Seconds since it was bound.
     pub age: u64,
+    /// What stands around it beside the kernel programs; empty where it was not started by `enforcer exec`.
+    #[serde(default)]
+    pub layers: Vec<LayerStatus>,
+    /// The policy has changed in a way in which its layers cannot: what it allows by now may still be refused.
+    #[serde(default)]
+    pub restart_to_widen: bool,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// `no-new-privileges`, `seccomp` or `landlock`.
+    pub name: String,
+    /// What of it there is, as settings call it; `none`.
+    pub state: String,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub because: Option<String>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod first_use;
 mod held;
 mod holds;
 pub mod judge;
+mod layers;
 mod left_open;
 mod links;
 mod lives;

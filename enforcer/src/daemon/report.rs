@@ -4,6 +4,7 @@ use super::{
     core::{Core, boot_time, now},
     enforcement::AgentSlot,
     judge::{Facts, judge},
+    layers,
 };
 use crate::{
     control::message::{AgentStatus, HookStatus, SessionStatus, Status, UsageStatus},
@@ -70,6 +71,7 @@ impl Core {
             lost: self.lost,
             folded: self.folded().values().sum(),
             break_glass,
+            layers: self.usual_layers(),
             sinks,
         }
     }
@@ -91,6 +93,7 @@ impl Core {
     pub fn agent_list(&self) -> Vec<AgentStatus> {
         let mut by_slot: HashMap<u32, Vec<SessionStatus>> = HashMap::new();
         let boot = boot_time();
+        let (below, mut present) = (self.session_cgroups(), layers::Present::default());
         for entry in self.enforcement.sessions().unwrap_or_default() {
             let session = entry.session;
             let state = match session.state {
@@ -99,11 +102,16 @@ impl Core {
                 other => format!("unknown-{other}"),
             };
             let age = (boot - i128::from(session.bound_at)).max(0) / 1_000_000_000;
+            let layers = below.get(&session.cgroup).and_then(|path| layers::noted(path));
+            let restart_to_widen =
+                layers.as_ref().is_some_and(|noted| present.outgrows(self, session.agent, noted));
             by_slot.entry(session.agent).or_default().push(SessionStatus {
                 id: session_id(session.id),
                 state,
                 cgroup: session.cgroup,
                 age: u64::try_from(age).unwrap_or(0),
+                layers: layers.map(|noted| noted.status).unwrap_or_default(),
+                restart_to_widen,
             });
         }
         let folded = self.folded();

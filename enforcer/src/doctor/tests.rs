@@ -24,6 +24,7 @@ fn status(state: State) -> DaemonFact {
         lost: Lost::default(),
         folded: 0,
         break_glass: Vec::new(),
+        layers: vec![],
         sinks: Vec::new(),
     }))
 }

@@ -1,17 +1,19 @@
 //! The launch helper: from a fresh process of the daemon to the agent's first instruction.
 //!
 //! It starts as an outsider, makes itself clean, enters the session's cgroup (where the policy is already
-//! in force), becomes the session's user and executes the command. One of the two files with `unsafe`:
-//! system calls that nix does not wrap.
+//! in force), puts the layers around itself, becomes the session's user and executes the command. One of the three
+//! files with `unsafe`: system calls that nix does not wrap.
 
-use super::spec::{Spec, Stage, Trouble};
+use super::{
+    layers::apply,
+    spec::{Spec, Stage, Trouble},
+};
 use crate::control::{fds, message::Bytes};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
     sched::{CloneFlags, setns},
     sys::{
-        prctl,
         resource::{Resource, setrlimit},
         signal::SigSet,
         stat::{Mode, fstat, umask},
@@ -75,9 +77,12 @@ fn launch() -> Result<Infallible, Trouble> {
         errno: libc::ENOENT,
     })?;
     let call = Call::new(&program, &spec).map_err(at(Stage::Execute, &program))?;
+    let layers = apply::prepare(&spec.layers).map_err(at(Stage::Layers, "Landlock, seccomp"))?;
 
     // From here on the policy decides.
     (&procs).write_all(b"0").map_err(at(Stage::Enter, &spec.procs))?;
+    // As root still, since a session without no_new_privs gets them too.
+    layers.put_on().map_err(at(Stage::Layers, "Landlock, seccomp"))?;
     become_user(&spec).map_err(at(Stage::User, "user and groups"))?;
     enter_directory(&spec).map_err(at(Stage::Directory, &spec.directory))?;
     call.execute().map_err(at(Stage::Execute, &program))
@@ -253,11 +258,7 @@ fn become_user(spec: &Spec) -> nix::Result<()> {
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
     unistd::setgroups(&groups)?;
     unistd::setresgid(gid, gid, gid)?;
-    unistd::setresuid(uid, uid, uid)?;
-    if spec.no_new_privileges {
-        prctl::set_no_new_privs()?;
-    }
-    Ok(())
+    unistd::setresuid(uid, uid, uid)
 }
 
 fn enter_directory(spec: &Spec) -> nix::Result<()> {

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod environment;
 pub mod helper;
 pub mod identity;
+pub mod layers;
 pub mod report;
 pub mod session;
 pub mod spec;

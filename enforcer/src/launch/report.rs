@@ -30,7 +30,9 @@ pub fn explain(agent: &str, trouble: &Trouble, blame: &Blame) -> Failure {
             format!("cannot execute {what}: {error}"),
             match errno {
                 Errno::ENOENT => "the file or its interpreter does not exist",
-                Errno::EACCES => "the session's user may not execute it, or it is no program",
+                Errno::EACCES => {
+                    "the session's user may not execute it, it is no program, or the session's Landlock layer is narrower"
+                }
                 Errno::ENOEXEC => "it is neither a program nor a script that begins with #!",
                 Errno::E2BIG => "the command line and the environment are too long",
                 _ => "",
@@ -55,6 +57,11 @@ pub fn explain(agent: &str, trouble: &Trouble, blame: &Blame) -> Failure {
             Exit::NotStarted,
             format!("cannot use the terminal: {what}: {error}"),
             "only a terminal of its own can be given to a session",
+        ),
+        Stage::Layers => Failure::new(
+            Exit::NotStarted,
+            format!("cannot put the session's layers on: {what}: {error}"),
+            "see enforcer status; launch.seccomp and launch.landlock, in the policy or the settings, say which it has",
         ),
         Stage::Prepare | Stage::User => {
             Failure::new(Exit::NotStarted, format!("cannot set up the session: {what}: {error}"), "")

@@ -5,6 +5,7 @@ use super::{
     cgroup::SessionCgroup,
     environment::environment,
     identity::{self, Identity, identity},
+    layers,
     report::{self, Blame},
     spec::{Spec, Trouble},
 };
@@ -64,6 +65,7 @@ struct Terms {
     slot: AgentSlot,
     tiers: TierMap,
     user: Identity,
+    layers: layers::Plan,
 }
 
 /// A session that is bound. Its cgroup is removed by [`finish`].
@@ -117,6 +119,7 @@ async fn start(
     match spawned {
         Ok((child, pid)) => {
             core.borrow_mut().set_launching(bound.cgroup.path().to_owned(), false);
+            core.borrow_mut().note_layers(bound.cgroup.path(), &terms.layers, terms.user.uid);
             announce(core, peer, request, &terms, &bound, pid);
             Ok(Running { bound, child, pid })
         }
@@ -176,7 +179,9 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
     }
     let user = identity(&authorized.run_as(policy.launch().and_then(|launch| launch.run_as())))
         .map_err(|e| Failure::new(Exit::NotStarted, e, "create the user, or change launch.run_as"))?;
-    Ok(Terms { slot: agent.slot, tiers: core.tiers(agent), user })
+    let layers = layers::plan(policy, &core.settings.launch, user.uid, &layers::host::Host::look())
+        .map_err(|e| Failure::new(Exit::NotStarted, e.to_string(), "change launch.landlock in the policy"))?;
+    Ok(Terms { slot: agent.slot, tiers: core.tiers(agent), user, layers })
 }
 
 /// Only pipes, one terminal and the null device are relayed: anything else would be an open file, socket or
@@ -332,7 +337,7 @@ fn order(
         gid: user.gid,
         groups: user.groups.clone(),
         terminal: request.terminal,
-        no_new_privileges: settings.no_new_privileges,
+        layers: terms.layers.layers.clone(),
     };
     let write = || -> io::Result<File> {
         let fd = memfd_create(c"enforcer-launch", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
@@ -356,6 +361,7 @@ fn announce(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms, bo
             "command": command, "directory": request.directory.as_ref().map(|d| escape(&d.0)),
             "task": request.task.as_ref().map(|task| escape(task.as_bytes())),
             "cgroup": bound.cgroup.id(), "terminal": request.terminal, "detached": request.detach,
+            "layers": terms.layers.status,
         }),
     );
 }

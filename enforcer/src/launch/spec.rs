@@ -1,5 +1,6 @@
 //! What the daemon tells the launch helper, and what the helper reports when it fails.
 
+use super::layers::Layers;
 use crate::control::message::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +28,8 @@ pub struct Spec {
     pub groups: Vec<u32>,
     /// Standard input is a terminal, to become the controlling one.
     pub terminal: bool,
-    /// Set `no_new_privs`.
-    pub no_new_privileges: bool,
+    /// What is put around it.
+    pub layers: Layers,
 }
 
 /// How far the helper came.
@@ -43,6 +44,8 @@ pub enum Stage {
     Find,
     /// Entering the session's cgroup.
     Enter,
+    /// The layers around the session.
+    Layers,
     /// Becoming the user.
     User,
     /// The directory to start in.

@@ -2,8 +2,9 @@
 //! same words have one digest, whatever their layout, comments, quoting and order of keys.
 
 use super::{
+    layers::LayerChoice,
     rule::{Objects, OnTighten, Rule},
-    valid::{Question, Test, ValidPolicy},
+    valid::{Launch, Question, Test, ValidPolicy},
 };
 use enforcer_common::access::{file, net};
 use serde_json::{Value, json};
@@ -47,10 +48,7 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
             "expires": expires.as_ref().map(|(_, seconds)| seconds),
         },
         "match": cgroups.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "launch": launch.as_ref().map(|launch| json!({
-            "by": launch.by.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "run_as": launch.run_as.as_ref().map(ToString::to_string),
-        })),
+        "launch": launch.as_ref().map(launch_terms),
         "trust": trust,
         "mode": mode,
         "requires": requires.iter().map(|feature| feature.name()).collect::<Vec<_>>(),
@@ -69,6 +67,24 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
     let mut out = String::new();
     write(&value, &mut out);
     out
+}
+
+fn launch_terms(launch: &Launch) -> Value {
+    let Launch { by, run_as, layers: LayerChoice { no_new_privileges, seccomp, landlock } } = launch;
+    let mut value = json!({
+        "by": by.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "run_as": run_as.as_ref().map(ToString::to_string),
+    });
+    // Policies that say nothing of layers keep the digest that they always had.
+    let layers = [
+        ("no_new_privileges", no_new_privileges.map(Value::from)),
+        ("seccomp", seccomp.map(|seccomp| seccomp.name().into())),
+        ("landlock", landlock.map(|landlock| landlock.name().into())),
+    ];
+    for (key, said) in layers.into_iter().filter_map(|(key, said)| Some((key, said?))) {
+        value[key] = said;
+    }
+    value
 }
 
 fn rule(rule: &Rule) -> Value {

@@ -3,6 +3,7 @@
 
 use super::{
     decode::{At, OneOrMany, Tolerant},
+    layers::{Landlock, Seccomp},
     rule::{Mode, OnHold, OnTighten, Tier, Trust},
 };
 use schemars::JsonSchema;
@@ -148,7 +149,7 @@ pub(super) struct MatchDraft {
     pub(super) slice: Option<At<String>>,
 }
 
-/// Who may start the agent, and as whom it runs.
+/// Who may start the agent, as whom it runs, and what stands around its sessions.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Launch")]
@@ -158,6 +159,13 @@ pub(super) struct LaunchDraft {
     pub(super) by: Option<Vec<At<String>>>,
     /// The user that the agent runs as: name or number.
     pub(super) run_as: Option<At<NameOrNumber>>,
+    /// Set `no_new_privs`: set-user-id programs and file capabilities give nothing. As the settings say without it.
+    pub(super) no_new_privileges: Option<bool>,
+    /// System calls that a filter of the session's refuses. As the settings say without it.
+    pub(super) seccomp: Option<Seccomp>,
+    /// What a Landlock ruleset of the session's is about. As the settings say without it; with it the session does
+    /// not start where the kernel has no Landlock.
+    pub(super) landlock: Option<Landlock>,
 }
 
 /// A user by name or number.

@@ -20,6 +20,7 @@ mod floor;
 mod format;
 mod glob;
 mod image;
+mod layers;
 mod learn;
 mod links;
 mod matcher;
@@ -44,6 +45,7 @@ pub use explain::{ExplainError, ExplainedRule, Explanation, explain, explain_wit
 pub use format::{FormatError, format};
 pub use glob::{Atom, Component, Glob, GlobError, Pattern};
 pub use image::{ALIGN, Image, NetEntry, Placed};
+pub use layers::{Landlock, LayerChoice, Seccomp};
 pub use learn::{Draft, Evidence, LearnError, Learner, LeftOut, Proposed, Source};
 pub use links::{LinkedFile, Name as LinkName, linked_files, places as link_places};
 pub use matcher::{AgentMatch, MatchError, matcher};

@@ -3,6 +3,7 @@
 use super::{
     glob::Glob,
     image::Image,
+    layers::LayerChoice,
     rule::{Mode, OnTighten, Rule, RuleId, Trust},
 };
 use enforcer_common::{address::Address, floor::Grants, verdict::Verdict};
@@ -38,6 +39,7 @@ pub struct ValidPolicy {
 pub struct Launch {
     pub(super) by: Vec<Launcher>,
     pub(super) run_as: Option<User>,
+    pub(super) layers: LayerChoice,
 }
 
 impl Launch {
@@ -49,6 +51,11 @@ impl Launch {
     /// The user that it runs as.
     pub fn run_as(&self) -> Option<&User> {
         self.run_as.as_ref()
+    }
+
+    /// What it says about the layers of its sessions.
+    pub fn layers(&self) -> LayerChoice {
+        self.layers
     }
 }
 

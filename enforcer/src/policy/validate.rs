@@ -7,6 +7,7 @@ use super::{
     condition::Run,
     decode::{self, At, list},
     draft::{Draft, LaunchDraft, MetadataDraft, NameOrNumber},
+    layers::LayerChoice,
     problem::{PolicyErrors, Position, Problem},
     profile, reference,
     rule::trust_tiers,
@@ -137,7 +138,7 @@ impl Checker<'_> {
     }
 
     fn launch(&mut self, draft: LaunchDraft) -> Launch {
-        let LaunchDraft { by, run_as } = draft;
+        let LaunchDraft { by, run_as, no_new_privileges, seccomp, landlock } = draft;
         let by = by.unwrap_or_default().iter().filter_map(|text| self.launcher(text)).collect();
         let run_as = run_as.and_then(|At { at, value }| match value {
             NameOrNumber::Number(id) => Some(User::Id(id)),
@@ -147,7 +148,7 @@ impl Checker<'_> {
                 None
             }
         });
-        Launch { by, run_as }
+        Launch { by, run_as, layers: LayerChoice { no_new_privileges, seccomp, landlock } }
     }
 
     fn launcher(&mut self, text: &At<String>) -> Option<Launcher> {

@@ -3,6 +3,7 @@
 use crate::{
     approvals::{queue::TwoPersons, webhook},
     log::segments::OnDamage,
+    policy::{Landlock, Seccomp},
     sink::settings::TlsSettings,
 };
 use schemars::JsonSchema;
@@ -93,6 +94,11 @@ pub struct Launch {
     pub lang: String,
     /// Set `no_new_privs`: set-user-id programs and file capabilities give nothing.
     pub no_new_privileges: bool,
+    /// What a seccomp filter around each session refuses, unless its policy says something else.
+    pub seccomp: Seccomp,
+    /// What a Landlock ruleset around each session is about, unless its policy says something else. Only where the
+    /// kernel asks `bpf` before `landlock`.
+    pub landlock: Landlock,
     /// `pids.max` of the session's cgroup.
     pub pids_max: Option<u64>,
     /// `memory.max` of the session's cgroup, as the kernel reads it: `2G`.
@@ -105,6 +111,8 @@ impl Default for Launch {
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
             lang: "C.UTF-8".to_owned(),
             no_new_privileges: true,
+            seccomp: Seccomp::default(),
+            landlock: Landlock::default(),
             pids_max: None,
             memory_max: None,
         }

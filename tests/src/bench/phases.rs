@@ -23,7 +23,8 @@ pub fn run(options: &[&str]) -> Done {
     let full = match options {
         [] => false,
         ["--full"] => true,
-        _ => return Err("phases takes --full only".into()),
+        ["--layers"] => return layers(),
+        _ => return Err("phases takes --full or --layers".into()),
     };
     let sizes: &[usize] = if full { &[10, 1_000, 10_000] } else { &[10, 1_000] };
     prepare(sizes)?;
@@ -61,6 +62,38 @@ pub fn run(options: &[&str]) -> Done {
     drop(empty);
     thread::sleep(SETTLE);
     measure("nothing at the end", None)
+}
+
+/// What the layers around sessions cost: one after another, and without any.
+fn layers() -> Done {
+    prepare(&[10])?;
+    let mut agents = Vec::new();
+    for (name, seccomp, landlock) in [
+        ("no layers", "none", "none"),
+        ("seccomp unrecorded", "unrecorded", "none"),
+        ("seccomp all", "all", "none"),
+        ("landlock changes", "none", "changes"),
+        ("landlock all", "none", "all"),
+        ("both, unrecorded and changes", "unrecorded", "changes"),
+    ] {
+        let agent = format!("bench-layers-{}", agents.len());
+        let launch = format!("launch: {{ by: [uid:root], seccomp: {seccomp}, landlock: {landlock} }}");
+        let policy = rules::policy(10).replace("launch: { by: [uid:root] }", &launch);
+        fs::write(
+            format!("{POLICIES}/{agent}.yaml"),
+            policy.replace("id: bench-10,", &format!("id: {agent},")),
+        )?;
+        agents.push((name, agent));
+    }
+    thread::sleep(SETTLE);
+    measure("nothing", None)?;
+    measure("nothing again", None)?;
+    command("systemctl", &["start", "enforcer.service"])?;
+    thread::sleep(SETTLE);
+    for (name, agent) in agents {
+        measure(&format!("inside, {name}"), Some(&agent))?;
+    }
+    Ok(())
 }
 
 /// What the daemon does for the record of one refusal: the difference between many and few of them.

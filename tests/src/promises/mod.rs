@@ -21,6 +21,7 @@ mod grants;
 mod holds;
 mod identity;
 mod knobs;
+mod layers;
 mod links;
 mod mounts;
 mod network;
@@ -63,6 +64,7 @@ pub const ALL: &[&[Case]] = &[
     knobs::CASES,
     tasks::CASES,
     sessions::CASES,
+    layers::CASES,
     policies::CASES,
     audit::CASES,
     proof::CASES,

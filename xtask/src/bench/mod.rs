@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Also with 10,000 rules
     #[arg(long)]
     full: bool,
+    /// Only what the layers around sessions cost, one after another
+    #[arg(long, conflicts_with_all = ["full", "check"])]
+    layers: bool,
     /// Write the figures there, one JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -87,6 +90,9 @@ fn measure(kernel: Kernel, bench: &Options) -> Result<Vec<Run>> {
     let full = bench.full;
     if full {
         command.push("--full".into());
+    }
+    if bench.layers {
+        command.push("--layers".into());
     }
     let options = vm::Options {
         icount: true,

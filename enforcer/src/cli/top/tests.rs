@@ -12,7 +12,14 @@ use crate::control::{
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 
 fn agent(name: &str, denied: u64) -> AgentStatus {
-    let session = |age| SessionStatus { id: "0f".to_owned(), state: "armed".to_owned(), cgroup: 7, age };
+    let session = |age| SessionStatus {
+        id: "0f".to_owned(),
+        state: "armed".to_owned(),
+        cgroup: 7,
+        age,
+        layers: vec![],
+        restart_to_widen: false,
+    };
     AgentStatus {
         name: name.to_owned(),
         owner: String::new(),
@@ -49,6 +56,7 @@ fn look(at: f64, agents: Vec<AgentStatus>) -> Look {
         lost: Lost { decisions: at as u64, ..Lost::default() },
         folded: 0,
         break_glass: Vec::new(),
+        layers: vec![],
         sinks: Vec::new(),
     };
     Look { at, status, agents, waiting: Vec::new() }

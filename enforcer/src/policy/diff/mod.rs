@@ -14,7 +14,7 @@ use super::{
     endpoint::Prefix,
     reference,
     rule::{Mode, Rule, RuleId, Section, Trust, operation_names},
-    valid::{User, ValidPolicy},
+    valid::{Launch, User, ValidPolicy},
 };
 use change::{Change, Levels};
 use enforcer_common::{
@@ -315,12 +315,17 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
         let globs: Vec<String> = policy.cgroups().iter().map(ToString::to_string).collect();
         globs.join(", ")
     };
+    let either = vec![Direction::Grants, Direction::TakesAway];
+    let layers = |policy: &ValidPolicy| policy.launch().map(Launch::layers).unwrap_or_default();
+    let (layers_a, layers_b) = (layers(a), layers(b));
+    // Layers refuse nothing that the policy lets pass. With set-user-id programs comes another user.
+    let same_users = layers_a.no_new_privileges == layers_b.no_new_privileges;
+    let layers_weigh = if same_users { Vec::new() } else { either.clone() };
     // Nothing is refused in audit mode; another user has other rights that no rule speaks of.
     let weighs = match (a.mode(), b.mode()) {
         (_, Mode::Audit) => vec![Direction::Grants],
         (_, Mode::Enforce) => vec![Direction::TakesAway],
     };
-    let either = vec![Direction::Grants, Direction::TakesAway];
     let (floor_a, floor_b) = (a.grants(), b.grants());
     let floor = |bits_a: u64, bits_b: u64| {
         let grants = (bits_b & !bits_a != 0).then_some(Direction::Grants);
@@ -359,6 +364,7 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
         ("mode", mode(a), mode(b), weighs),
         ("on_tighten", a.on_tighten().name().to_owned(), b.on_tighten().name().to_owned(), Vec::new()),
         ("launch.run_as", runs_as(a), runs_as(b), either),
+        ("launch.layers", text::layers(layers_a), text::layers(layers_b), layers_weigh),
         ("launch.by", launchers(a), launchers(b), Vec::new()),
         ("metadata.id", a.id().to_owned(), b.id().to_owned(), Vec::new()),
         ("metadata.expires", text::or_never(a.expires()), text::or_never(b.expires()), Vec::new()),

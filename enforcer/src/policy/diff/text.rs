@@ -3,6 +3,7 @@
 use super::{Decider, Diff, Difference, Direction, Relation, Setting, Step};
 use crate::policy::{
     endpoint::{Prefix, TCP},
+    layers::LayerChoice,
     rule::Section,
     validate::word,
 };
@@ -16,6 +17,17 @@ use std::fmt;
 const SHOWN: usize = 40;
 /// Most objects of one difference that are shown.
 const OBJECTS: usize = 6;
+
+/// What a policy says about layers; where it says nothing, the settings of a host do.
+pub(super) fn layers(choice: LayerChoice) -> String {
+    let LayerChoice { no_new_privileges, seccomp, landlock } = choice;
+    let said = [
+        no_new_privileges.map(|set| format!("no_new_privileges {set}")),
+        seccomp.map(|seccomp| format!("seccomp {}", seccomp.name())),
+        landlock.map(|landlock| format!("landlock {}", landlock.name())),
+    ];
+    said.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
 
 impl Relation {
     /// The answer as a sentence.

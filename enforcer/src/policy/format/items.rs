@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 51] = [
+pub(in crate::policy) const ORDER: [&str; 56] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -31,8 +31,13 @@ pub(in crate::policy) const ORDER: [&str; 51] = [
     "purpose",
     "expires",
     "cgroup",
+    "unit",
+    "slice",
     "by",
     "run_as",
+    "no_new_privileges",
+    "seccomp",
+    "landlock",
     "allow",
     "hold",
     "deny",

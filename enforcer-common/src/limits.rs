@@ -43,3 +43,5 @@ pub const STRAYS: u32 = 16_384;
 pub const DECISION_RING: u32 = 1 << 22;
 /// Bytes of the ring of activity (sessions, executed programs).
 pub const ACTIVITY_RING: u32 = 1 << 20;
+/// Objects of System V IPC that sessions have made, all together.
+pub const IPC_OBJECTS: u32 = 65_536;

@@ -11,12 +11,14 @@ mod arguments;
 mod audit;
 mod break_glass;
 mod changes;
+mod devices;
 mod execution;
 mod files;
 mod floor;
 mod globs;
 mod grants;
 mod holds;
+mod ipc;
 mod knobs;
 mod links;
 mod mounts;
@@ -25,6 +27,7 @@ mod operating;
 pub mod outsiders;
 mod package;
 mod policies;
+mod proc;
 mod refusals;
 mod sessions;
 mod signed;
@@ -32,6 +35,8 @@ mod tasks;
 mod trust;
 mod units;
 mod unix;
+mod upcalls;
+mod watch;
 
 /// The tests of the suite, in the order in which they run.
 pub const ALL: &[&[Case]] = &[
@@ -51,6 +56,11 @@ pub const ALL: &[&[Case]] = &[
     trust::CASES,
     knobs::CASES,
     tasks::CASES,
+    proc::CASES,
+    ipc::CASES,
+    watch::CASES,
+    upcalls::CASES,
+    devices::CASES,
     sessions::CASES,
     policies::CASES,
     audit::CASES,

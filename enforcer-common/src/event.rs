@@ -197,6 +197,10 @@ pub mod operation {
         IOCTL = 62, "ioctl";
         RECEIVE = 63, "receive";
         ARGUMENTS = 64, "exec-arguments";
+        IPC = 65, "ipc";
+        WATCH = 66, "watch";
+        MODULE = 67, "module";
+        LEASE = 68, "lease";
     }
 }
 

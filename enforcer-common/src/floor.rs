@@ -9,10 +9,17 @@ pub const CLOCK: u32 = 1 << 1;
 pub const KERNEL_LOG: u32 = 1 << 2;
 /// The keyrings that all processes of a user share.
 pub const USER_KEYRINGS: u32 = 1 << 3;
+/// Devices beside sinks, sources of bytes and terminals: rules name which.
+pub const DEVICES: u32 = 1 << 4;
 
 /// Every item of the floor that a policy can grant, with the word in policies.
-pub const ITEMS: [(u32, &str); 4] =
-    [(IO_URING, "io-uring"), (CLOCK, "clock"), (KERNEL_LOG, "kernel-log"), (USER_KEYRINGS, "user-keyrings")];
+pub const ITEMS: [(u32, &str); 5] = [
+    (IO_URING, "io-uring"),
+    (CLOCK, "clock"),
+    (KERNEL_LOG, "kernel-log"),
+    (USER_KEYRINGS, "user-keyrings"),
+    (DEVICES, "devices"),
+];
 
 /// The session's processes do not trace each other, nor write to each other's memory.
 pub const NO_TRACE: u32 = 1 << 16;

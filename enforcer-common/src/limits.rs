@@ -45,3 +45,5 @@ pub const DECISION_RING: u32 = 1 << 22;
 pub const ACTIVITY_RING: u32 = 1 << 20;
 /// Calls that somebody has granted and that the second layer on the network has not seen yet; the oldest go first.
 pub const PASSES: u32 = 4096;
+/// Objects of System V IPC that sessions have made, all together.
+pub const IPC_OBJECTS: u32 = 65_536;

@@ -41,6 +41,8 @@ macro_rules! kernel_fields {
             INODE_MODE, "inode", ["i_mode"], 2;
             INODE_NUMBER, "inode", ["i_ino"], 8;
             INODE_SB, "inode", ["i_sb"], 8;
+            INODE_DEVICE, "inode", ["i_rdev"], 4;
+            INODE_PRIVATE, "inode", ["i_private"], 8;
             INODE_LINKS, "inode", ["i_nlink"], 4;
             INODE_GENERATION, "inode", ["i_generation"], 4;
             INODE_CHANGED, "inode", ["i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec"], 8;
@@ -64,7 +66,12 @@ macro_rules! kernel_fields {
             TASK_CRED, "task_struct", ["cred"], 8;
             TASK_REAL_CRED, "task_struct", ["real_cred"], 8;
             TASK_STATUS, "task_struct", ["thread_info.status"], 4;
+            TASK_CGROUPS, "task_struct", ["cgroups"], 8;
+            TASK_PIDS, "task_struct", ["pid_links"], 0;
+            CSS_SET_CGROUP, "css_set", ["dfl_cgrp"], 8;
             KEY_DESCRIPTION, "key", ["description"], 8;
+            KEY_TYPE, "key", ["type"], 8;
+            KEY_TYPE_NAME, "key_type", ["name"], 8;
             IATTR_VALID, "iattr", ["ia_valid"], 4;
             NSPROXY_MOUNT, "nsproxy", ["mnt_ns"], 8;
             MM_EXE, "mm_struct", ["exe_file"], 8;
@@ -91,6 +98,7 @@ macro_rules! kernel_fields {
             PROC_INODE, "proc_inode", ["vfs_inode"], 0;
             PROC_PID, "proc_inode", ["pid"], 8;
             PID_NUMBERS, "pid", ["numbers"], 0;
+            PID_TASKS, "pid", ["tasks"], 0;
             QSTR_NAME, "qstr", ["name"], 8;
         }
     };

@@ -21,6 +21,7 @@ mod maps;
 mod net;
 mod object;
 mod path;
+mod proc;
 mod subject;
 mod unix;
 mod verifier;

@@ -84,6 +84,9 @@ pub static QUOTAS: Array<Quota> = Array::with_max_entries(limits::SESSIONS, BPF_
 /// The secret of the holds' keys, and how long they are open. Mapped into the daemon.
 #[map]
 pub static HOLD_SETTINGS: Array<HoldSettings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Address of an object of System V IPC → generation of the session that made it.
+#[map]
+pub static IPC_OBJECTS: HashMap<u64, u64> = HashMap::with_max_entries(limits::IPC_OBJECTS, BPF_F_NO_PREALLOC);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

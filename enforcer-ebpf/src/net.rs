@@ -286,7 +286,8 @@ pub extern "C" fn below_cgroup(sc: *mut Scratch, wanted: u64) -> u64 {
 }
 
 /// Options by which packets leave for other addresses than the one that was judged: IPv4 source
-/// routes, IPv6 routing headers (include/uapi/linux/in.h, in6.h).
+/// routes, IPv6 routing headers (include/uapi/linux/in.h, in6.h), and those that put another protocol behind a socket
+/// that was made as a plain one (tcp.h, udp.h).
 #[inline(always)]
 pub fn reroutes(level: u32, option: u32) -> bool {
     const IP: u32 = 0;
@@ -296,6 +297,10 @@ pub fn reroutes(level: u32, option: u32) -> bool {
         IP => option == 4 || option == 7,
         // IPV6_RTHDR, IPV6_2292RTHDR, IPV6_2292PKTOPTIONS
         IPV6 => option == 57 || option == 5 || option == 6,
+        // TCP_ULP
+        6 => option == 31,
+        // UDP_ENCAP
+        17 => option == 100,
         _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! The only reader of kernel memory. Offsets are globals that the daemon fills from the running
 //! kernel's BTF before loading; the verifier knows them as constants and checks each typed load.
 
+use crate::{proc::PROC, subject};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use core::mem::MaybeUninit;
 
@@ -181,17 +182,70 @@ pub const PROT_EXEC: u64 = 4;
 
 /// `S_IFMT` (include/uapi/linux/stat.h).
 const TYPE: u16 = 0o170_000;
+/// `S_IFREG`.
+pub const REGULAR: u16 = 0o100_000;
+/// `S_IFDIR`.
+pub const DIRECTORY: u16 = 0o040_000;
+/// `S_IFCHR`.
+pub const CHARACTERS: u16 = 0o020_000;
+/// `S_IFBLK`.
+const BLOCKS: u16 = 0o060_000;
+/// `S_IFSOCK`.
+pub const SOCKET: u16 = 0o140_000;
+
+/// What kind of object the inode is.
+#[inline(always)]
+pub fn kind(inode: *const u8) -> u16 {
+    number::<u16>(inode, &INODE_MODE) & TYPE
+}
 
 /// Whether the inode is a directory.
 #[inline(always)]
 pub fn is_directory(inode: *const u8) -> bool {
-    number::<u16>(inode, &INODE_MODE) & TYPE == 0o040_000
+    kind(inode) == DIRECTORY
+}
+
+/// Whether the inode is a device that does something else than what every program needs: sinks, sources of bytes, and
+/// terminals. Memory, disks, input, virtual machines, networks and what else a driver offers.
+#[inline(always)]
+pub fn is_special_device(inode: *const u8) -> bool {
+    match kind(inode) {
+        BLOCKS => true,
+        CHARACTERS => {
+            let (major, minor) = device(inode);
+            // null, zero, full, random, urandom
+            let plain = major == MEMORY && matches!(minor, 3 | 5 | 7..=9);
+            !plain && !is_terminal(inode)
+        }
+        _ => false,
+    }
+}
+
+/// Whether the character device is the task's own terminal, a pseudo terminal, or what makes them. Consoles and serial
+/// lines are others.
+#[inline(always)]
+pub fn is_terminal(inode: *const u8) -> bool {
+    match device(inode) {
+        // tty, ptmx
+        (5, minor) => matches!(minor, 0 | 2),
+        (major, _) => matches!(major, 136..=143),
+    }
+}
+
+/// `MEM_MAJOR` (include/uapi/linux/major.h).
+const MEMORY: u32 = 1;
+
+/// Major and minor number of a device (include/linux/kdev_t.h, Documentation/admin-guide/devices.txt).
+#[inline(always)]
+fn device(inode: *const u8) -> (u32, u32) {
+    let device: u32 = number(inode, &INODE_DEVICE);
+    (device >> 20, device & 0xf_ffff)
 }
 
 /// Whether the inode is a socket: one in sockfs, or the name of a unix socket.
 #[inline(always)]
 pub fn is_socket(inode: *const u8) -> bool {
-    number::<u16>(inode, &INODE_MODE) & TYPE == 0o140_000
+    kind(inode) == SOCKET
 }
 
 /// Whether the running task acts with other credentials than its own: an overlay with its mounter's,
@@ -258,15 +312,27 @@ pub fn is_knob(magic: u64) -> bool {
     const RESCTRL: u64 = 0x0765_5821;
     const PSTORE: u64 = 0x6165_676c;
     const SMACK: u64 = 0x4341_5d53;
+    const MQUEUE: u64 = 0x1980_0202;
+    const BINDERFS: u64 = 0x6c6f_6f70;
+    const XENFS: u64 = 0xabba_1974;
+    const DLMFS: u64 = 0x76a9_f425;
+    const USBFS: u64 = 0x9fa2;
+    const FUNCTIONFS: u64 = 0x0a64_7361;
+    const GADGETFS: u64 = 0xaee7_1ee7;
+    const OPENPROM: u64 = 0x9fa1;
     matches!(magic, BINFMTFS | CONFIGFS | NFSD | RPC_PIPEFS | AAFS | FUSECTL | RESCTRL | PSTORE | SMACK)
+        || matches!(magic, MQUEUE | BINDERFS | XENFS | DLMFS | USBFS | FUNCTIONFS | GADGETFS | OPENPROM)
         || matches!(
             magic,
             CGROUP | CGROUP2 | BPFFS | TRACEFS | DEBUGFS | SECURITYFS | SYSFS | SELINUXFS | EFIVARFS
         )
 }
 
-/// `PROC_SUPER_MAGIC`.
-const PROC: u64 = 0x9fa0;
+/// Whether names and metadata on a file system with this magic are nobody's to change: a file system of knobs, and proc.
+#[inline(always)]
+pub fn is_control(magic: u64) -> bool {
+    is_knob(magic) || magic == PROC
+}
 
 /// Whether writing to `inode` would turn one of the kernel's knobs or touch another process: a file
 /// of a control file system, or of proc, unless it belongs to the running process itself.
@@ -288,6 +354,5 @@ fn is_own_proc(inode: *const u8) -> bool {
     }
     // numbers[0] is the id in the initial namespace.
     let Some(number) = peek::<u32>(pid + PID_NUMBERS.get() as u64) else { return false };
-    let ids = aya_ebpf::helpers::bpf_get_current_pid_tgid();
-    number == ids as u32 || number == (ids >> 32) as u32
+    subject::is_current(number)
 }

@@ -3,7 +3,7 @@
 
 use crate::{emit, hold, maps, object};
 use aya_ebpf::helpers::{
-    bpf_get_current_uid_gid,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_ktime_get_boot_ns},
 };
 use enforcer_common::{
@@ -140,6 +140,20 @@ pub fn side() -> Side {
         }
         if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
     }
+}
+
+/// Whether these programs are the generation that decides.
+#[inline(always)]
+pub fn decide() -> bool {
+    // SAFETY: a map value.
+    maps::GATE.get_ptr(0).is_some_and(|gate| unsafe { decides(gate) })
+}
+
+/// Whether `number` is the running thread, or its process, in the initial namespace.
+#[inline(always)]
+pub fn is_current(number: u32) -> bool {
+    let ids = bpf_get_current_pid_tgid();
+    number == ids as u32 || number == (ids >> 32) as u32
 }
 
 /// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.

@@ -1,6 +1,16 @@
 //! Small things that only exist because of the verifier or the compiler in front of it.
 
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_func_arg, programs::LsmContext};
 use core::arch::asm;
+
+/// A hook's argument as a plain number, of whose type the verifier knows nothing.
+#[inline(always)]
+pub fn argument(ctx: &LsmContext, number: u32) -> Option<u64> {
+    let mut value = 0u64;
+    // SAFETY: the helper takes the context and writes one word.
+    let read = unsafe { bpf_get_func_arg(ctx.as_ptr(), number, &raw mut value) };
+    if read == 0 { Some(value) } else { None }
+}
 
 /// `x & MASK` on the very register that is used next. Written plainly, LLVM may prove the bound on
 /// another copy and the verifier never sees it.

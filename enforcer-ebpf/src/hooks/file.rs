@@ -8,6 +8,7 @@ use crate::{
     maps, net,
     object::{self, pointer},
     path::{self as names, Place, States},
+    proc,
     subject::{self, Subject},
     verifier::{Conclusion, result},
 };
@@ -15,6 +16,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
     access::file::{CREATE, DELETE, EXEC, LINK, LIST, LOAD, METADATA, READ, RENAME, TRUNCATE, WRITE},
     event::{operation, reason},
+    floor::DEVICES,
     verdict::Verdict,
 };
 
@@ -96,7 +98,9 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
     } else {
         wanted(flags)
     };
-    if want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_forbidden_to_write(inode) {
+    if is_beyond_rules(subject, inode, place.dentry)
+        || want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_forbidden_to_write(inode)
+    {
         return emit::conclude(subject, &denial(&place, operation::OPEN, reason::FLOOR, want, [0; 3]));
     }
     let found = names::ask(subject, &place, if executes { 0 } else { want });
@@ -114,6 +118,13 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
     let Some(reason) = why else { return Conclusion::GoOn };
     let beside = Beside { created: flags & CREATED != 0, ..Beside::NOTHING };
     emit::conclude_beside(subject, &denial(&place, operation, reason, want, states), &beside)
+}
+
+/// Whether no rule about paths gives the object: it belongs to a task outside the session, or is a device that takes more
+/// than a path.
+#[inline(always)]
+fn is_beyond_rules(subject: &Subject, inode: *const u8, dentry: *const u8) -> bool {
+    object::is_special_device(inode) && !subject.has(DEVICES) || proc::is_others(subject, inode, dentry)
 }
 
 /// What the open flags ask for. Only the access mode can mean reading.
@@ -391,6 +402,12 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     if want & WRITE != 0 && object::is_forbidden_to_write(inode) {
         let denial = denial(&place, operation::RECEIVE, reason::FLOOR, want, [0; 3]);
         return result(emit::conclude(&subject, &denial));
+    }
+    if is_beyond_rules(&subject, inode, place.dentry) {
+        return result(emit::conclude(
+            &subject,
+            &denial(&place, operation::RECEIVE, reason::FLOOR, want, [0; 3]),
+        ));
     }
     let found =
         names::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(names::Answer::Ends);

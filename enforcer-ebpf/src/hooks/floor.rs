@@ -1,15 +1,14 @@
 //! The floor: what no session does unless its policy names it, in any mode.
 
-use super::{armed, file::uncached, judge};
+use super::armed;
 use crate::{
     call,
     emit::{Denial, refuse},
     object, subject,
-    verifier::{errno, result},
+    verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
-    access::file::METADATA,
     event::{operation, reason},
     floor,
 };
@@ -65,61 +64,16 @@ floor_hook!(
     /// The kernel's log, which can show addresses and what others do.
     syslog, SYSLOG, floor::KERNEL_LOG);
 
-/// Controls that change a file's attributes: `chattr`, its version, its project, encryption and verity
-/// (include/uapi/linux/fs.h, fscrypt.h, fsverity.h). The size is part of the number: 32-bit programs
-/// have others.
-#[inline(always)]
-fn changes_attributes(command: u32) -> bool {
-    const SETFLAGS: u32 = 0x4008_6602;
-    const SETFLAGS_32: u32 = 0x4004_6602;
-    const SETVERSION: u32 = 0x4008_7602;
-    const SETVERSION_32: u32 = 0x4004_7602;
-    const FSSETXATTR: u32 = 0x401c_5820;
-    const SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
-    const ENABLE_VERITY: u32 = 0x4080_6685;
-    matches!(command, SETFLAGS | SETFLAGS_32 | SETVERSION | SETVERSION_32 | FSSETXATTR)
-        || command == SET_ENCRYPTION_POLICY
-        || command == ENABLE_VERITY
+/// Modules that the kernel loads because somebody uses what they are for: it runs a program as root for that, outside
+/// of every cgroup of agents (`call_modprobe()`, kernel/module/kmod.c).
+#[lsm(hook = "kernel_module_request")]
+pub fn kernel_module_request(_ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let mut denial = Denial::of(operation::MODULE, reason::FLOOR, 0);
+    // One use can ask for several names.
+    denial.check = call::REPEATED;
+    errno(refuse(&subject, &denial))
 }
-
-/// Controls of descriptors that no other hook sees: owners of signals, and btrfs making snapshots and
-/// subvolumes, which give a whole tree another name (include/uapi/linux/sockios.h, btrfs.h).
-#[inline(always)]
-fn is_forbidden_control(command: u32) -> bool {
-    const FIOSETOWN: u32 = 0x8901;
-    const SIOCSPGRP: u32 = 0x8902;
-    const SNAP_CREATE: u32 = 0x5000_9401;
-    const SUBVOL_CREATE: u32 = 0x5000_940e;
-    const SNAP_CREATE_V2: u32 = 0x5000_9417;
-    const SUBVOL_CREATE_V2: u32 = 0x5000_9418;
-    matches!(command, FIOSETOWN | SIOCSPGRP | SNAP_CREATE | SUBVOL_CREATE | SNAP_CREATE_V2 | SUBVOL_CREATE_V2)
-}
-
-macro_rules! control_hook {
-    ($(#[$doc:meta])* $hook:ident) => {
-        $(#[$doc])*
-        #[lsm]
-        pub fn $hook(ctx: LsmContext) -> i32 {
-            let command: u32 = ctx.arg(1);
-            let attributes = changes_attributes(command);
-            if !attributes && !is_forbidden_control(command) {
-                return 0;
-            }
-            let Some(subject) = armed() else { return 0 };
-            if attributes {
-                return result(judge(&subject, &uncached(ctx.arg(0)), operation::SETATTR, METADATA));
-            }
-            errno(refuse(&subject, &Denial::of(operation::IOCTL, reason::FLOOR, command)))
-        }
-    };
-}
-
-control_hook!(
-    /// Controls of descriptors.
-    file_ioctl);
-control_hook!(
-    /// The same from 32-bit programs, on kernels that tell.
-    file_ioctl_compat);
 
 /// Capabilities that act on the agent's own files and identity. All others reach further.
 const HARMLESS: u64 = bit(0) // CHOWN

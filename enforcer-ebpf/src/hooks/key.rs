@@ -5,10 +5,10 @@ use super::armed;
 use crate::{
     call,
     emit::{Denial, refuse},
-    object,
-    verifier::errno,
+    object, subject,
+    verifier::{argument, errno},
 };
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_func_arg, macros::lsm, programs::LsmContext};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
     event::{operation, reason},
     floor,
@@ -19,18 +19,46 @@ use enforcer_common::{
 #[lsm(hook = "key_permission")]
 pub fn key_permission(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
-    let mut reference = 0u64;
-    // By the helper: the argument's type is incomplete, and the verifier does not let it be read.
-    // SAFETY: the helper takes the context and writes one word.
-    let read = unsafe { bpf_get_func_arg(ctx.as_ptr(), 0, &raw mut reference) };
-    // The lowest bit of a reference says that the caller possesses the key (include/linux/key.h).
-    let key = reference & !1;
-    if read == 0 && !is_shared(key) || subject.has(floor::USER_KEYRINGS) {
+    // The lowest bit of a reference says that the key was found in keyrings of the caller (include/linux/key.h): others'
+    // can be named by their numbers. As a number: the argument's type is incomplete, and the verifier does not let it be
+    // read.
+    let own = argument(&ctx, 0).is_some_and(|reference| reference & 1 != 0 && !is_shared(reference & !1));
+    if own || subject.has(floor::USER_KEYRINGS) {
         return 0;
     }
     let mut denial = Denial::of(operation::KEY, reason::FLOOR, 0);
     denial.check = call::REPEATED;
     errno(refuse(&subject, &denial))
+}
+
+/// A key that is not there is asked for by running a program, as root and outside of every cgroup of agents
+/// (`call_sbin_request_key()`, security/keys/request_key.c): first the authorisation for it is made, a key of a type
+/// of its own.
+#[lsm(hook = "key_alloc")]
+pub fn key_alloc(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    // A file system of the network asks with credentials of its own, for names of users and hosts.
+    let borrowed = object::borrows_credentials(subject::task()) && !subject.has(floor::IO_URING);
+    if borrowed || argument(&ctx, 0).is_some_and(|key| !is_authorisation(key)) {
+        return 0;
+    }
+    errno(refuse(&subject, &Denial::of(operation::KEY, reason::FLOOR, 0)))
+}
+
+/// Whether the key has the type `.request_key_auth` (security/keys/request_key_auth.c). What cannot be read has.
+#[inline(always)]
+fn is_authorisation(key: u64) -> bool {
+    let Some(kind) = object::peek::<u64>(key + object::KEY_TYPE.get() as u64) else { return true };
+    let Some(name) = object::peek::<u64>(kind + object::KEY_TYPE_NAME.get() as u64) else { return true };
+    object::peek::<[u8; 8]>(name).is_none_or(|text| text == *b".request")
+}
+
+/// Credentials without an owner are made for one purpose: to give the parent process, which may be outside, the
+/// caller's session keyring (`keyctl_session_to_parent()`, security/keys/keyctl.c).
+#[lsm(hook = "cred_alloc_blank")]
+pub fn cred_alloc_blank(_: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    errno(refuse(&subject, &Denial::of(operation::KEY, reason::FLOOR, 0)))
 }
 
 /// Whether the key is named like the keyrings that all processes of a user have: `_uid.N`, `_uid_ses.N`,

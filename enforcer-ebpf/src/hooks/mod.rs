@@ -5,10 +5,14 @@ pub mod cgroup;
 pub mod exec;
 pub mod file;
 pub mod floor;
+pub mod ioctl;
+pub mod ipc;
 pub mod key;
 pub mod layer;
 pub mod net;
+pub mod queue;
 pub mod task;
+pub mod watch;
 
 use crate::{
     emit::{self, Denial},
@@ -49,13 +53,13 @@ fn refusal(subject: &Subject, verdict: Verdict) -> Option<u16> {
 }
 
 /// Whether the object lies on a file system whose files are knobs: pins in bpffs, cgroups, tracefs
-/// and their like. Changing names or metadata there is refused whatever the policy says.
+/// and their like, and proc. Changing names or metadata there is refused whatever the policy says.
 #[inline(always)]
 fn is_knob(place: &Place) -> bool {
     let at = if place.directory.is_null() { place.dentry } else { place.directory };
     let inode = object::pointer(at, &object::DENTRY_INODE);
     // No inode: it cannot be told, so it counts as one.
-    inode.is_null() || object::is_knob(object::magic(inode))
+    inode.is_null() || object::is_control(object::magic(inode))
 }
 
 /// Judges `want`, which changes something, on the object at `place`.

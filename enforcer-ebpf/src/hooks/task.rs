@@ -119,16 +119,24 @@ target_hook!(
     task_setioprio, LIMIT);
 
 /// `F_SETOWN` and `F_SETOWN_EX`: whoever owns a descriptor gets signals when it is ready, sent by
-/// whoever makes it so, without `task_kill` being asked.
+/// whoever makes it so, without `task_kill` being asked. `F_SETLEASE`: while a file is leased, others that want to write
+/// to it, or to read it, wait; reading is enough to get one.
 #[lsm(hook = "file_fcntl")]
 pub fn file_fcntl(ctx: LsmContext) -> i32 {
     const SET_OWNER: u32 = 8;
     const SET_OWNER_EX: u32 = 15;
+    const SET_LEASE: u32 = 1024;
+    /// `CAP_LEASE`.
+    const LEASE: u32 = 28;
     let command: u32 = ctx.arg(1);
-    if command != SET_OWNER && command != SET_OWNER_EX {
+    if !matches!(command, SET_OWNER | SET_OWNER_EX | SET_LEASE) {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };
+    if command == SET_LEASE {
+        let granted = subject.may_use(LEASE);
+        return errno(!granted && refuse(&subject, &Denial::of(operation::LEASE, floor(&subject), 0)));
+    }
     errno(refuse(&subject, &Denial::of(operation::SIGNAL_OWNER, floor(&subject), command)))
 }
 

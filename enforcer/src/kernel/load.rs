@@ -44,6 +44,7 @@ pub const MAPS: &[&str] = &[
     "WAITERS",
     "QUOTAS",
     "HOLD_SETTINGS",
+    "IPC_OBJECTS",
 ];
 
 /// What this kernel is, as far as loading depends on it.

@@ -221,7 +221,6 @@ fn reset_limits() -> io::Result<()> {
     const MIB: u64 = 1 << 20;
     let limits = [
         (Resource::RLIMIT_NOFILE, 1024, 524_288),
-        (Resource::RLIMIT_CORE, 0, libc::RLIM_INFINITY),
         (Resource::RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB),
         (Resource::RLIMIT_STACK, 8 * MIB, libc::RLIM_INFINITY),
     ];
@@ -230,6 +229,9 @@ fn reset_limits() -> io::Result<()> {
         let (_, most) = nix::sys::resource::getrlimit(resource)?;
         setrlimit(resource, soft.min(most), hard.min(most))?;
     }
+    // A crash can make the kernel run a program, as root and outside of the session, with what the crashed one had in
+    // its memory. One byte, and not none, means that it does not (`do_coredump()`, fs/coredump.c).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
     // The daemon is the last to be killed when memory runs out; a session is not.
     match fs::write("/proc/self/oom_score_adj", "0") {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

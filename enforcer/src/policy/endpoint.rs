@@ -286,12 +286,43 @@ fn normal(ip: IpAddr, bits: u8, at: usize) -> Result<Prefix, EndpointError> {
                 return error(
                     at,
                     "the block mixes IPv6 with IPv4 addresses in their mapped form",
-                    "packets to ::ffff:a.b.c.d leave as IPv4: write the IPv4 block, such as 10.0.0.0/8, and the IPv6 block, such as [64:ff9b::]/96, separately",
+                    "packets to ::ffff:a.b.c.d leave as IPv4: write the IPv4 block, such as 10.0.0.0/8, and the IPv6 block, such as [2001:db8::]/32, separately",
+                );
+            }
+            // 64:ff9b::/96 (RFC 6052, 2.1): what a translator makes IPv4 of.
+            const TRANSLATED: u128 = 0x0064_ff9b << 96;
+            if bits >= 96 && v6.to_bits() >> 32 == TRANSLATED >> 32 {
+                return Ok(v4_prefix(Ipv4Addr::from_bits(v6.to_bits() as u32), bits - 96));
+            }
+            if bits != 0 && bits < 96 && TRANSLATED & mask == v6.to_bits() {
+                return error(
+                    at,
+                    "the block has addresses that stand for IPv4 ones",
+                    "packets to 64:ff9b::a.b.c.d become IPv4: write the IPv4 block, such as 198.51.100.0/24",
+                );
+            }
+            if is_never_reached(v6, bits) {
+                return error(
+                    at,
+                    "packets to these addresses leave IPv6 on the way, where no rule can be about them",
+                    "addresses with an IPv4 address in them (IPv4-compatible, 6to4, Teredo, ISATAP, translators' own) are refused to every agent: write the IPv4 address",
                 );
             }
             Ok(Prefix { family: 6, bits, bytes: v6.octets() })
         }
     }
+}
+
+/// Whether no address of the block can be told ([`Address::v6`]). `::` is dealt with elsewhere.
+fn is_never_reached(block: Ipv6Addr, bits: u8) -> bool {
+    // 6to4, Teredo, translators' own, IPv4-translated, IPv4-compatible.
+    const KINDS: [(u128, u8); 5] =
+        [(0x2002 << 112, 16), (0x2001 << 112, 32), (0x0064_ff9b_0001 << 80, 48), (0xffff << 48, 96), (0, 96)];
+    let block = block.to_bits();
+    let last = block | u128::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
+    let within =
+        |(first, length): &(u128, u8)| bits >= *length && (block ^ first) >> (128 - u32::from(*length)) == 0;
+    block != 0 && Address::v6(last.to_be_bytes()).is_none() && (bits == 128 || KINDS.iter().any(within))
 }
 
 fn v4_prefix(v4: Ipv4Addr, bits: u8) -> Prefix {

@@ -30,6 +30,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("from-thread", from_thread),
     ("handle", handle),
     ("inotify", inotify),
+    ("dnotify", dnotify),
     ("copy-file-range", copy_file_range),
     ("long-create", long_create),
     ("deep-read", deep_read),
@@ -140,10 +141,16 @@ fn handle(args: &Args<'_>) -> io::Result<()> {
     read_from(&fd!(SYS_open_by_handle_at, &on_mount, &handle[..], libc::O_RDONLY)?)
 }
 
-/// Watching is no access to the contents; it must neither crash nor be recorded.
+/// Watches a file, or the names in a directory.
 fn inotify(args: &Args<'_>) -> io::Result<()> {
     let watch = fd!(SYS_inotify_init1, libc::IN_CLOEXEC)?;
-    sys!(SYS_inotify_add_watch, &watch, &args.text(0)?, libc::IN_MODIFY).map(drop)
+    sys!(SYS_inotify_add_watch, &watch, &args.text(0)?, libc::IN_MODIFY | libc::IN_CREATE).map(drop)
+}
+
+/// The same by a signal, for a directory.
+fn dnotify(args: &Args<'_>) -> io::Result<()> {
+    let dir = open(&args.text(0)?, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    sys!(SYS_fcntl, &dir, libc::F_NOTIFY, 4 /* DN_CREATE */).map(drop)
 }
 
 /// `copy-file-range FROM TO`

@@ -33,6 +33,11 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("sethostname", |_| sys!(SYS_sethostname, c"guest", 5).map(drop)),
     ("keyctl-describe", keyctl_describe),
     ("add-key", add_key),
+    ("key-own", key_own),
+    ("request-key", request_key),
+    ("session-to-parent", session_to_parent),
+    ("unknown-hash", unknown_hash),
+    ("crash", crash),
     ("prctl-name", |_| sys!(SYS_prctl, libc::PR_SET_NAME, c"probe", 0, 0, 0).map(drop)),
     ("userfaultfd", |_| fd!(SYS_userfaultfd, libc::O_CLOEXEC).map(drop)),
     ("fanotify", |_| fd!(SYS_fanotify_init, 0, libc::O_RDONLY).map(drop)),
@@ -119,4 +124,46 @@ fn add_key(_: &Args<'_>) -> io::Result<()> {
 /// `bpf-command NUMBER`: with nothing in its attributes.
 fn bpf_command(args: &Args<'_>) -> io::Result<()> {
     bpf(args.number(0)?)
+}
+
+/// Makes a key and asks about it by its number, then by its name.
+fn key_own(_: &Args<'_>) -> io::Result<()> {
+    let key = sys!(SYS_add_key, c"user", c"probe-own", &b"x"[..], 1, -3)?;
+    sys!(SYS_keyctl, 6, key, &mut [0u8; 64][..], 64)?;
+    sys!(SYS_request_key, c"user", c"probe-own", 0, 0)?;
+    sys!(SYS_keyctl, 11, key, &mut [0u8; 8][..], 8).map(drop)
+}
+
+/// Asks for a key that does not exist, with something to be said to the program that would make it.
+fn request_key(_: &Args<'_>) -> io::Result<()> {
+    sys!(SYS_request_key, c"user", c"probe:nothing", c"said", 0).map(drop)
+}
+
+/// A child gives its parent its own session keyring.
+fn session_to_parent(_: &Args<'_>) -> io::Result<()> {
+    sys!(SYS_keyctl, 1, 0)?;
+    sys::in_child(|| {
+        sys!(SYS_keyctl, 1, 0)?;
+        sys!(SYS_keyctl, 18).map(drop)
+    })
+}
+
+/// Derives a key with a hash that no module has.
+fn unknown_hash(_: &Args<'_>) -> io::Result<()> {
+    let name = c"probe-no-such-hash";
+    // struct keyctl_dh_params: three keys. struct keyctl_kdf_params: hash, other information, its length, spare.
+    let mut kdf = [0u8; 56];
+    kdf[..8].copy_from_slice(&(name.as_ptr() as u64).to_ne_bytes());
+    sys!(SYS_keyctl, 23, &[0u8; 12][..], &mut [0u8; 16][..], 16, &kdf[..]).map(drop)
+}
+
+/// A child dies by a signal whose default is to leave its memory behind.
+fn crash(_: &Args<'_>) -> io::Result<()> {
+    // SAFETY: the probe has one thread, so the child may do what the parent may.
+    let child = sys::result(unsafe { libc::fork() }.into())?;
+    if child == 0 {
+        // SAFETY: ends the child at once; it has no handlers.
+        unsafe { libc::abort() };
+    }
+    sys!(SYS_wait4, child, 0, 0, 0).map(drop)
 }

@@ -3,9 +3,11 @@
 //! `probe ACT ARG…` prints one line; `probe seq ACT ARG… , ACT ARG…` does several in one process and
 //! prints a line each. The status is 0 whatever the kernel said, and 2 where the command line is wrong.
 
+mod devices;
 mod errno;
 mod exec;
 mod files;
+mod ipc;
 mod kernel;
 mod loaded;
 mod metadata;
@@ -66,7 +68,7 @@ type Act = fn(&Args<'_>) -> io::Result<()>;
 
 /// Every act by its name.
 fn find(name: &str) -> Option<Act> {
-    const TABLES: [&[(&str, Act)]; 15] = [
+    const TABLES: [&[(&str, Act)]; 17] = [
         files::ACTS,
         names::ACTS,
         exec::ACTS,
@@ -81,6 +83,8 @@ fn find(name: &str) -> Option<Act> {
         odd::ACTS,
         storm::ACTS,
         waiting::ACTS,
+        ipc::ACTS,
+        devices::ACTS,
         ACTS,
     ];
     TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, act)| *act)

@@ -32,6 +32,9 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("proc-maps", |a| open(&proc_file(a, "maps")?, libc::O_RDONLY, 0).map(drop)),
     ("proc-maps-own", |_| open(c"/proc/self/maps", libc::O_RDONLY, 0).map(drop)),
     ("proc-root", proc_root),
+    ("proc-of-child", |a| of_child(a, false)),
+    ("proc-of-zombie", |a| of_child(a, true)),
+    ("proc-of-thread", of_thread),
     ("pidfd-getfd", |a| fd!(SYS_pidfd_getfd, &pidfd(a)?, 0, 0).map(drop)),
     ("kcmp", |a| sys!(SYS_kcmp, pid(a)?, std::process::id(), 0, 0, 0).map(drop)),
     ("process-madvise", process_madvise),
@@ -102,6 +105,44 @@ fn vm(args: &Args<'_>, number: libc::c_long) -> io::Result<()> {
 fn proc_root(args: &Args<'_>) -> io::Result<()> {
     let path = sys::text(format!("/proc/{}/root{}", args.str(0)?, args.str(1)?).as_ref())?;
     open(&path, libc::O_RDONLY, 0).map(drop)
+}
+
+/// `proc-of-child NAME`: a file in /proc about a child that waits, or has ended and was not waited for.
+fn of_child(args: &Args<'_>, ended: bool) -> io::Result<()> {
+    let name = args.str(0)?;
+    // SAFETY: the probe has one thread, so the child may do what the parent may.
+    let child = sys::result(unsafe { libc::fork() }.into())?;
+    if child == 0 {
+        loop {
+            // SAFETY: ends or suspends the child.
+            unsafe { if ended { libc::_exit(0) } else { libc::pause() } };
+        }
+    }
+    if ended {
+        // P_PID, WEXITED | WNOWAIT: the child stays what it is.
+        sys!(SYS_waitid, 1, child, 0, libc::WEXITED | libc::WNOWAIT, 0)?;
+    }
+    let path = sys::text(format!("/proc/{child}/{name}").as_ref())?;
+    let done = open(&path, libc::O_RDONLY, 0).and_then(|file| sys!(SYS_read, &file, &mut [0u8; 64][..], 64));
+    sys!(SYS_kill, child, libc::SIGKILL)?;
+    sys!(SYS_wait4, child, 0, 0, 0)?;
+    done.map(drop)
+}
+
+/// `proc-of-thread NAME`: the same about another thread.
+fn of_thread(args: &Args<'_>) -> io::Result<()> {
+    let (say, hear) = std::sync::mpsc::channel();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let _ = say.send(sys!(SYS_gettid));
+        let _ = stopped.recv();
+    });
+    let id = hear.recv().unwrap_or_else(|_| Err(io::Error::other("no thread")))?;
+    let path = sys::text(format!("/proc/self/task/{id}/{}", args.str(0)?).as_ref())?;
+    let done = open(&path, libc::O_RDONLY, 0).and_then(|file| sys!(SYS_read, &file, &mut [0u8; 64][..], 64));
+    drop(stop);
+    let _ = thread.join();
+    done.map(drop)
 }
 
 fn process_madvise(args: &Args<'_>) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod asking;
 mod audit;
 mod break_glass;
 mod changes;
+mod devices;
 mod examples;
 mod execution;
 mod files;
@@ -20,6 +21,7 @@ mod globs;
 mod grants;
 mod holds;
 mod identity;
+mod ipc;
 mod knobs;
 mod layers;
 mod links;
@@ -29,6 +31,7 @@ mod operating;
 pub mod outsiders;
 mod package;
 mod policies;
+mod proc;
 mod proof;
 mod refusals;
 mod replay;
@@ -39,7 +42,9 @@ mod tasks;
 mod trust;
 pub(crate) mod units;
 mod unix;
+mod upcalls;
 mod waiting;
+mod watch;
 
 /// The tests of the suite, in the order in which they run.
 pub const ALL: &[&[Case]] = &[
@@ -63,6 +68,11 @@ pub const ALL: &[&[Case]] = &[
     trust::CASES,
     knobs::CASES,
     tasks::CASES,
+    proc::CASES,
+    ipc::CASES,
+    watch::CASES,
+    upcalls::CASES,
+    devices::CASES,
     sessions::CASES,
     layers::CASES,
     policies::CASES,

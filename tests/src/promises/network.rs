@@ -16,6 +16,7 @@ cases!(network:
     sending_by_udp_needs_a_rule_in_every_spelling,
     a_connected_socket_cannot_send_elsewhere,
     an_address_that_cannot_be_told_is_refused,
+    an_address_that_leaves_ipv6_on_its_way_is_refused,
     a_denied_address_stays_denied_inside_an_allowed_block,
     binding_and_listening_need_a_rule,
     only_plain_sockets_can_be_made,
@@ -129,6 +130,35 @@ fn an_address_that_cannot_be_told_is_refused(t: &mut Test) -> Outcome {
     check::control(&attempts)?;
     let agent = t.agent(t.policy().connect("*:*/*"))?;
     check::refused(t, &agent, &[format!("tcp ::1 {port}"), format!("tcp {HERE} {port}")], &attempts)
+}
+
+/// Even if everything is allowed, since a denied IPv4 block would be reached so.
+fn an_address_that_leaves_ipv6_on_its_way_is_refused(t: &mut Test) -> Outcome {
+    let port = Port::open()?.number;
+    const ADDRESSES: [&str; 6] = [
+        "64:ff9b::169.254.169.254",
+        "64:ff9b:1::169.254.169.254",
+        "2002:a9fe:a9fe::1",
+        "2001:0:a9fe:a9fe::1",
+        "::169.254.169.254",
+        "::ffff:0:169.254.169.254",
+    ];
+    let mut attempts = Vec::new();
+    for address in ADDRESSES {
+        let unknown = |operation| Denial::because(operation, "unknown-object");
+        attempts.push(Attempt::new(format!("udp-send {address} 9"), unknown("send")).not_outside());
+        attempts.push(Attempt::new(format!("udp-connect {address} 9"), unknown("connect")).not_outside());
+    }
+    // Whether the guest has a way there or not: outside nothing is refused.
+    let outside = crate::harness::outside_all(&check::acts(&attempts))?;
+    ensure!(outside.iter().all(|line| line != "EPERM" && line != "EACCES"), "{outside:?}");
+    let agent = t.agent(t.policy().connect("*:*/*"))?;
+    check::refused(t, &agent, &[format!("tcp ::1 {port}")], &attempts)?;
+    // A translator's is the IPv4 address that it becomes.
+    let policy = t.policy().connect("*:*/*").connect_deny("203.0.113.0/24:*/*");
+    let denial = Denial::by_rule("send", "deny connect 203.0.113.0").to("203.0.113.9", 9, "udp");
+    let attempts = [Attempt::new("udp-send 64:ff9b::203.0.113.9 9", denial).not_outside()];
+    check::refused(t, &t.agent(policy)?, &[format!("tcp ::1 {port}")], &attempts)
 }
 
 fn a_denied_address_stays_denied_inside_an_allowed_block(t: &mut Test) -> Outcome {

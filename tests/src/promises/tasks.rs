@@ -24,14 +24,14 @@ cases!(tasks:
 );
 
 /// A process outside every agent, which sleeps until this value goes.
-struct Victim(Child);
+pub(super) struct Victim(Child);
 
 impl Victim {
-    fn new() -> Outcome<Self> {
+    pub(super) fn new() -> Outcome<Self> {
         Ok(Self(Command::new("/usr/bin/sleep").args(["1000"]).spawn()?))
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 
@@ -179,10 +179,18 @@ fn the_session_keeps_its_own_processes(t: &mut Test) -> Outcome {
 /// `add_key` outside puts a key where all processes of the user share it.
 fn no_key_of_others_is_read(t: &mut Test) -> Outcome {
     tree(t)?;
+    // SAFETY: names and one byte, into the session keyring, which this process and the control have in common.
+    let key = unsafe {
+        libc::syscall(libc::SYS_add_key, c"user".as_ptr(), c"theirs".as_ptr(), c"x".as_ptr(), 1, -3)
+    };
+    ensure!(key > 0, "no key: {}", std::io::Error::last_os_error());
     // KEY_SPEC_USER_KEYRING. The kernel says "no key" when it may not search for the keyring.
-    let attempts = [Attempt::new("keyctl-describe -4", Denial::floor("key")).errno("ENOKEY")];
+    let attempts = [
+        Attempt::new("keyctl-describe -4", Denial::floor("key")).errno("ENOKEY"),
+        Attempt::new(format!("keyctl-describe {key}"), Denial::floor("key")),
+    ];
     check::control(&attempts)?;
-    check::refused(t, &almighty(t)?, &["add-key".to_owned()], &attempts)
+    check::refused(t, &almighty(t)?, &["add-key".to_owned(), "key-own".to_owned()], &attempts)
 }
 
 fn no_child_is_born_in_another_cgroup(t: &mut Test) -> Outcome {

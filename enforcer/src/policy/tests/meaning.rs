@@ -2,7 +2,7 @@
 
 use super::policy;
 use crate::policy::{
-    Glob, RuleId, Run, TCP, Trust, UDP, ValidPolicy, compile, explain, explain_with, parse,
+    Endpoint, Glob, RuleId, Run, TCP, Trust, UDP, ValidPolicy, compile, explain, explain_with, parse,
     reference::{self, Rename, folded, link_verdict, rename_verdict},
     trust_tiers,
 };
@@ -199,6 +199,40 @@ fn an_address_is_one_address_however_it_is_spelled() {
     assert_eq!(ask(v6("2001:db8::1"), 80, TCP), Allow);
     assert_eq!(ask(v4("8.8.8.8"), 80, TCP), Deny, "all of IPv6 is not IPv4");
     assert_eq!(ask(v4("10.2.3.4"), 443, 132), Deny);
+    // What a translator makes IPv4 of, unless that would be somebody's own.
+    assert_eq!(ask(v6("64:ff9b::8.8.8.8"), 53, UDP), Allow);
+    assert_eq!(ask(v6("64:ff9b::8.8.8.8"), 80, TCP), Deny, "all of IPv6 is not IPv4");
+}
+
+#[test]
+fn an_address_that_leaves_ipv6_on_its_way_is_none() {
+    let rule = |text: &str| Endpoint::parse(text, false);
+    let none = |text: &str| {
+        let ip = text.parse::<std::net::Ipv6Addr>().expect("v6");
+        assert_eq!(Address::v6(ip.octets()), None, "{text}");
+        assert!(rule(&format!("[{text}]:443/tcp")).is_err() || text.starts_with("64:ff9b::"), "{text}");
+    };
+    [
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b::224.0.0.1",
+        "64:ff9b:1::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "2001:0:a9fe:a9fe::1",
+        "::169.254.169.254",
+        "::2",
+        "::ffff:0:169.254.169.254",
+        "fe80::5efe:169.254.169.254",
+        "2001:db8::200:5efe:169.254.169.254",
+    ]
+    .map(none);
+    let some = |text: &str| Address::v6(text.parse::<std::net::Ipv6Addr>().expect("v6").octets()).is_some();
+    assert!(["::1", "2001:db8::1", "fe80::1", "ff02::1", "2001:1::1", "2003::1"].into_iter().all(some));
+    assert!(rule("[2002::]/16:443/tcp").is_err());
+    assert!(rule("[64:ff9b::]/64:443/tcp").is_err());
+    assert!(rule("[2000::]/3:443/tcp").is_ok());
+    assert!(rule("[::1]:443/tcp").is_ok());
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn operation(name: &str, item: &Item) -> (Class, u64) {
         "chmod" | "chown" => (Class::File, 7),
         "mount" | "move-mount" => (Class::File, 12),
         "unmount" => (Class::File, 13),
-        "ioctl" | "chroot" | "pivot-root" => (Class::File, OTHER),
+        "ioctl" | "watch" | "lease" | "chroot" | "pivot-root" => (Class::File, OTHER),
         "exec" | "exec-arguments" => (Class::Process, 1),
         "ptrace" => (Class::Process, 3),
         "map" | "anonymous-exec" | "signal" | "fork" | "limit" | "signal-owner" => (Class::Process, OTHER),

@@ -1,0 +1,114 @@
+//! What proc says of tasks outside the session: nothing, whatever the rules about paths say.
+
+use super::{floor::almighty, tasks::Victim, tree};
+use crate::{
+    cases, ensure,
+    harness::{Outcome, Test},
+    promise::{self as check, Attempt, Denial},
+};
+
+cases!(proc:
+    nothing_that_everybody_may_read_of_an_outsider_is_read,
+    no_outsider_is_read_by_another_way_to_the_same_file,
+    a_session_reads_about_its_own_tasks,
+    nothing_in_proc_changes_its_owner,
+    a_list_of_processes_shows_the_session,
+);
+
+fn refused(act: String) -> Attempt {
+    Attempt::new(act, Denial::floor("open"))
+}
+
+fn nothing_that_everybody_may_read_of_an_outsider_is_read(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let victim = Victim::new()?;
+    let pid = victim.pid();
+    const FILES: [&str; 18] = [
+        "cmdline",
+        "stat",
+        "statm",
+        "status",
+        "comm",
+        "cgroup",
+        "limits",
+        "mountinfo",
+        "mounts",
+        "wchan",
+        "oom_score",
+        "loginuid",
+        "sched",
+        "net/unix",
+        "net/dev",
+        "task/PID/cmdline",
+        "task/PID/status",
+        "task/PID/net/tcp",
+    ];
+    let mut attempts: Vec<Attempt> = FILES
+        .iter()
+        .map(|name| refused(format!("read /proc/{pid}/{}", name.replace("PID", &pid.to_string()))))
+        .collect();
+    for directory in ["", "/task", "/net", "/attr"] {
+        attempts.push(refused(format!("list /proc/{pid}{directory}")));
+    }
+    check::control(&attempts)?;
+    check::refused(t, &almighty(t)?, &["proc-maps-own".to_owned()], &attempts)
+}
+
+/// Another mount of proc, a directory that was found before, the first process, and the kernel's threads.
+fn no_outsider_is_read_by_another_way_to_the_same_file(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let victim = Victim::new()?;
+    let at = t.at("open/e1");
+    crate::harness::outside(&format!("mount-proc {at}"))?;
+    let attempts = [
+        refused(format!("read {at}/{}/cmdline", victim.pid())),
+        refused("read /proc/1/cmdline".to_owned()),
+        refused("read /proc/2/status".to_owned()),
+        refused(format!("proc-self-cwd /proc/{}/comm", victim.pid())),
+    ];
+    let outcome = check::control(&attempts)
+        .and_then(|()| check::refused(t, &almighty(t)?, &[format!("read {at}/uptime")], &attempts));
+    crate::harness::outside(&format!("umount {at}"))?;
+    outcome
+}
+
+fn a_session_reads_about_its_own_tasks(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let mut twins: Vec<String> = ["cmdline", "status", "stat", "cgroup", "comm"]
+        .iter()
+        .flat_map(|name| {
+            [
+                format!("read /proc/self/{name}"),
+                format!("read /proc/thread-self/{name}"),
+                format!("proc-of-child {name}"),
+                format!("proc-of-thread {name}"),
+            ]
+        })
+        .collect();
+    twins.extend(["status", "stat", "comm"].map(|name| format!("proc-of-zombie {name}")));
+    twins.extend(["read /proc/net/unix", "list /proc/self", "list /proc/self/task"].map(str::to_owned));
+    twins.extend(["read /proc/uptime", "read /proc/sys/net/ipv4/conf/lo/forwarding"].map(str::to_owned));
+    check::allowed_outside(&twins)?;
+    check::refused(t, &almighty(t)?, &twins, &[])
+}
+
+fn nothing_in_proc_changes_its_owner(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let attempts = [
+        Attempt::new("chown /proc/uptime", Denial::floor("chown")),
+        Attempt::new("chown /proc/1", Denial::floor("chown")),
+    ];
+    check::control(&attempts)?;
+    check::refused(t, &almighty(t)?, &["read /proc/uptime".to_owned()], &attempts)
+}
+
+fn a_list_of_processes_shows_the_session(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let policy = t.policy().exec("/usr/bin/*").allow("read, list", "/proc/**").allow("list", "/proc");
+    let agent = t.agent(policy)?;
+    let session = agent.run(&["/usr/bin/ps", "-e", "-o", "comm="].map(str::to_owned))?;
+    ensure!(session.code == Some(0), "ps: {:?} {}", session.code, session.err);
+    let lines: Vec<&str> = session.lines.iter().map(|line| line.trim()).collect();
+    ensure!(lines == ["ps"], "{lines:?}");
+    Ok(())
+}

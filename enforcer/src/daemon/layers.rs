@@ -46,7 +46,7 @@ impl Core {
     }
 
     /// Every cgroup below the roots, by id.
-    pub(super) fn session_cgroups(&self) -> HashMap<u64, PathBuf> {
+    pub(super) fn session_directories(&self) -> HashMap<u64, PathBuf> {
         let mut all = HashMap::new();
         for root in self.roots() {
             let path = super::sweep::directory(&self.settings.paths.cgroups, &root);

@@ -93,7 +93,7 @@ impl Core {
     pub fn agent_list(&self) -> Vec<AgentStatus> {
         let mut by_slot: HashMap<u32, Vec<SessionStatus>> = HashMap::new();
         let boot = boot_time();
-        let (below, mut present) = (self.session_cgroups(), layers::Present::default());
+        let (below, mut present) = (self.session_directories(), layers::Present::default());
         for entry in self.enforcement.sessions().unwrap_or_default() {
             let session = entry.session;
             let state = match session.state {

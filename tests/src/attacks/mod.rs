@@ -19,6 +19,7 @@ mod launches;
 mod metadata;
 mod names;
 mod network;
+mod objects;
 mod page;
 mod processes;
 
@@ -89,6 +90,7 @@ pub const CLASSES: &[Class] = &[
     Class { title: "Processes", attacks: processes::ATTACKS },
     Class { title: "Blinding or altering the enforcer", attacks: enforcer::ATTACKS },
     Class { title: "Knobs and devices", attacks: knobs::ATTACKS },
+    Class { title: "Objects that no path has", attacks: objects::ATTACKS },
     Class { title: "Launches", attacks: launches::ATTACKS },
     Class { title: "Approvals and policies", attacks: decisions::ATTACKS },
 ];

@@ -1,0 +1,42 @@
+//! Objects that are the session's or not whatever rules about paths say, and what the kernel does for whoever uses them.
+
+use super::{Attack, refused};
+
+#[rustfmt::skip]
+pub const ATTACKS: &[Attack] = &[
+    refused("O01", "an outsider's command line", "file_open", "proc::nothing_that_everybody_may_read_of_an_outsider_is_read", "cmdline"),
+    refused("O02", "its status, limits, cgroup and mounts", "file_open", "proc::nothing_that_everybody_may_read_of_an_outsider_is_read", "mountinfo"),
+    refused("O03", "its sockets and network", "file_open", "proc::nothing_that_everybody_may_read_of_an_outsider_is_read", "net/unix"),
+    refused("O04", "its threads, one by one", "file_open", "proc::nothing_that_everybody_may_read_of_an_outsider_is_read", "task/PID/cmdline"),
+    refused("O05", "a listing of its directory in proc", "file_open", "proc::nothing_that_everybody_may_read_of_an_outsider_is_read", "list"),
+    refused("O06", "the same files through another mount of proc", "file_open", "proc::no_outsider_is_read_by_another_way_to_the_same_file", "mount-proc"),
+    refused("O07", "the same files from inside its directory", "file_open", "proc::no_outsider_is_read_by_another_way_to_the_same_file", "proc-self-cwd"),
+    refused("O08", "another owner for a file of proc", "path_chown", "proc::nothing_in_proc_changes_its_owner", "chown"),
+    refused("O09", "finding shared memory by its key", "ipc_permission", "ipc::objects_of_outsiders_are_refused", "shm-get"),
+    refused("O10", "attaching shared memory by its number", "ipc_permission", "ipc::objects_of_outsiders_are_refused", "shm-attach"),
+    refused("O11", "asking about shared memory by its place in the table", "shm_shmctl", "ipc::objects_of_outsiders_are_refused", "shm-stat-any"),
+    refused("O12", "locking and removing shared memory", "shm_shmctl", "ipc::objects_of_outsiders_are_refused", "shm-remove"),
+    refused("O13", "sending to and receiving from a message queue", "ipc_permission", "ipc::objects_of_outsiders_are_refused", "msg-receive"),
+    refused("O14", "removing a message queue", "msg_queue_msgctl", "ipc::objects_of_outsiders_are_refused", "msg-remove"),
+    refused("O15", "counting and setting semaphores", "ipc_permission", "ipc::objects_of_outsiders_are_refused", "sem-op"),
+    refused("O16", "removing semaphores", "sem_semctl", "ipc::objects_of_outsiders_are_refused", "sem-remove"),
+    refused("O17", "shared memory of another session", "ipc_permission", "ipc::objects_of_another_session_are_refused", "shm-get 4713"),
+    refused("O18", "opening a POSIX message queue", "file_open", "ipc::queues_of_outsiders_are_neither_opened_nor_removed_nor_made", "mq-open"),
+    refused("O19", "making a POSIX message queue", "inode_create", "ipc::queues_of_outsiders_are_neither_opened_nor_removed_nor_made", "mq-create"),
+    refused("O20", "removing a POSIX message queue", "inode_unlink", "ipc::queues_of_outsiders_are_neither_opened_nor_removed_nor_made", "mq-unlink"),
+    refused("O21", "watching a file or directory that may not be read (`inotify`)", "path_notify", "watch::what_may_not_be_read_is_not_watched", "inotify"),
+    refused("O22", "a program that the kernel runs outside for a key", "key_alloc", "upcalls::no_program_is_run_for_a_key", "request-key"),
+    refused("O23", "the parent's session keyring", "cred_alloc_blank", "upcalls::no_keyring_is_given_to_a_parent", "session-to-parent"),
+    refused("O24", "a module that the kernel would load", "kernel_module_request", "upcalls::no_module_is_asked_for", "unknown-hash"),
+    Attack { layers: "launch", ..refused("O25", "a program that the kernel runs outside for a crash", "a limit set at the launch", "upcalls::no_program_is_run_for_a_crash", "crash") },
+    refused("O26", "a disk, under a rule for everything", "file_open", "devices::devices_take_more_than_a_path", "/dev/vda"),
+    refused("O27", "the console and the kernel's messages", "file_open", "devices::devices_take_more_than_a_path", "/dev/kmsg"),
+    refused("O28", "controls of files that no list has: freezing, shutting down, swapping with the boot loader's", "file_ioctl", "devices::files_are_asked_harmless_things_only", "8004587d"),
+    refused("O29", "controls of sockets that reach drivers or load modules", "file_ioctl", "devices::sockets_are_asked_harmless_things_only", "89f0"),
+    refused("O30", "typing into a terminal (`TIOCSTI`)", "file_ioctl", "devices::terminals_are_told_harmless_things_only", "5412"),
+    refused("O31", "another driver behind a terminal (`TIOCSETD`)", "file_ioctl", "devices::terminals_are_told_harmless_things_only", "5423"),
+    refused("O32", "a lease, which makes others wait", "file_fcntl", "devices::no_lease_makes_others_wait", "lease"),
+    refused("O33", "another protocol behind a plain socket (`TCP_ULP`)", "socket_setsockopt", "devices::no_option_puts_another_driver_behind_a_socket", "socket-option 6 31 tls"),
+    refused("O34", "an encapsulation behind a plain socket (`UDP_ENCAP`)", "socket_setsockopt", "devices::no_option_puts_another_driver_behind_a_socket", "socket-option 17 100 1111"),
+    refused("O35", "a denied IPv4 address inside an IPv6 one: NAT64, 6to4, Teredo, IPv4-compatible", "socket_connect, socket_sendmsg", "network::an_address_that_leaves_ipv6_on_its_way_is_refused", "64:ff9b::169.254.169.254"),
+];

@@ -20,28 +20,47 @@ const POLICIES: &str = "/etc/enforcer/policies.d";
 
 /// Goes through them.
 pub fn run(options: &[&str]) -> Done {
-    let full = match options {
-        [] => false,
-        ["--full"] => true,
-        ["--layers"] => return layers(),
-        _ => return Err("phases takes --full or --layers".into()),
+    let (mut full, mut only, mut wanted) = (false, Vec::new(), Wanted(Vec::new()));
+    let mut rest = options;
+    loop {
+        rest = match rest {
+            [] => break,
+            ["--layers"] => return layers(),
+            ["--full", rest @ ..] => {
+                full = true;
+                rest
+            }
+            ["--only", name, rest @ ..] => {
+                only.push(*name);
+                rest
+            }
+            ["--phase", name, rest @ ..] => {
+                wanted.0.push(*name);
+                rest
+            }
+            _ => return Err("phases takes --layers, or --full, --only NAME and --phase NAME".into()),
+        };
+    }
+    let measure = |configuration: &str, agent: Option<&str>| {
+        if wanted.has(configuration) { measure(configuration, agent, &only) } else { Ok(()) }
     };
     let sizes: &[usize] = if full { &[10, 1_000, 10_000] } else { &[10, 1_000] };
     prepare(sizes)?;
+    with_layers("bench-usual-layers", "")?;
     thread::sleep(SETTLE);
     measure("nothing", None)?;
     measure("nothing again", None)?;
     for size in COMPARED {
         measure(&format!("landlock, {size} rules"), None)?;
     }
-    if apparmor::is_active()? {
-        for size in COMPARED {
+    if !apparmor::is_active()? {
+        eprintln!("AppArmor is not active in this boot: left out");
+    } else {
+        for size in COMPARED.into_iter().filter(|size| wanted.has(&apparmor::name(*size))) {
             apparmor::load(size)?;
             measure(&apparmor::name(size), None)?;
             apparmor::unload(size)?;
         }
-    } else {
-        eprintln!("AppArmor is not active in this boot: left out");
     }
 
     command("systemctl", &["start", "enforcer.service"])?;
@@ -50,7 +69,10 @@ pub fn run(options: &[&str]) -> Done {
     for size in sizes {
         measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
     }
-    records()?;
+    measure("inside, 10 rules, usual layers", Some("bench-usual-layers"))?;
+    if wanted.has("records") {
+        records()?;
+    }
     let attached = programs::attached(Path::new(PINS))?;
     programs::print(&attached);
     command("systemctl", &["stop", "enforcer.service"])?;
@@ -77,22 +99,25 @@ fn layers() -> Done {
         ("both, unrecorded and changes", "unrecorded", "changes"),
     ] {
         let agent = format!("bench-layers-{}", agents.len());
-        let launch = format!("launch: {{ by: [uid:root], seccomp: {seccomp}, landlock: {landlock} }}");
-        let policy = rules::policy(10).replace("launch: { by: [uid:root] }", &launch);
-        fs::write(
-            format!("{POLICIES}/{agent}.yaml"),
-            policy.replace("id: bench-10,", &format!("id: {agent},")),
-        )?;
+        with_layers(&agent, &format!("seccomp: {seccomp}, landlock: {landlock}"))?;
         agents.push((name, agent));
     }
     thread::sleep(SETTLE);
-    measure("nothing", None)?;
-    measure("nothing again", None)?;
+    measure("nothing", None, &[])?;
+    measure("nothing again", None, &[])?;
     command("systemctl", &["start", "enforcer.service"])?;
     thread::sleep(SETTLE);
     for (name, agent) in agents {
-        measure(&format!("inside, {name}"), Some(&agent))?;
+        measure(&format!("inside, {name}"), Some(&agent), &[])?;
     }
+    Ok(())
+}
+
+/// An agent with ten rules, whose sessions have these layers: keys of `launch`, or nothing for the usual ones.
+fn with_layers(agent: &str, keys: &str) -> Done {
+    let launch = format!("launch: {{ by: [uid:root], {keys} }}").replace(",  }", " }");
+    let policy = rules::policy(10).replace(rules::LAUNCH, &launch);
+    fs::write(format!("{POLICIES}/{agent}.yaml"), policy.replace("id: bench-10,", &format!("id: {agent},")))?;
     Ok(())
 }
 
@@ -143,12 +168,24 @@ pub fn prepare(sizes: &[usize]) -> Done {
     Ok(())
 }
 
-fn measure(configuration: &str, agent: Option<&str>) -> Done {
+/// Which configurations are measured: those whose name begins with one of these, or all. The first base always is.
+struct Wanted<'a>(Vec<&'a str>);
+
+impl Wanted<'_> {
+    fn has(&self, configuration: &str) -> bool {
+        self.0.is_empty()
+            || configuration == "nothing"
+            || self.0.iter().any(|start| configuration.starts_with(start))
+    }
+}
+
+fn measure(configuration: &str, agent: Option<&str>, only: &[&str]) -> Done {
     eprintln!("measuring: {configuration}");
     let _listener = listen()?;
+    let what = [&["measure", configuration], only].concat();
     match agent {
-        None => command(rules::SELF, &["measure", configuration]),
-        Some(agent) => command("enforcer", &["exec", agent, "--", rules::SELF, "measure", configuration]),
+        None => command(rules::SELF, &what),
+        Some(agent) => command("enforcer", &[&["exec", agent, "--", rules::SELF], &what[..]].concat()),
     }
 }
 

@@ -25,6 +25,9 @@ pub const READ: [&str; 3] = ["/usr/lib", "/etc/ld.so.cache", "/dev/null"];
 /// Rules on files, programs and addresses in the smallest policy.
 const FEW: usize = 10;
 
+/// How sessions are launched: without layers, so that the figures are those of the programs alone.
+pub const LAUNCH: &str = "launch: { by: [uid:root], seccomp: none, landlock: none }";
+
 /// Directories for rules that only make their number larger.
 pub fn fill(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|i| format!("/bench/fill/group-{}/item-{}", i / 100, i % 100))
@@ -37,7 +40,7 @@ pub fn policy(count: usize) -> String {
         "apiVersion: enforcer/v1
 kind: AgentPolicy
 metadata: {{ id: bench-{count}, version: 1, owner: bench@example.com, purpose: Benchmark }}
-launch: {{ by: [uid:root] }}
+{LAUNCH}
 trust: supervised
 files:
   - {{ allow: [read, list, load], paths: [\"{}/**\", \"{}\"] }}

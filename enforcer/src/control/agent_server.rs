@@ -117,15 +117,28 @@ async fn converse(core: &Shared, mut stream: UnixStream) -> io::Result<()> {
     }
 }
 
-async fn asked(core: &Shared, stream: &mut UnixStream) -> Result<AgentReply, Failure> {
+/// The session that a connection belongs to, if it may ask now. Decided before anything is read: a question costs what
+/// it costs whether it can be understood or not.
+fn admit(core: &Shared, stream: &UnixStream) -> Result<[u64; 2], Failure> {
     let nobody = |why: String| Failure::new(Exit::Permission, why, "ask from inside a session");
     let cgroup = cgroup_of(stream.as_fd()).map_err(|error| nobody(told(&error)))?;
     let session = session_of(&core.borrow(), &cgroup);
     let session = session.ok_or_else(|| nobody("this process belongs to no session".to_owned()))?;
-    // Before anything is read: a question costs what it costs whether it can be understood or not.
     if !core.borrow_mut().asks_of_sessions().take(session, Instant::now()) {
         return Err(Failure::new(Exit::Unavailable, "the session asks too much", "wait some seconds"));
     }
+    Ok(session)
+}
+
+async fn asked(core: &Shared, stream: &mut UnixStream) -> Result<AgentReply, Failure> {
+    let session = match admit(core, stream) {
+        Ok(session) => session,
+        Err(failure) => {
+            // Who is turned away has written all the same, and would see a broken pipe instead of the answer.
+            let _ = timeout(PATIENCE, read(stream)).await;
+            return Err(failure);
+        }
+    };
     let request = match timeout(PATIENCE, read(stream)).await {
         Ok(request) => request.map_err(|why| Failure::new(Exit::Usage, why, ""))?,
         Err(_) => return Err(Failure::new(Exit::Usage, "nothing was asked in time", "")),

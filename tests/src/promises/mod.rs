@@ -87,8 +87,8 @@ pub const ALL: &[&[Case]] = &[
 ];
 
 /// Modules about what the daemon and its commands do, which no kernel changes: where a run is sampled, all of
-/// their cases run on one kernel and some on the others.
-pub const SAMPLED: &[&str] =
+/// their cases run on one kernel and few on the others.
+pub const SELDOM: &[&str] =
     &["signed", "trust", "policies", "audit", "operating", "units", "break_glass", "outsiders", "globs"];
 
 /// The tests of the Debian package.

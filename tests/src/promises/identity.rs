@@ -35,7 +35,8 @@ fn a_program_is_known_by_its_content_whatever_becomes_of_its_name(t: &mut Test) 
     t.fresh()?;
     let w = t.dir("w")?;
     // All but running, which the rules below are about.
-    let policy = t.policy().allow("read, list, write, create, delete, rename, link", &format!("{w}/**"));
+    let policy =
+        t.policy().allow("read, list, write, create, delete, rename, link, metadata", &format!("{w}/**"));
     let (tool, other) = (format!("{w}/tool"), format!("{w}/other"));
     let (sleeper, script) = (format!("{w}/sleeper"), t.program("w/script", "#!/bin/sh\nexit 0\n")?);
     copy("/usr/bin/touch", &tool)?;

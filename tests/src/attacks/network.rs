@@ -129,9 +129,10 @@ fn nothing_is_bound_by_another_spelling(t: &mut Test) -> Outcome {
 }
 
 fn no_interface_or_route_changes(t: &mut Test) -> Outcome {
-    let attempts = ["link-down", "add-route", "set-address"].map(|act| {
-        Attempt::new(act, Denial::floor("capability").argument("cap_net_admin")).fails_somehow_outside()
-    });
+    let capability = || Denial::floor("capability").argument("cap_net_admin");
+    let attempts =
+        [("link-down", capability()), ("add-route", capability()), ("set-address", Denial::floor("ioctl"))]
+            .map(|(act, denial)| Attempt::new(act, denial).fails_somehow_outside());
     promise::control(&attempts)?;
     promise::refused(t, &t.agent(almighty(t)?)?, &["socket 16 3 0".to_owned()], &attempts)
 }
@@ -221,7 +222,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("T68", "buffers beyond the limit", "capable", REROUTE, "option-force-buffer"),
     refused("T69", "taking an interface down", "capable", ROUTES, "link-down"),
     refused("T70", "a route of one's own", "capable", ROUTES, "add-route"),
-    refused("T71", "an address of one's own (`SIOCSIFADDR`)", "capable", ROUTES, "set-address"),
+    refused("T71", "an address of one's own (`SIOCSIFADDR`)", "file_ioctl", ROUTES, "set-address"),
     super::open("T72", "carrying data out to an allowed address (DNS tunnels, uploads)", "An allowed destination can carry anything"),
     super::open("T73", "a connection that was made before its address was denied", "Open descriptors and connections outlive"),
 ];

@@ -1,11 +1,11 @@
 //! The members of kernel structures that the programs read. Rust emits no relocations for them, so
-//! the daemon looks them up in the running kernel's BTF and sets the globals of the same names
-//! before it loads the programs. One list for both sides.
+//! the daemon looks them up in the running kernel's BTF and writes them into the instructions before it loads the
+//! programs: a constant costs nothing where a variable is a load of its own. One list for both sides.
 
 /// A member to look up.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// The global that receives the byte offset.
+    /// What the programs call the byte offset.
     pub global: &'static str,
     /// The structure.
     pub of: &'static str,
@@ -64,6 +64,11 @@ macro_rules! kernel_fields {
             TASK_CRED, "task_struct", ["cred"], 8;
             TASK_REAL_CRED, "task_struct", ["real_cred"], 8;
             TASK_STATUS, "task_struct", ["thread_info.status"], 4;
+            TASK_CGROUPS, "task_struct", ["cgroups"], 8;
+            TASK_STORAGE, "task_struct", ["bpf_storage"], 8;
+            CGROUPS_UNIFIED, "css_set", ["dfl_cgrp"], 8;
+            CGROUP_LEVEL, "cgroup", ["level"], 4;
+            CGROUP_ANCESTORS, "cgroup", ["ancestors"], 0;
             KEY_DESCRIPTION, "key", ["description"], 8;
             IATTR_VALID, "iattr", ["ia_valid"], 4;
             NSPROXY_MOUNT, "nsproxy", ["mnt_ns"], 8;
@@ -96,6 +101,12 @@ macro_rules! kernel_fields {
 
 macro_rules! table {
     ($($global:ident, $of:literal, [$($member:literal),*], $size:literal;)*) => {
+        /// Place of each member in [`FIELDS`].
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, missing_docs)]
+        #[derive(Clone, Copy, Debug)]
+        #[repr(i32)]
+        pub enum Index { $($global),* }
+
         /// Every member, in one list.
         pub const FIELDS: &[Field] = &[
             $(Field { global: stringify!($global), of: $of, members: &[$($member),*], size: $size }),*
@@ -104,6 +115,31 @@ macro_rules! table {
 }
 kernel_fields!(table);
 
-/// Globals that hold kernel addresses (from kallsyms): the sequence counters under which renames and
-/// mounts happen (fs/dcache.c, fs/namespace.c). Zero means "no cache", never "unchanged".
-pub const SYMBOLS: &[(&str, &str)] = &[("RENAME_LOCK", "rename_lock"), ("MOUNT_LOCK", "mount_lock")];
+/// What stands in the instructions for the first member; the others follow, then [`EXTRA`]. No offset is as large, and
+/// the verifier would refuse one that stayed.
+pub const PLACEHOLDER: i32 = 0x7ffe_0000;
+
+/// Numbers that are no offsets, behind those of [`FIELDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Extra {
+    /// Address of `rename_lock` (fs/dcache.c), the sequence counter under which names move. Zero means "no cache",
+    /// never "unchanged".
+    RenameLock,
+    /// Address of `mount_lock` (fs/namespace.c), in the same way.
+    MountLock,
+    /// BTF id of a structure of two plain words, where addresses can be cast; else 0.
+    CastType,
+    /// The generation of the programs.
+    Generation,
+}
+
+impl Extra {
+    /// What stands for it.
+    pub const fn placeholder(self) -> i32 {
+        PLACEHOLDER + FIELDS.len() as i32 + self as i32
+    }
+}
+
+/// Those of [`Extra`] that are addresses of kernel symbols.
+pub const SYMBOLS: &[(Extra, &str)] = &[(Extra::RenameLock, "rename_lock"), (Extra::MountLock, "mount_lock")];

@@ -81,6 +81,10 @@ pub static QUOTAS: Array<Quota> = Array::with_max_entries(limits::SESSIONS, BPF_
 /// The secret of the holds' keys, and how long they are open. Mapped into the daemon.
 #[map]
 pub static HOLD_SETTINGS: Array<HoldSettings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Renames, as far as it is known what they were of: in the low half up to which state of the kernel's `rename_lock`, in
+/// the high half how many of them were no mere file's, twice.
+#[map]
+pub static MOVES: Array<u64> = Array::with_max_entries(1, 0);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

@@ -6,6 +6,7 @@ pub mod exec;
 pub mod file;
 pub mod floor;
 pub mod key;
+pub mod moves;
 pub mod net;
 pub mod task;
 

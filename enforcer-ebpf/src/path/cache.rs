@@ -1,8 +1,8 @@
 //! The automata's states at a directory, remembered in its inode.
 
 use super::{
-    Answer, Place,
-    automaton::{arena, class_table, run_name, step},
+    Answer, Place, States,
+    automaton::{arena, class_table, run_name, step, words},
     clearly_allowed,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     verifier::{anew, bound, difference},
 };
 use enforcer_common::{
-    map::{CacheEntry, STATE_SETTLED},
+    map::{CacheEntry, DirectoryCache, STATE_SETTLED},
     scratch::Scratch,
 };
 
@@ -20,9 +20,11 @@ use enforcer_common::{
 /// include/linux/dcache.h, 64 bit).
 const INLINE: u64 = 32;
 
+/// Over an entry's words. Builds whose sequence counted otherwise have another first number.
 #[inline(always)]
 fn check(sequence: u64, place: u64, states: u64, state_policy: u64) -> u64 {
-    sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    0x5851_f42d_4c95_7f2d
+        ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ place.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
         ^ states.wrapping_mul(0x1656_67b1_9e37_79f9)
         ^ state_policy.wrapping_mul(0xd6e8_feb8_6659_fd93)
@@ -34,18 +36,23 @@ fn place_id(subject: &Subject, place: &Place, inode: *const u8) -> u64 {
     difference(place.mount, inode).wrapping_add(subject.namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// What is remembered at a directory, or null.
 #[inline(always)]
-pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16) -> Option<Answer> {
-    if subject.policy.is_null() {
-        return None;
-    }
-    let arena = arena();
-    if arena.is_null() {
-        return None;
-    }
+pub fn memory_of(inode: *const u8) -> *mut DirectoryCache {
+    // SAFETY: the verifier knows the inode.
+    unsafe { maps::DIRECTORIES.get_ptr_mut(inode.cast_mut().cast()) }
+}
+
+/// The states after the directory of `place` and its slash, and under which stamp they hold.
+#[inline(always)]
+unsafe fn recall(
+    subject: &Subject,
+    place: &Place,
+    inode: *const u8,
+    cache: *mut DirectoryCache,
+) -> Option<(States, u64)> {
     // SAFETY: map values; the verifier knows the inode.
     unsafe {
-        let cache = maps::DIRECTORIES.get_ptr_mut(inode.cast_mut().cast());
         if cache.is_null() {
             return None;
         }
@@ -62,15 +69,36 @@ pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16)
         {
             return None;
         }
-        let mut states = [low as u32, (low >> 32) as u32, high as u32];
+        Some(([low as u32, (low >> 32) as u32, high as u32], sequence))
+    }
+}
+
+#[inline(always)]
+pub fn remembered(
+    subject: &Subject,
+    place: &Place,
+    inode: *const u8,
+    cache: *mut DirectoryCache,
+    want: u16,
+) -> Option<Answer> {
+    if subject.policy.is_null() {
+        return None;
+    }
+    let arena = arena();
+    if arena.is_null() {
+        return None;
+    }
+    // SAFETY: map values; the verifier knows the inode.
+    unsafe {
+        let (mut states, sequence) = recall(subject, place, inode, cache)?;
         states[0] = leaf(subject, arena, place.dentry, 0, states[0])?;
         if (*subject.policy).groups > 1 {
             states[1] = leaf(subject, arena, place.dentry, 1, states[1])?;
             states[2] = leaf(subject, arena, place.dentry, 2, states[2])?;
         }
-        // One look at the counters, at the end: equal to those under which the states were made,
-        // hence nothing moved from before that until now.
-        if object::sequence() != sequence {
+        // One look at the end: no directory has moved since the states were made, and nothing at all since the
+        // object's own directory was read.
+        if object::stamp_since(place.renames) != sequence {
             return None;
         }
         if clearly_allowed(subject, arena, place.dentry, &states, want) {
@@ -80,8 +108,59 @@ pub fn remembered(subject: &Subject, place: &Place, inode: *const u8, want: u16)
     }
 }
 
+/// Whether all of `want` is clearly allowed under both names, and the rules say the same about both: then a file that
+/// gets one instead of the other gains nothing. False says nothing.
 #[inline(always)]
-pub fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u64, sc: *const Scratch) {
+pub fn same_and_allowed(subject: &Subject, old: &Place, new: &Place, want: u16) -> bool {
+    both(subject, old, new, want).unwrap_or(false)
+}
+
+#[inline(always)]
+fn both(subject: &Subject, old: &Place, new: &Place, want: u16) -> Option<bool> {
+    let arena = arena();
+    if arena.is_null() || subject.policy.is_null() || subject.session.is_null() {
+        return None;
+    }
+    let from = pointer(old.directory, &object::DENTRY_INODE);
+    let to = pointer(new.directory, &object::DENTRY_INODE);
+    if from.is_null() || to.is_null() {
+        return None;
+    }
+    // SAFETY: map values; the verifier knows the inodes.
+    unsafe {
+        let policy = subject.policy;
+        if (*policy).groups != 1 || core::ptr::read_volatile(&raw const (*policy).links) != 0 {
+            return None;
+        }
+        let (source, sequence) = recall(subject, old, from, memory_of(from))?;
+        let mut target = source;
+        if from != to || old.mount != new.mount {
+            let (found, other) = recall(subject, new, to, memory_of(to))?;
+            if other != sequence {
+                return None;
+            }
+            target = found;
+        }
+        let source = leaf(subject, arena, old.dentry, 0, source[0])?;
+        let target = leaf(subject, arena, new.dentry, 0, target[0])?;
+        if object::stamp_since(old.renames) != sequence {
+            return None;
+        }
+        let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
+        let (source, target) = (words(arena, source), words(arena, target));
+        Some(source == target && source.clearly_allows(tiers, want))
+    }
+}
+
+#[inline(always)]
+pub fn remember(
+    subject: &Subject,
+    place: &Place,
+    inode: *const u8,
+    cache: *mut DirectoryCache,
+    sequence: u64,
+    sc: *const Scratch,
+) {
     let policy = anew(subject.policy);
     if policy.is_null() {
         return;
@@ -89,7 +168,10 @@ pub fn remember(subject: &Subject, place: &Place, inode: *const u8, sequence: u6
     // SAFETY: map values; the verifier knows the inode. A failing allocation only costs the memory
     // of this one walk.
     unsafe {
-        let cache = maps::DIRECTORIES.get_or_insert_ptr_mut(inode.cast_mut().cast(), None);
+        let mut cache = cache;
+        if cache.is_null() {
+            cache = maps::DIRECTORIES.get_or_insert_ptr_mut(inode.cast_mut().cast(), None);
+        }
         if cache.is_null() {
             return;
         }

@@ -4,13 +4,13 @@ use super::{
     btf::Btf,
     cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
-    offsets::Globals,
+    offsets::{self, Globals},
     trust_tag::tag_trusted,
 };
 use crate::daemon::enforcement::{StartCause, StartError};
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, FEntry, Lsm, Program, ProgramError, links::FdLink},
+    programs::{BtfTracePoint, FEntry, FExit, Lsm, Program, ProgramError, links::FdLink},
 };
 use std::{collections::HashMap, path::Path, sync::Mutex};
 
@@ -34,6 +34,7 @@ pub const MAPS: &[&str] = &[
     "LINKS",
     "DECISIONS",
     "ACTIVITY",
+    "MOVES",
     "DIRECTORIES",
     "LABELS",
     "SCRATCH",
@@ -65,6 +66,7 @@ impl Host {
         let btf = Btf::parse(&bytes).map_err(|e| kernel(e.to_string(), unsupported))?;
         let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let globals = Globals::find(&btf, &symbols).map_err(|e| kernel(e.to_string(), unsupported))?;
+        let cast = Cast::find(&btf);
         let wanted = if globals.tagged_paths { When::TaggedPaths } else { When::PlainPaths };
         let needed = |p: &&HookProgram| {
             p.when == When::Always
@@ -72,6 +74,7 @@ impl Host {
                 || p.when == When::IfPresent && btf.function(&format!("bpf_lsm_{}", p.hook)).is_some()
                 || p.when == When::IfSoMany
                     && btf.function(&format!("bpf_lsm_{}", p.hook)) == Some(p.parameters)
+                || p.when == When::IfOfUse && cast.is_some() && btf.function(p.hook) == Some(p.parameters)
         };
         let programs: Vec<_> = PROGRAMS.iter().filter(needed).collect();
         let missing = |p: &&HookProgram| {
@@ -87,14 +90,14 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, cast: Cast::find(&btf), programs })
+        Ok(Self { globals, cast, programs })
     }
 }
 
 fn check_hook(btf: &Btf<'_>, program: &HookProgram) -> Result<(), StartError> {
     let function = match program.kind {
         Kind::Lsm => format!("bpf_lsm_{}", program.hook),
-        Kind::Entry => program.hook.to_owned(),
+        Kind::Entry | Kind::Exit => program.hook.to_owned(),
         // The loader itself looks for the tracepoint's type.
         Kind::Tracepoint => return Ok(()),
     };
@@ -133,13 +136,8 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
         Some(cast) if cast::fill_in(&mut object, cast.function) > 0 => u64::from(cast.words),
         _ => 0,
     };
-    let generation = u64::from(generation);
+    offsets::fill_in(&mut object, &host.globals, words, u64::from(generation)).map_err(internal)?;
     let mut loader = EbpfLoader::new();
-    for (name, value) in &host.globals.values {
-        loader.override_global(name, value, false);
-    }
-    loader.override_global("CAST", &words, true);
-    loader.override_global("GENERATION", &generation, true);
     // Task storage: aya has no type for it, and needs none.
     loader.allow_unsupported_maps();
     for name in MAPS {
@@ -199,6 +197,7 @@ fn load_one(program: &mut Program, wanted: &HookProgram, btf: &AyaBtf) -> Result
         Kind::Lsm => <&mut Lsm>::try_from(program)?.load(wanted.hook, btf),
         Kind::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(wanted.hook, btf),
         Kind::Entry => <&mut FEntry>::try_from(program)?.load(wanted.hook, btf),
+        Kind::Exit => <&mut FExit>::try_from(program)?.load(wanted.hook, btf),
     }
 }
 
@@ -242,6 +241,11 @@ fn attach_one(program: &mut Program, wanted: &HookProgram) -> Result<FdLink, Pro
         }
         Kind::Entry => {
             let program: &mut FEntry = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
+        Kind::Exit => {
+            let program: &mut FExit = program.try_into()?;
             let id = program.attach()?;
             Ok(program.take_link(id)?.into())
         }

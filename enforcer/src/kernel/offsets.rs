@@ -1,13 +1,15 @@
-//! The values of the programs' globals on this kernel.
+//! What the programs take for constants on this kernel.
 
 use super::btf::{Btf, BtfError};
-use enforcer_common::offsets::{FIELDS, SYMBOLS};
+use enforcer_common::offsets::{Extra, FIELDS, PLACEHOLDER, SYMBOLS};
 
 /// What is set in the programs before they are loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Globals {
-    /// Name and value.
+    /// Name and value of each of [`FIELDS`].
     pub values: Vec<(&'static str, u64)>,
+    /// Addresses of kernel symbols; 0 for one that is not known.
+    pub symbols: Vec<(Extra, u64)>,
     /// `struct file` keeps `f_path` in a union, so that program variants with a tagged argument are
     /// needed.
     pub tagged_paths: bool,
@@ -37,10 +39,14 @@ impl Globals {
             }
             values.push((field.global, u64::from(member.offset)));
         }
-        for (global, symbol) in SYMBOLS {
-            values.push((global, symbol_address(kallsyms, symbol).unwrap_or(0)));
-        }
-        let found = Self { values, tagged_paths };
+        // Instructions take numbers of 32 bits and extend their sign, as the kernel's own addresses are made. Another
+        // one counts as unknown.
+        let near = |address: &u64| i32::try_from(address.cast_signed()).is_ok();
+        let symbols = SYMBOLS
+            .iter()
+            .map(|(extra, symbol)| (*extra, symbol_address(kallsyms, symbol).filter(near).unwrap_or(0)))
+            .collect();
+        let found = Self { values, symbols, tagged_paths };
         found.check_layout(btf)?;
         Ok(found)
     }
@@ -63,6 +69,33 @@ impl Globals {
     }
 }
 
+/// Writes the values into the instructions. Every placeholder gets one, so none can stay.
+pub fn fill_in(object: &mut [u8], globals: &Globals, cast_type: u64, generation: u64) -> Result<(), String> {
+    let mut values: Vec<u64> = globals.values.iter().map(|(_, value)| *value).collect();
+    let mut extra = [0; 4];
+    for (which, address) in &globals.symbols {
+        extra[*which as usize] = *address;
+    }
+    extra[Extra::CastType as usize] = cast_type;
+    extra[Extra::Generation as usize] = generation;
+    values.extend(extra);
+    // `r += number` and `r = number` (BPF_ALU64 with BPF_ADD or BPF_MOV and BPF_K, include/uapi/linux/bpf.h). Sections of
+    // instructions begin at multiples of eight.
+    let places = object
+        .chunks_exact_mut(8)
+        .filter(|code| matches!(code[0], 0x07 | 0xb7) && code[1] < 0x10 && code[2..4] == [0, 0]);
+    for place in places {
+        let number = i32::from_le_bytes([place[4], place[5], place[6], place[7]]);
+        let Some(value) = number.checked_sub(PLACEHOLDER).and_then(|at| usize::try_from(at).ok()) else {
+            continue;
+        };
+        let Some(value) = values.get(value) else { continue };
+        let value = i32::try_from(value.cast_signed()).map_err(|e| format!("{value:#x}: {e}"))?;
+        place[4..].copy_from_slice(&value.to_le_bytes());
+    }
+    Ok(())
+}
+
 /// The address of a symbol in the text of `/proc/kallsyms`; hidden addresses are shown as zero. A name
 /// that occurs twice could be another one's.
 fn symbol_address(kallsyms: &str, symbol: &str) -> Option<u64> {
@@ -76,7 +109,34 @@ fn symbol_address(kallsyms: &str, symbol: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::symbol_address;
+    use super::{Globals, fill_in, symbol_address};
+    use enforcer_common::offsets::{Extra, FIELDS, Index, PLACEHOLDER};
+
+    #[test]
+    fn placeholders_become_numbers_and_nothing_else_does() {
+        let values = FIELDS.iter().map(|field| (field.global, 0)).collect();
+        let symbols = vec![(Extra::RenameLock, 0xffff_ffff_8100_0020)];
+        let mut globals = Globals { values, symbols, tagged_paths: false };
+        globals.values[Index::TASK_MM as usize].1 = 0x123;
+        assert_eq!(globals.values[Index::TASK_MM as usize].0, "TASK_MM");
+        let code = |operation: u8, number: i32| [&[operation, 3, 0, 0], &number.to_le_bytes()[..]].concat();
+        let mut object = [
+            code(0x07, PLACEHOLDER + Index::TASK_MM as i32),
+            code(0xb7, Extra::RenameLock.placeholder()),
+            code(0xb7, Extra::Generation.placeholder()),
+            code(0xb7, Extra::Generation.placeholder() + 1),
+            code(0x18, PLACEHOLDER),
+        ]
+        .concat();
+        fill_in(&mut object, &globals, 9, 7).expect("all fit");
+        assert_eq!(object[..8], code(0x07, 0x123));
+        assert_eq!(object[8..16], code(0xb7, 0x8100_0020_u32.cast_signed()));
+        assert_eq!(object[16..24], code(0xb7, 7));
+        assert_eq!(object[24..32], code(0xb7, Extra::Generation.placeholder() + 1));
+        assert_eq!(object[32..], code(0x18, PLACEHOLDER));
+        fill_in(&mut [code(0xb7, Extra::Generation.placeholder())].concat(), &globals, 9, u64::MAX >> 1)
+            .expect_err("larger than an instruction takes");
+    }
 
     #[test]
     fn a_symbol_is_found_by_its_whole_name() {

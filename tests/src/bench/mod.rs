@@ -10,8 +10,8 @@ mod rules;
 /// Whatever went wrong, for people.
 pub type Done = Result<(), Box<dyn std::error::Error>>;
 
-/// Measures every operation in this process and prints the rounds of each.
-pub fn measure(configuration: &str) -> Done {
+/// Measures every operation in this process, or those that are wanted, and prints the rounds of each.
+pub fn measure(configuration: &str, only: &[&str]) -> Done {
     // Like ours, a profile holds from the start; what Landlock confines has begun without it.
     if configuration.starts_with("apparmor") {
         apparmor::confine(configuration)?;
@@ -23,12 +23,13 @@ pub fn measure(configuration: &str) -> Done {
     // What the start of a session makes others do is over by then.
     std::thread::sleep(std::time::Duration::from_secs(2));
     // Printed at the end: whoever reads would work in between.
-    let measured = bench.all()?;
+    let measured = bench.all(&ops::Only(only))?;
     for operation in measured {
         println!(
             "{}",
             serde_json::json!({
                 "configuration": configuration, "operation": operation.name, "rounds": operation.rounds,
+                "operations": operation.operations,
             })
         );
     }

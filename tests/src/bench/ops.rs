@@ -18,6 +18,23 @@ pub struct Measured {
     pub name: &'static str,
     /// The rounds.
     pub rounds: Vec<f64>,
+    /// How often it was done, with the rounds that do not count.
+    pub operations: usize,
+}
+
+impl Measured {
+    fn new(name: &'static str, count: usize, rounds: usize) -> Self {
+        Self { name, rounds: Vec::with_capacity(rounds), operations: count * (rounds + WARM_UP) }
+    }
+}
+
+/// Which rows are wanted: those whose name begins with one of these, or all.
+pub struct Only<'a>(pub &'a [&'a str]);
+
+impl Only<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|start| name.starts_with(start))
+    }
 }
 
 /// What the operations work on, made while nothing is confined.
@@ -37,7 +54,13 @@ pub const DENIED: &str = "/bench/deny/secret.txt";
 
 /// Makes what the operations find: called once, by whoever is confined by nothing.
 pub fn populate() -> io::Result<()> {
-    for directory in ["/bench/deny", "/bench/bin", "/bench/fill/group-0", "/bench/allow/a/b/c/d/e/f/g/h/i"] {
+    for directory in [
+        "/bench/deny",
+        "/bench/bin",
+        "/bench/fill/group-0",
+        "/bench/allow/a/b/c/d/e/f/g/h/i",
+        "/bench/allow/c/here",
+    ] {
         fs::create_dir_all(directory)?;
     }
     for file in
@@ -97,48 +120,58 @@ impl Bench {
         Ok(Self { data, listener, receiver, sender, connected })
     }
 
-    /// Measures everything.
-    pub fn all(&mut self) -> io::Result<Vec<Measured>> {
+    /// Measures everything that is wanted.
+    pub fn all(&mut self, only: &Only<'_>) -> io::Result<Vec<Measured>> {
         let mut page = [0u8; 4096];
-        let mut rounds = Vec::new();
-        rounds.push(known(1_000_000));
-        for (warm, cold, path) in [
-            ("open depth 3", "open depth 3, cold", DEPTH_3),
-            ("open depth 6", "open depth 6, cold", DEPTH_6),
-            ("open depth 12", "open depth 12, cold", DEPTH_12),
+        let mut rounds = vec![known(1_000_000)];
+        // Not measured, hence not done, if the name is not wanted.
+        let mut row = |name: &'static str, measure: &mut dyn FnMut(&'static str) -> io::Result<Measured>| {
+            if only.has(name) {
+                rounds.push(measure(name)?);
+            }
+            io::Result::Ok(())
+        };
+        for (warm, renamed, cold, path) in [
+            ("open depth 3", "open depth 3, after a rename", "open depth 3, cold", DEPTH_3),
+            ("open depth 6", "open depth 6, after a rename", "open depth 6, cold", DEPTH_6),
+            ("open depth 12", "open depth 12, after a rename", "open depth 12, cold", DEPTH_12),
         ] {
-            rounds.push(many(warm, 25, 41, || File::open(path).map(drop))?);
-            rounds.push(each(cold, 10, 41, unrelated_rename, || File::open(path).map(drop))?);
+            let open = || File::open(path).map(drop);
+            row(warm, &mut |name| many(name, 25, 41, open))?;
+            row(renamed, &mut |name| each(name, 10, 41, || unrelated_rename("one", "two"), open))?;
+            row(cold, &mut |name| each(name, 10, 41, || unrelated_rename("here", "there"), open))?;
         }
-        rounds.push(denied("open denied", 10, 31, || File::open(DENIED).map(drop))?);
-        rounds.push(many("stat depth 6", 25, 41, || fs::metadata(DEPTH_6).map(drop))?);
-        rounds.push(many("create+unlink", 10, 41, || {
+        row("open denied", &mut |name| denied(name, 10, 31, || File::open(DENIED).map(drop)))?;
+        row("stat depth 6", &mut |name| many(name, 25, 41, || fs::metadata(DEPTH_6).map(drop)))?;
+        let create = || {
             File::create_new("/bench/allow/new").map(drop)?;
             fs::remove_file("/bench/allow/new")
-        })?);
+        };
+        row("create+unlink", &mut |name| many(name, 10, 41, create))?;
         let mut there = false;
-        rounds.push(many("rename", 10, 41, || {
+        let mut rename = || {
             there = !there;
             let (from, to) = if there { ("one", "two") } else { ("two", "one") };
             fs::rename(format!("/bench/allow/{from}"), format!("/bench/allow/{to}"))
-        })?);
-        rounds.push(with_children("fork+exec", 5, 31, fork_exec)?);
-        rounds.push(self.tcp()?);
+        };
+        row("rename", &mut |name| many(name, 10, 41, &mut rename))?;
+        row("fork+exec", &mut |name| with_children(name, 5, 31, fork_exec))?;
+        row("TCP connect+close", &mut |name| self.tcp(name))?;
         let refused = SocketAddrV4::new(Ipv4Addr::LOCALHOST, rules::REFUSED_PORT);
-        rounds.push(denied("connect denied", 10, 31, || TcpStream::connect(refused).map(drop))?);
+        row("connect denied", &mut |name| denied(name, 10, 31, || TcpStream::connect(refused).map(drop)))?;
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, rules::UDP_PORT);
-        rounds.push(self.udp("UDP send, connected", |bench| bench.connected.send(&[0; 64]))?);
-        rounds.push(self.udp("UDP send, to address", |bench| bench.sender.send_to(&[0; 64], to))?);
+        row("UDP send, connected", &mut |name| self.udp(name, |bench| bench.connected.send(&[0; 64])))?;
+        row("UDP send, to address", &mut |name| self.udp(name, |bench| bench.sender.send_to(&[0; 64], to)))?;
         // Nobody takes the connections before the measurement is over: the backlog has room for all.
-        rounds.push(many("unix connect", 5, 41, || UnixStream::connect(rules::SOCKET).map(drop))?);
-        rounds.push(many("read 4 KiB", 50, 31, || self.data.read_exact_at(&mut page, 0))?);
-        rounds.push(many("write 4 KiB", 50, 31, || self.data.write_all_at(&page, 0))?);
-        rounds.push(many("mmap", 25, 31, || map(&self.data))?);
+        row("unix connect", &mut |name| many(name, 5, 41, || UnixStream::connect(rules::SOCKET).map(drop)))?;
+        row("read 4 KiB", &mut |name| many(name, 50, 31, || self.data.read_exact_at(&mut page, 0)))?;
+        row("write 4 KiB", &mut |name| many(name, 50, 31, || self.data.write_all_at(&page, 0)))?;
+        row("mmap", &mut |name| many(name, 25, 31, || map(&self.data)))?;
         Ok(rounds)
     }
 
     /// Connecting and closing; the other side takes its connections when the round is over.
-    fn tcp(&self) -> io::Result<Measured> {
+    fn tcp(&self, name: &'static str) -> io::Result<Measured> {
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, rules::TCP_PORT);
         let drain = || {
             while let Ok((mut stream, _)) = self.listener.accept() {
@@ -146,7 +179,7 @@ impl Bench {
             }
             Ok(())
         };
-        each("TCP connect+close", 5, 41, drain, || TcpStream::connect(to).map(drop))
+        each(name, 5, 41, drain, || TcpStream::connect(to).map(drop))
     }
 
     fn udp(&self, name: &'static str, send: impl Fn(&Self) -> io::Result<usize>) -> io::Result<Measured> {
@@ -170,10 +203,11 @@ fn map(file: &File) -> io::Result<()> {
     if unmapped { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Moves the kernel's rename counter, far from what is measured.
-fn unrelated_rename() -> io::Result<()> {
-    fs::rename("/bench/allow/c/one", "/bench/allow/c/two")?;
-    fs::rename("/bench/allow/c/two", "/bench/allow/c/one")
+/// Moves a file (`one`) or a directory (`here`) to another name and back, far from what is measured.
+fn unrelated_rename(from: &str, to: &str) -> io::Result<()> {
+    let at = |name: &str| format!("/bench/allow/c/{name}");
+    fs::rename(at(from), at(to))?;
+    fs::rename(at(to), at(from))
 }
 
 /// Rounds whose figures are thrown away: caches fill, memory is touched for the first time.
@@ -186,7 +220,7 @@ fn many(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_MONOTONIC_RAW);
         for _ in 0..count {
@@ -208,7 +242,7 @@ fn each(
     mut between: impl FnMut() -> io::Result<()>,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let mut took = 0;
         for _ in 0..count {
@@ -233,7 +267,7 @@ fn denied(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_PROCESS_CPUTIME_ID);
         for _ in 0..count {
@@ -255,7 +289,7 @@ fn with_children(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_PROCESS_CPUTIME_ID) + of_children();
         for _ in 0..count {
@@ -292,7 +326,7 @@ fn known(turns: u64) -> Measured {
         }
         rounds.push((now(libc::CLOCK_MONOTONIC_RAW) - before) as f64 / (2 * turns) as f64);
     }
-    Measured { name: "clock", rounds }
+    Measured { name: "clock", rounds, operations: 0 }
 }
 
 fn now(clock: libc::clockid_t) -> u64 {

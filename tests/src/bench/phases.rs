@@ -20,10 +20,28 @@ const POLICIES: &str = "/etc/enforcer/policies.d";
 
 /// Goes through them.
 pub fn run(options: &[&str]) -> Done {
-    let full = match options {
-        [] => false,
-        ["--full"] => true,
-        _ => return Err("phases takes --full only".into()),
+    let (mut full, mut only, mut wanted) = (false, Vec::new(), Wanted(Vec::new()));
+    let mut rest = options;
+    loop {
+        rest = match rest {
+            [] => break,
+            ["--full", rest @ ..] => {
+                full = true;
+                rest
+            }
+            ["--only", name, rest @ ..] => {
+                only.push(*name);
+                rest
+            }
+            ["--phase", name, rest @ ..] => {
+                wanted.0.push(*name);
+                rest
+            }
+            _ => return Err("phases takes --full, --only NAME and --phase NAME".into()),
+        };
+    }
+    let measure = |configuration: &str, agent: Option<&str>| {
+        if wanted.has(configuration) { measure(configuration, agent, &only) } else { Ok(()) }
     };
     let sizes: &[usize] = if full { &[10, 1_000, 10_000] } else { &[10, 1_000] };
     prepare(sizes)?;
@@ -33,14 +51,14 @@ pub fn run(options: &[&str]) -> Done {
     for size in COMPARED {
         measure(&format!("landlock, {size} rules"), None)?;
     }
-    if apparmor::is_active()? {
+    if !apparmor::is_active()? {
+        eprintln!("AppArmor is not active in this boot: left out");
+    } else if wanted.has("apparmor") {
         for size in COMPARED {
             apparmor::load(size)?;
             measure(&apparmor::name(size), None)?;
             apparmor::unload(size)?;
         }
-    } else {
-        eprintln!("AppArmor is not active in this boot: left out");
     }
 
     command("systemctl", &["start", "enforcer.service"])?;
@@ -49,7 +67,9 @@ pub fn run(options: &[&str]) -> Done {
     for size in sizes {
         measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
     }
-    records()?;
+    if wanted.has("records") {
+        records()?;
+    }
     let attached = programs::attached(Path::new(PINS))?;
     programs::print(&attached);
     command("systemctl", &["stop", "enforcer.service"])?;
@@ -61,6 +81,49 @@ pub fn run(options: &[&str]) -> Done {
     drop(empty);
     thread::sleep(SETTLE);
     measure("nothing at the end", None)
+}
+
+/// Says by hook what operations cost inside an agent: how often each program runs and what a run takes, by the kernel's
+/// own clock, which counts instructions too. A run's figure has the reading of that clock in it.
+pub fn profile(operations: &[&str]) -> Done {
+    prepare(&[10])?;
+    command("systemctl", &["start", "enforcer.service"])?;
+    thread::sleep(SETTLE);
+    let _statistics = programs::count_runs()?;
+    let run = |only: &str| -> Result<(Vec<(String, u64, u64)>, u64), Box<dyn std::error::Error>> {
+        let _listener = listen()?;
+        let before = programs::attached(Path::new(PINS))?;
+        let output = Command::new("enforcer")
+            .args(["exec", "bench-10", "--", rules::SELF, "measure", "profile", only])
+            .stdin(Stdio::null())
+            .output()?;
+        let after = programs::attached(Path::new(PINS))?;
+        let mut times = 0;
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let line: serde_json::Value = serde_json::from_str(line)?;
+            times += line["operations"].as_u64().unwrap_or(0);
+        }
+        Ok((programs::between(&before, &after), times))
+    };
+    // What starting and ending the process takes.
+    let (without, _) = run("clock")?;
+    for operation in operations {
+        let (with, times) = run(operation)?;
+        if times == 0 {
+            return Err(format!("no operation begins with {operation:?}").into());
+        }
+        println!("{operation}: program, runs an operation, instructions a run, instructions an operation");
+        for ((name, runs, took), (_, runs_without, took_without)) in with.iter().zip(&without) {
+            let runs = runs.saturating_sub(*runs_without);
+            let took = took.saturating_sub(*took_without) as f64;
+            let often = runs as f64 / times as f64;
+            if often >= 0.2 {
+                let (each, all) = (took / runs as f64, took / times as f64);
+                println!("  {name:<28}{often:>8.2}{each:>10.0}{all:>10.0}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the daemon does for the record of one refusal: the difference between many and few of them.
@@ -110,12 +173,24 @@ pub fn prepare(sizes: &[usize]) -> Done {
     Ok(())
 }
 
-fn measure(configuration: &str, agent: Option<&str>) -> Done {
+/// Which configurations are measured: those whose name begins with one of these, or all. The first base always is.
+struct Wanted<'a>(Vec<&'a str>);
+
+impl Wanted<'_> {
+    fn has(&self, configuration: &str) -> bool {
+        self.0.is_empty()
+            || configuration == "nothing"
+            || self.0.iter().any(|start| configuration.starts_with(start))
+    }
+}
+
+fn measure(configuration: &str, agent: Option<&str>, only: &[&str]) -> Done {
     eprintln!("measuring: {configuration}");
     let _listener = listen()?;
+    let what = [&["measure", configuration], only].concat();
     match agent {
-        None => command(rules::SELF, &["measure", configuration]),
-        Some(agent) => command("enforcer", &["exec", agent, "--", rules::SELF, "measure", configuration]),
+        None => command(rules::SELF, &what),
+        Some(agent) => command("enforcer", &[&["exec", agent, "--", rules::SELF], &what[..]].concat()),
     }
 }
 

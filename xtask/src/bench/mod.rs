@@ -43,6 +43,13 @@ pub(crate) struct Options {
     /// Take what an earlier build left in the target directory
     #[arg(long)]
     no_build: bool,
+    /// Only rows whose name begins so, like `open`; can be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Beside the base only configurations whose name begins so, like `inside, 10 `; can be repeated. `records` stands
+    /// for what the daemon does for a record
+    #[arg(long, value_name = "NAME")]
+    phase: Vec<String>,
 }
 
 pub(crate) fn main(options: &Options) -> Result<i32> {
@@ -87,6 +94,11 @@ fn measure(kernel: Kernel, bench: &Options) -> Result<Vec<Run>> {
     let full = bench.full;
     if full {
         command.push("--full".into());
+    }
+    for (option, names) in [("--only", &bench.only), ("--phase", &bench.phase)] {
+        for name in names {
+            command.extend([option.into(), name.into()]);
+        }
     }
     let options = vm::Options {
         icount: true,

@@ -80,8 +80,10 @@ const UNIT_TESTS: [Need; 1] = [Need {
     why: "signs decisions as approvers do, in tests",
 }];
 
-const PACKAGE_CHECKS: [Need; 1] =
-    [Need { package: "lintian", sign: Sign::Program("lintian"), why: "knows what a good Debian package is" }];
+const PACKAGE_CHECKS: [Need; 2] = [
+    Need { package: "lintian", sign: Sign::Program("lintian"), why: "knows what a good Debian package is" },
+    Need { package: "rpm", sign: Sign::Program("rpm"), why: "says what an .rpm has in it" },
+];
 
 const FULL_TESTS: [Need; 1] = [Need {
     package: "prometheus",
@@ -166,7 +168,7 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
     Ok(own)
 }
 
-/// For `cargo xtask package --check` only.
+/// For `cargo xtask package --check` and `cargo xtask test --full` only.
 pub(crate) fn for_package_checks() -> Result<()> {
     apt(&PACKAGE_CHECKS)
 }

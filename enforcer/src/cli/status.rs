@@ -93,6 +93,8 @@ fn agents_text(agents: &[AgentStatus]) -> String {
             file,
             folded,
             decisions: _,
+            left_open,
+            left_open_unlisted,
             sessions,
         } = agent;
         let digest = digest.get(..12).unwrap_or(digest);
@@ -104,6 +106,20 @@ fn agents_text(agents: &[AgentStatus]) -> String {
         out += &format!("  {} ({})\n  {}\n", printable(purpose), printable(owner), printable(file));
         if *folded > 0 {
             out += &format!("  {folded} refusals were further checks of a call that is recorded\n");
+        }
+        for one in left_open {
+            out += &format!(
+                "  left open in session {}: {} of {} by process {} ({}), {} now\n",
+                printable(&one.session),
+                printable(&one.how),
+                printable(&one.object),
+                one.process,
+                printable(&one.access.join("+")),
+                printable(&one.now)
+            );
+        }
+        if *left_open_unlisted > 0 {
+            out += &format!("  left open: {left_open_unlisted} more\n");
         }
         for session in sessions {
             out += &format!(

@@ -363,8 +363,35 @@ pub struct AgentStatus {
     /// What was decided since the daemon started, as far as it is recorded.
     #[serde(default)]
     pub decisions: DecisionCounts,
+    /// What its sessions hold open that the policy refuses since it was replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub left_open: Vec<LeftOpen>,
+    /// How many such things there are beside those.
+    #[serde(default)]
+    pub left_open_unlisted: usize,
     /// Its sessions.
     pub sessions: Vec<SessionStatus>,
+}
+
+/// Something that a session opened under an earlier policy and that the policy in force refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOpen {
+    /// The session's id.
+    pub session: String,
+    /// The process.
+    pub process: u32,
+    /// `descriptor`, `mapping`, `code`, `program` or `socket`.
+    pub how: String,
+    /// A path, escaped, or `ADDRESS:PORT/PROTOCOL`.
+    pub object: String,
+    /// Operations that it lets the process do.
+    pub access: Vec<String>,
+    /// What would become of it now: `refused`, or `waits for a person`.
+    pub now: String,
+    /// The rules that say so; none where nothing allows it any more.
+    pub rules: Vec<String>,
+    /// `proc`: read from `/proc`, not recorded by the kernel programs.
+    pub source: String,
 }
 
 /// Recorded decisions. What rules allow by themselves is not recorded.

@@ -8,6 +8,7 @@ use super::{
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting, SessionRef},
     held::Held,
     holds::Approvals,
+    left_open::LeftOpens,
     metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
@@ -94,6 +95,8 @@ pub struct Core {
     pub(super) links_incomplete: BTreeMap<String, String>,
     pub(super) files: Vec<FileStatus>,
     pub(super) known: Known,
+    /// How the directory of policies was when it was read.
+    pub(super) read_as: Option<u64>,
     /// Agents and cgroup globs of the matcher in force.
     pub(super) matched: Option<Vec<(AgentSlot, Vec<String>)>>,
     pub(super) matcher_error: Option<String>,
@@ -113,6 +116,8 @@ pub struct Core {
     pub(super) glass: Glass,
     /// What sessions did last.
     pub(super) recent: Recent,
+    /// What sessions hold open that their policy refuses by now.
+    pub(super) left_open: LeftOpens,
     pub(super) offset: Option<i128>,
     /// Sessions may have ended: time to look.
     pub(super) sweep_due: bool,
@@ -155,6 +160,7 @@ impl Core {
         if let Some(problem) = problem {
             tracing::warn!("{problem}");
         }
+        let left_open = LeftOpens::new(&agents, &numbers);
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
@@ -178,6 +184,7 @@ impl Core {
             links_incomplete: BTreeMap::new(),
             files: Vec::new(),
             known: Known::new(),
+            read_as: None,
             matched: None,
             matcher_error: None,
             last_good,
@@ -189,6 +196,7 @@ impl Core {
             trust,
             glass,
             recent: Recent::default(),
+            left_open,
             offset: None,
             sweep_due: true,
             lost: Lost::default(),

@@ -10,6 +10,9 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
+/// Records that a sink may have before it without that being worth a word.
+const BEHIND: u64 = 10_000;
+
 /// What is known.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
@@ -25,6 +28,8 @@ pub struct Facts<'a> {
     pub expired: &'a [String],
     /// Agents with files whose further names may not all be known, and why.
     pub links: Option<&'a BTreeMap<String, String>>,
+    /// What sessions hold open that their policy refuses by now.
+    pub left_open: &'a [String],
     /// What could not be recorded.
     pub lost: Lost,
     /// Why the audit log cannot be written.
@@ -55,6 +60,16 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     if facts.health.hooks.is_empty() {
         fatal.push("no hook is attached".to_owned());
     }
+    for pin in &facts.health.pins_gone {
+        minor.push(format!(
+            "the pinned table {pin} is gone: agents stay confined, but the next daemon will not be able to take over"
+        ));
+    }
+    for (program, count) in &facts.health.missed {
+        minor.push(format!(
+            "the kernel left out program {program} {count} times because it was running on that CPU already"
+        ));
+    }
     if let Some(why) = facts.matcher {
         minor.push(format!("the cgroups of the agents could not be published: {why}"));
     }
@@ -72,6 +87,7 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     for table in facts.health.usage.iter().filter(|t| t.room > 0 && t.used.saturating_mul(5) >= t.room * 4) {
         minor.push(format!("table {} is {} % full", table.name, table.used.saturating_mul(100) / table.room));
     }
+    minor.extend(facts.left_open.iter().cloned());
     if let Some(why) = facts.audit {
         minor.push(format!("the audit log cannot be written: {why}"));
     }
@@ -84,6 +100,8 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     for sink in facts.sinks {
         if let Some(error) = &sink.error {
             minor.push(format!("sink {}: {error}; {} records wait", sink.name, sink.lag));
+        } else if sink.lag >= BEHIND {
+            minor.push(format!("sink {} is behind: {} records wait", sink.name, sink.lag));
         }
     }
     let Lost { decisions, activity, malformed, unwritten } = facts.lost;
@@ -116,7 +134,8 @@ mod tests {
     }
 
     fn healthy() -> Facts<'static> {
-        let health = Health { generation: 1, hooks: vec![hook("file_open", true, true)], usage: vec![] };
+        let hooks = vec![hook("file_open", true, true)];
+        let health = Health { generation: 1, hooks, ..Health::default() };
         Facts { health, ..Facts::default() }
     }
 
@@ -151,6 +170,25 @@ mod tests {
         assert_eq!(state, State::Degraded);
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[1].contains("a.yaml: 3:1: unknown key"));
+    }
+
+    #[test]
+    fn pins_that_are_gone_and_programs_that_are_left_out_degrade_and_are_named() {
+        let mut facts = healthy();
+        facts.health.pins_gone.push("GATE".to_owned());
+        facts.health.missed.insert("mnt_want_write".to_owned(), 2);
+        let (state, problems) = judge(&facts);
+        assert_eq!((state, problems.len()), (State::Degraded, 2));
+        assert!(problems[0].contains("GATE is gone") && problems[1].contains("mnt_want_write 2 times"));
+    }
+
+    #[test]
+    fn a_sink_that_is_far_behind_degrades() {
+        let sink = |lag| [SinkStatus { name: "siem".to_owned(), lag, ..SinkStatus::default() }];
+        assert_eq!(judge(&Facts { sinks: &sink(BEHIND - 1), ..healthy() }).0, State::Enforcing);
+        let (state, problems) = judge(&Facts { sinks: &sink(BEHIND), ..healthy() });
+        assert_eq!(state, State::Degraded);
+        assert!(problems[0].starts_with("sink siem is behind"), "{problems:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod enforcement;
 mod held;
 mod holds;
 pub mod judge;
+mod left_open;
 mod links;
 mod metrics;
 mod metrics_server;

@@ -25,6 +25,8 @@ pub struct Numbers {
     store: Store,
     tables: String,
     entries: BTreeMap<u32, Entry>,
+    /// The number that is in force of each agent.
+    current: BTreeMap<String, u32>,
 }
 
 struct Entry {
@@ -94,7 +96,9 @@ impl Numbers {
                 store.directory().display()
             )
         });
-        (Self { store, tables: kernel.tables, entries }, problem)
+        let current = entries.iter().filter(|(_, e)| e.replaced.is_none());
+        let current = current.map(|(number, e)| (e.what.agent.clone(), *number)).collect();
+        (Self { store, tables: kernel.tables, entries, current }, problem)
     }
 
     /// Notes a number that the kernel is about to use. What cannot be kept on disk is known to this daemon
@@ -139,9 +143,12 @@ impl Numbers {
 
     /// The agent's policy is this one now; whatever it had before was replaced. `now` is boot time.
     pub fn in_force(&mut self, agent: &str, number: Option<u32>, now: i128) {
-        for (_, entry) in
-            self.entries.iter_mut().filter(|(n, e)| e.what.agent == agent && Some(**n) != number)
-        {
+        let before = match number {
+            Some(number) => self.current.insert(agent.to_owned(), number),
+            None => self.current.remove(agent),
+        };
+        let replaced = before.filter(|before| Some(*before) != number);
+        if let Some(entry) = replaced.and_then(|before| self.entries.get_mut(&before)) {
             entry.replaced.get_or_insert(now);
         }
     }
@@ -171,6 +178,12 @@ impl Numbers {
     /// The policy itself and, where its compiled tables are those that the kernel had, their place.
     pub fn loaded(&self, number: u32) -> Option<(&Loaded, Option<u32>)> {
         self.known(number).map(|known| (&*known.loaded, known.base))
+    }
+
+    /// The number that is in force for an agent, and the policy's digest.
+    pub fn current(&self, agent: &str) -> Option<(u32, &str)> {
+        let number = *self.current.get(agent)?;
+        self.entries.get(&number).map(|entry| (number, entry.what.digest.as_str()))
     }
 
     /// The policy itself, for longer than its number means it.

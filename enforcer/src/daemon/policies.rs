@@ -11,6 +11,7 @@ use crate::{
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
+    hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -73,6 +74,32 @@ pub fn read_all(directory: &Path, roots: &[String], known: &Known) -> io::Result
         PolicyFile { path, outcome }
     };
     Ok(paths.into_iter().map(load).collect())
+}
+
+/// What tells a directory of policies from how it was: names, sizes and times of change. A directory that is not
+/// there is empty.
+pub fn fingerprint(directory: &Path) -> io::Result<u64> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if is_policy(&path) {
+            // One that cannot be looked at is told from one that can.
+            let meta = fs::metadata(&path).ok();
+            files.push((
+                path,
+                meta.map(|m| (m.ino(), m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec())),
+            ));
+        }
+    }
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    files.hash(&mut hasher);
+    Ok(hasher.finish())
 }
 
 /// Whether a file of the directory is meant to be a policy: editors leave others.

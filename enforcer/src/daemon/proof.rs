@@ -5,7 +5,9 @@ use super::{
     canary::{self, Silence},
     core::{Core, Shared, now},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy, SessionRef},
-    policies, watch,
+    policies,
+    reload::InForceNow,
+    watch,
 };
 use crate::{policy::Trust, trust::table::Table};
 use std::{fmt::Write as _, os::unix::ffi::OsStrExt, path::Path, rc::Rc};
@@ -80,7 +82,10 @@ impl Core {
         let text = policy_text(self.canary.allowed(), self.canary.refused());
         let file = Path::new("the daemon's own policy");
         let loaded = policies::compile(&file.display().to_string(), text).map_err(wrong)?;
-        let (slot, policy) = self.put_in_force(canary::AGENT, file, &Rc::new(loaded))?;
+        let (loaded, taken) = (Rc::new(loaded), self.taken()?);
+        let InForceNow { slot, published: policy, links } =
+            self.put_in_force(canary::AGENT, file, &loaded, &taken)?;
+        self.say_published(canary::AGENT, file, &loaded, &policy, &links);
         self.canary_agent = Some(CanaryAgent { slot, policy });
         Ok(())
     }
@@ -108,6 +113,22 @@ impl Core {
     fn lost_decisions(&self, slot: AgentSlot) -> Result<u64, EnforcementError> {
         let lost = self.enforcement.lost()?;
         Ok(lost.into_iter().find(|(of, ..)| *of == slot).map_or(0, |(_, decisions, _)| decisions))
+    }
+
+    /// Says if refusals were proven on another kernel the last time.
+    pub(super) fn note_kernel(&mut self) {
+        let (file, now) = (self.settings.paths.state.join("kernel"), super::kernel_release());
+        let before = std::fs::read_to_string(&file).unwrap_or_default();
+        if before == now {
+            return;
+        }
+        if !before.is_empty() {
+            tracing::warn!(before, now, "the kernel is another one than the last time, and refuses too");
+            self.record("kernel-changed", serde_json::json!({"from": before, "to": now}));
+        }
+        if let Err(error) = std::fs::write(&file, &now) {
+            tracing::warn!(%error, "cannot write {}", file.display());
+        }
     }
 
     /// Notes how the proof went.

@@ -84,13 +84,19 @@ pub fn plan(readings: &[Reading], in_force: &BTreeMap<String, InForce>, known: &
 pub struct Slots {
     by_name: BTreeMap<String, AgentSlot>,
     by_slot: BTreeMap<AgentSlot, String>,
+    /// Every place below has an agent: they are never given back, only given to another one.
+    full_below: u32,
 }
 
 impl Slots {
     /// The places that an earlier daemon gave out.
     pub fn adopt(agents: impl IntoIterator<Item = (AgentSlot, String)>) -> Self {
         let by_slot: BTreeMap<AgentSlot, String> = agents.into_iter().collect();
-        Self { by_name: by_slot.iter().map(|(slot, name)| (name.clone(), *slot)).collect(), by_slot }
+        Self {
+            by_name: by_slot.iter().map(|(slot, name)| (name.clone(), *slot)).collect(),
+            by_slot,
+            full_below: 0,
+        }
     }
 
     /// An agent's place.
@@ -120,12 +126,16 @@ impl Slots {
             return Some(slot);
         }
         let is_free = |slot: &AgentSlot| !self.by_slot.contains_key(slot) && !in_use.contains(slot);
-        let slot = (0..limits::AGENTS).map(AgentSlot).find(is_free).or_else(|| {
+        let first =
+            (self.full_below..limits::AGENTS).find(|slot| !self.by_slot.contains_key(&AgentSlot(*slot)));
+        let from = first.unwrap_or(limits::AGENTS);
+        let slot = (from..limits::AGENTS).map(AgentSlot).find(is_free).or_else(|| {
             let retired = self.by_name.iter().find(|(n, s)| !alive.contains(*n) && !in_use.contains(s));
             let (old, slot) = retired.map(|(n, s)| (n.clone(), *s))?;
             self.by_name.remove(&old);
             Some(slot)
         })?;
+        self.full_below = from;
         self.by_name.insert(name.to_owned(), slot);
         self.by_slot.insert(slot, name.to_owned());
         Some(slot)

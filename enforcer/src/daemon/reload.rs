@@ -4,10 +4,12 @@ use super::{
     canary,
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
-    policies::{Loaded, PolicyFile, read_all},
+    policies::{Loaded, PolicyFile, fingerprint, read_all},
     registry::{InForce, Reading, plan},
 };
-use crate::{control::message::FileStatus, event::text::hex, policy, trust::change::World as _};
+use crate::{
+    control::message::FileStatus, event::text::hex, links::Links, policy, trust::change::World as _,
+};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +28,27 @@ pub(crate) struct Outcome {
     pub problems: Vec<String>,
 }
 
+/// Agents that live, and places that sessions refer to. Looked at once for all that a reload publishes: until it ends
+/// only agents that live get sessions.
+pub(super) struct Taken {
+    alive: BTreeSet<String>,
+    in_use: BTreeSet<AgentSlot>,
+}
+
+/// A policy that an agent has got.
+pub(super) struct InForceNow {
+    pub(super) slot: AgentSlot,
+    pub(super) published: PublishedPolicy,
+    pub(super) links: Links,
+}
+
 impl Core {
     /// Reads every policy and publishes what has changed. Whatever goes wrong leaves in force what was.
     pub(crate) fn reload(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         let (directory, roots) = (self.settings.paths.policies.clone(), self.roots());
+        // Before it is read: what changes meanwhile is seen to have changed.
+        self.read_as = fingerprint(&directory).ok();
         let mut files = match read_all(&directory, &roots, &self.known) {
             Ok(files) => files,
             Err(error) => {
@@ -53,9 +71,17 @@ impl Core {
         for (index, error) in &plan.refused {
             self.files[*index].error = Some(error.clone());
         }
+        let mut taken = match self.taken() {
+            Ok(taken) => taken,
+            Err(error) => {
+                outcome.problems.push(format!("cannot tell which agents run: {error}; nothing is published"));
+                tracing::error!("{}", outcome.problems[0]);
+                return outcome;
+            }
+        };
         for (agent, index) in &plan.publish {
             let Ok(loaded) = &files[*index].outcome else { continue };
-            match self.publish(agent, &files[*index].path, loaded) {
+            match self.publish(agent, &files[*index].path, loaded, &mut taken) {
                 Ok(()) => outcome.published.push(agent.clone()),
                 Err(error) => {
                     let kept = if self.agents.contains_key(agent) { "; the earlier one stays" } else { "" };
@@ -91,6 +117,18 @@ impl Core {
         outcome
     }
 
+    /// Reads the policies if they are not those that were read: the kernel may not have told of a change.
+    pub(crate) fn reload_what_is_stale(&mut self) {
+        match fingerprint(&self.settings.paths.policies) {
+            Ok(now) if self.read_as == Some(now) => {}
+            Ok(_) => {
+                tracing::warn!("the policies have changed unnoticed");
+                self.reload();
+            }
+            Err(error) => tracing::error!(%error, "cannot tell whether the policies have changed"),
+        }
+    }
+
     fn in_force(&self) -> BTreeMap<String, InForce> {
         let entry = |(name, state): (&String, &AgentState)| {
             let digest = state.loaded.policy.digest();
@@ -118,10 +156,27 @@ impl Core {
         errors
     }
 
-    fn publish(&mut self, agent: &str, file: &Path, loaded: &Rc<Loaded>) -> Result<(), EnforcementError> {
+    /// Whose places must not be given to others.
+    pub(super) fn taken(&self) -> Result<Taken, EnforcementError> {
+        let own = std::iter::once(canary::AGENT.to_owned());
+        Ok(Taken { alive: self.agents.keys().cloned().chain(own).collect(), in_use: self.slots_in_use()? })
+    }
+
+    fn publish(
+        &mut self,
+        agent: &str,
+        file: &Path,
+        loaded: &Rc<Loaded>,
+        taken: &mut Taken,
+    ) -> Result<(), EnforcementError> {
+        let before = self.before(agent, Some(&loaded.policy));
         // A lower ceiling counts for sessions that run before the policy does, a higher one after it.
         self.lower_ceiling(agent, loaded.policy.trust())?;
-        let (slot, published) = self.put_in_force(agent, file, loaded)?;
+        let InForceNow { slot, published, links } = self.put_in_force(agent, file, loaded, taken)?;
+        taken.alive.insert(agent.to_owned());
+        // It counts as applied once nobody is left who holds open what it refuses, if it says so.
+        self.look_at_open(agent, slot, before, Some(loaded));
+        self.say_published(agent, file, loaded, &published, &links);
         let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
         self.agents.insert(agent.to_owned(), state);
         // What waits is judged by the new policy, at the level that it allows.
@@ -134,17 +189,15 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a policy the agent's in the kernel, noted and recorded.
+    /// Makes a policy the agent's in the kernel, noted.
     pub(super) fn put_in_force(
         &mut self,
         agent: &str,
         file: &Path,
         loaded: &Rc<Loaded>,
-    ) -> Result<(AgentSlot, PublishedPolicy), EnforcementError> {
-        let own = std::iter::once(canary::AGENT.to_owned());
-        let alive: BTreeSet<String> = self.agents.keys().cloned().chain(own).collect();
-        let in_use = self.slots_in_use()?;
-        let slot = self.slots.allocate(agent, &alive, &in_use).ok_or(EnforcementError::Full {
+        taken: &Taken,
+    ) -> Result<InForceNow, EnforcementError> {
+        let slot = self.slots.allocate(agent, &taken.alive, &taken.in_use).ok_or(EnforcementError::Full {
             what: "the table of agents".to_owned(),
             limit: u64::from(enforcer_common::limits::AGENTS),
         })?;
@@ -167,6 +220,18 @@ impl Core {
         };
         self.numbers.in_force(agent, Some(published.id), boot_time());
         self.note_links(agent, links.incomplete.clone());
+        Ok(InForceNow { slot, published, links })
+    }
+
+    /// Records that a policy is in force.
+    pub(super) fn say_published(
+        &mut self,
+        agent: &str,
+        file: &Path,
+        loaded: &Rc<Loaded>,
+        published: &PublishedPolicy,
+        links: &Links,
+    ) {
         let policy = &loaded.policy;
         self.record(
             "policy-published",
@@ -178,7 +243,6 @@ impl Core {
                 "trust": {"ceiling": policy.trust().name(), "in_force": self.level(agent, policy.trust()).name()},
             }),
         );
-        Ok((slot, published))
     }
 
     fn publish_matcher(&mut self) {
@@ -216,9 +280,11 @@ impl Core {
         if !in_force {
             return Ok(false);
         }
+        let before = self.before(agent, None);
         self.enforcement.retire(slot)?;
         self.numbers.in_force(agent, None, boot_time());
         self.record("policy-retired", json!({"agent": agent}));
+        self.look_at_open(agent, slot, before, None);
         Ok(true)
     }
 

@@ -22,6 +22,7 @@ impl Core {
         let trust = self.trust.problems();
         let break_glass = self.break_glass_list();
         let audit = self.audit_problem();
+        let left_open = self.open_problems();
         let facts = Facts {
             health: health.clone(),
             no_proof: self.no_proof.as_deref(),
@@ -29,6 +30,7 @@ impl Core {
             files: &self.files,
             expired: &expired,
             links: Some(&self.links_incomplete),
+            left_open: &left_open,
             lost: self.lost,
             audit: audit.as_deref(),
             sinks: &sinks,
@@ -122,6 +124,8 @@ impl Core {
                 file: state.file.display().to_string(),
                 folded: folded.get(&state.slot).copied().unwrap_or(0),
                 decisions: self.verdicts.counts(name),
+                left_open: self.left_open.of(name).map(|of| of.listed().to_vec()).unwrap_or_default(),
+                left_open_unlisted: self.left_open.of(name).map_or(0, super::left_open::OfAgent::unlisted),
                 sessions: by_slot.remove(&state.slot.0).unwrap_or_default(),
             }
         };

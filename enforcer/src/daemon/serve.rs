@@ -69,6 +69,7 @@ pub(super) async fn run(
     // What an earlier daemon has left: sessions may ask again, and what does not match is refused.
     core.borrow_mut().look_at_holds(true);
     proof::prove_first(&core).await?;
+    core.borrow_mut().note_kernel();
 
     let (listener, group) = server::listen(&settings.paths.socket, &settings.control.group)
         .map_err(internal("open the control socket"))?;
@@ -198,11 +199,13 @@ async fn tick(core: Shared) {
             _ = losses.tick() => core.borrow_mut().note_losses(),
             _ = sweep.tick() => {
                 core.borrow_mut().sweep();
+                core.borrow_mut().reload_what_is_stale();
                 say_state(&core, &mut said);
             }
             _ = holds.tick() => {
                 core.borrow_mut().look_at_holds(false);
                 core.borrow_mut().end_overdue_break_glass();
+                core.borrow_mut().look_at_open_again(false);
                 core.borrow_mut().flush();
                 core.borrow_mut().look_at_log();
             }

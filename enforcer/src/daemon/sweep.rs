@@ -43,6 +43,7 @@ impl Core {
         if ended > 0 {
             self.refill();
         }
+        self.look_at_open_again(true);
     }
 
     /// Removes the cgroups of sessions that an earlier daemon has started and that have ended.

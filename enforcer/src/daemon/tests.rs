@@ -3,7 +3,7 @@
 use super::{
     canary::{Canary, Silence},
     core::{Core, boot_time},
-    enforcement::AgentSlot,
+    enforcement::{AgentSlot, Hook},
     fake::{Fake, Told},
     proof, serve,
 };
@@ -29,6 +29,8 @@ use zerocopy::FromZeros;
 mod arguments;
 #[path = "break_glass_tests.rs"]
 mod break_glass;
+#[path = "tests_left_open.rs"]
+mod left_open;
 #[path = "metrics_tests.rs"]
 mod metrics;
 
@@ -135,6 +137,44 @@ fn policies_are_published_once_and_again_when_they_change() {
     assert_eq!(world.core.reload().published, ["a"]);
     assert_eq!(world.in_force(), [("a".to_owned(), 2)]);
     assert_eq!(world.told().matchers, 1, "the globs have not changed");
+}
+
+#[test]
+fn a_change_that_nobody_has_told_of_is_noticed() {
+    let mut world = World::new();
+    world.write("a.yaml", &policy("a", 1, "/agents.slice/a/*"));
+    world.core.reload();
+    let before = world.kinds().len();
+    world.core.reload_what_is_stale();
+    assert_eq!(world.kinds().len(), before, "nothing has changed");
+    world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
+    world.core.reload_what_is_stale();
+    assert_eq!(world.in_force(), [("a".to_owned(), 2)]);
+}
+
+#[test]
+fn another_kernel_is_recorded_once() {
+    let mut world = World::new();
+    world.core.note_kernel();
+    assert!(!world.kinds().contains(&"kernel-changed".to_owned()), "there was none before");
+    fs::write(world.dir.path().join("state/kernel"), "6.1.0-old").expect("write");
+    world.core.note_kernel();
+    world.core.note_kernel();
+    assert_eq!(world.kinds().iter().filter(|kind| *kind == "kernel-changed").count(), 1);
+}
+
+#[test]
+fn what_the_kernel_side_says_is_in_the_status() {
+    let mut world = World::new();
+    world.core.note_canary(Ok(()));
+    assert_eq!(world.core.status().state, State::Enforcing);
+    world.told().health.pins_gone.push("META".to_owned());
+    world.told().health.missed.insert("mnt_want_write".to_owned(), 1);
+    let status = world.core.status();
+    assert_eq!((status.state, status.problems.len()), (State::Degraded, 2), "{:?}", status.problems);
+    let gone = Hook { name: "path_unlink".to_owned(), required: true, attached: false, note: String::new() };
+    world.told().health.hooks.push(gone);
+    assert_eq!(world.core.status().state, State::NotEnforcing);
 }
 
 #[test]

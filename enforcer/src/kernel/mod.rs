@@ -5,6 +5,7 @@ mod arena;
 mod btf;
 mod cast;
 mod executors;
+mod health;
 mod holds;
 mod hooks;
 mod load;
@@ -21,8 +22,8 @@ mod trust_tag;
 
 use crate::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
-        SessionRef, StartCause, StartError, Usage,
+        AgentSlot, Enforcement, EnforcementError, Health, PublishedPolicy, RootSetting, SessionEntry,
+        SessionRef, StartCause, StartError,
     },
     policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
@@ -42,6 +43,7 @@ use pins::{complete, earlier, links_of, make_private, remove_other_links, replac
 use publish::{Policies, full, sha256};
 use sessions::Sessions;
 use std::{
+    collections::BTreeMap,
     fs,
     mem::offset_of,
     os::fd::{AsRawFd, RawFd},
@@ -56,8 +58,11 @@ pub struct Kernel {
     policies: Policies,
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
+    maps: PathBuf,
     links: PathBuf,
     generation: u32,
+    /// How often a program had been left out when this daemon started.
+    missed_before: BTreeMap<&'static str, u64>,
     cgroups: PathBuf,
     identity: String,
     /// The executors, open: while they are, no other file can get their inodes' numbers.
@@ -95,7 +100,7 @@ impl Kernel {
         let maps = pins.join("maps");
         make_private(pins)?;
         make_private(&maps)?;
-        let found = if maps.join("META").exists() { earlier(&maps)? } else { None };
+        let found = if maps.join("META").exists() { earlier(&maps)? } else { pins::none(pins)? };
         let digest = sha256(load::OBJECT);
         let generation = match &found {
             Some(meta) if meta.object == digest && complete(&host, &links_of(pins, meta.generation)) => {
@@ -121,18 +126,23 @@ impl Kernel {
         let policies = Policies::adopt(&mut tables).map_err(wrong)?;
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
         holds::adopt(&mut tables).map_err(wrong)?;
-        Ok(Self {
+        let identity = tables::identity(&maps)?;
+        let mut kernel = Self {
             tables,
             policies,
             sessions,
             programs: host.programs,
+            maps,
             links,
             generation,
+            missed_before: BTreeMap::new(),
             cgroups: cgroups.to_owned(),
-            identity: tables::identity(&maps)?,
+            identity,
             executors: Vec::new(),
             loaded,
-        })
+        };
+        kernel.missed_before = health::missed(&kernel.programs, &kernel.links);
+        Ok(kernel)
     }
 
     /// What the verifier said about the programs that this start loaded; empty after a take-over.
@@ -303,6 +313,7 @@ impl Enforcement for Kernel {
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
+        self.policies.settle(&mut self.tables);
         let mut count = 0;
         let mut take = |ring: &mut RingBuf<MapData>, end: usize| {
             while count < end
@@ -324,28 +335,7 @@ impl Enforcement for Kernel {
     }
 
     fn health(&self) -> Health {
-        let active =
-            self.tables.gate.half(offset_of!(Gate, generation)).load(Ordering::SeqCst) == self.generation;
-        let hooks = self.programs.iter().map(|p| {
-            let pinned = self.links.join(p.program).exists();
-            let note = match (pinned, active) {
-                (true, true) => String::new(),
-                (false, _) => format!("the link {} is gone", self.links.join(p.program).display()),
-                (true, false) => "another generation decides".to_owned(),
-            };
-            Hook { name: p.program.to_owned(), required: true, attached: pinned && active, note }
-        });
-        let (arena, policies) = self.policies.usage();
-        let usage = |name: &str, used: u64, room: u64| Usage { name: name.to_owned(), used, room };
-        Health {
-            generation: self.generation,
-            hooks: hooks.collect(),
-            usage: vec![
-                usage("arena", arena, limits::ARENA as u64),
-                usage("policies", policies, limits::POLICIES.into()),
-                usage("sessions", self.sessions.count(&self.tables), limits::SESSIONS.into()),
-            ],
-        }
+        health::of(self)
     }
 
     fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {

@@ -35,6 +35,25 @@ pub(super) fn earlier(maps: &Path) -> Result<Option<Meta>, StartError> {
     Ok(Some(meta))
 }
 
+/// There is no META: nothing is pinned, or tables are that no program was attached with. Where links are pinned, they
+/// enforce something that cannot be taken over, and that must not be replaced by accident.
+pub(super) fn none(pins: &Path) -> Result<Option<Meta>, StartError> {
+    let entries = fs::read_dir(pins).map_err(|e| load::refused(format!("{}: {e}", pins.display())))?;
+    let mut links = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("links-"));
+    let attached = links.any(|e| fs::read_dir(e.path()).is_ok_and(|mut links| links.next().is_some()));
+    if !attached {
+        return Ok(None);
+    }
+    Err(StartError {
+        cause: StartCause::Pins,
+        message: format!(
+            "links are pinned in {} and their table META is gone: agents stay confined, and cannot be taken over",
+            pins.display()
+        ),
+        remedy: "stop the agents, remove the directory and start again".to_owned(),
+    })
+}
+
 /// Loads and attaches a generation beside whatever is attached, then makes it the one that decides.
 pub(super) fn replace(
     host: &Host,

@@ -13,7 +13,7 @@ use enforcer_common::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem::offset_of,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -27,6 +27,12 @@ pub struct Policies {
     /// Replaced, but a program that started before may still use them.
     retired: Vec<(Instant, u64)>,
 }
+
+/// Replaced policies that are freed together: each time costs a grace period and a look at every address prefix.
+const TOGETHER: usize = 256;
+
+/// How long the last replaced policies wait for others.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// No program runs for so long: the kernel calls 21 s without a grace period a stall
 /// (`CONFIG_RCU_CPU_STALL_TIMEOUT`).
@@ -83,11 +89,18 @@ impl Policies {
         digest: [u8; 32],
         mode: u32,
     ) -> Result<PublishedPolicy, EnforcementError> {
+        if self.free.is_empty() {
+            self.reclaim(tables);
+        }
         let slot =
             *self.free.first().ok_or_else(|| full("the table of policies", limits::POLICIES.into()))?;
         let len = u32::try_from(image.len()).map_err(|_| full("the arena", limits::ARENA as u64))?;
-        let room =
-            self.regions.take(image.digest(), len).ok_or_else(|| full("the arena", limits::ARENA as u64))?;
+        let mut room = self.regions.take(image.digest(), len);
+        if room.is_none() {
+            self.reclaim(tables);
+            room = self.regions.take(image.digest(), len);
+        }
+        let room = room.ok_or_else(|| full("the arena", limits::ARENA as u64))?;
         match write(tables, image, links, slot, room, digest, mode) {
             Ok(published) => {
                 self.free.remove(&slot);
@@ -112,28 +125,51 @@ impl Policies {
         if word != 0 {
             self.retired.push((Instant::now(), word));
         }
+        if self.retired.len() >= TOGETHER {
+            self.reclaim(tables);
+        }
+    }
+
+    /// Frees what was replaced a while ago, if nothing more has been since.
+    pub fn settle(&mut self, tables: &mut Tables) {
+        if self.retired.last().is_some_and(|(since, _)| since.elapsed() > SETTLED) {
+            self.reclaim(tables);
+        }
+    }
+
+    fn reclaim(&mut self, tables: &mut Tables) {
+        if self.retired.is_empty() {
+            return;
+        }
         let all_ended = grace();
         let (free, keep) = std::mem::take(&mut self.retired)
             .into_iter()
             .partition(|(since, _)| all_ended || since.elapsed() > LONG_ENOUGH);
         self.retired = keep;
-        for (since, word) in free {
-            if self.free(tables, word).is_err() {
-                self.retired.push((since, word));
-            }
+        if self.free(tables, &free).is_err() {
+            // Tried again the next time; what was freed already is found to be.
+            self.retired.extend(free);
         }
     }
 
-    fn free(&mut self, tables: &mut Tables, word: u64) -> Result<(), EnforcementError> {
-        let slot = word as u32;
-        let policy = tables.policy(slot)?;
-        if policy.version == 0 || policy.id != (word >> 32) as u32 {
+    fn free(&mut self, tables: &mut Tables, words: &[(Instant, u64)]) -> Result<(), EnforcementError> {
+        let mut all = BTreeMap::new();
+        for (_, word) in words {
+            let (slot, id) = (*word as u32, (word >> 32) as u32);
+            let policy = tables.policy(slot)?;
+            if policy.version != 0 && policy.id == id {
+                all.insert(id, (slot, policy.arena_base));
+            }
+        }
+        if all.is_empty() {
             return Ok(());
         }
-        remove_entries(tables, |id| id == policy.id)?;
-        tables.set_policy(slot, &zero_policy())?;
-        self.free.insert(slot);
-        self.regions.give(policy.arena_base);
+        remove_entries(tables, |id| all.contains_key(&id))?;
+        for (slot, base) in all.into_values() {
+            tables.set_policy(slot, &zero_policy())?;
+            self.free.insert(slot);
+            self.regions.give(base);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! same words have one digest, whatever their layout, comments, quoting and order of keys.
 
 use super::{
-    rule::{Objects, Rule},
+    rule::{Objects, OnTighten, Rule},
     valid::{Question, Test, ValidPolicy},
 };
 use enforcer_common::access::{file, net};
@@ -26,6 +26,7 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         launch,
         trust,
         mode,
+        on_tighten,
         requires,
         includes,
         rules,
@@ -35,7 +36,7 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         digest: _,
         image: _,
     } = policy;
-    let value = json!({
+    let mut value = json!({
         "apiVersion": "enforcer/v1",
         "kind": "AgentPolicy",
         "metadata": {
@@ -59,6 +60,12 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         "rules": rules.iter().map(rule).collect::<Vec<_>>(),
         "tests": tests.iter().map(test).collect::<Vec<_>>(),
     });
+    // Only what differs from the default: policies that never said it keep their digest.
+    if *on_tighten != OnTighten::default()
+        && let Some(map) = value.as_object_mut()
+    {
+        map.insert("on_tighten".to_owned(), json!(on_tighten));
+    }
     let mut out = String::new();
     write(&value, &mut out);
     out

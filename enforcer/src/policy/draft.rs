@@ -3,7 +3,7 @@
 
 use super::{
     decode::{At, OneOrMany, Tolerant},
-    rule::{Mode, OnHold, Tier, Trust},
+    rule::{Mode, OnHold, OnTighten, Tier, Trust},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub(super) trust: Option<Tolerant<Trust>>,
     /// Whether verdicts are enforced or only recorded.
     pub(super) mode: Option<Tolerant<Mode>>,
+    /// What becomes of a session that holds something open that this policy refuses and the one before it did not.
+    pub(super) on_tighten: Option<Tolerant<OnTighten>>,
     /// What the host must be able to enforce.
     pub(super) requires: Option<Vec<At<String>>>,
     /// Profiles whose rules are added, as `name@version`.

@@ -46,7 +46,8 @@ pub use matcher::{AgentMatch, MatchError, matcher};
 pub use problem::{PolicyErrors, Problem};
 pub use profile::{Profile, parse_profile, profiles};
 pub use rule::{
-    Effect, Mode, Objects, OnHold, Origin, Rule, RuleId, Section, Tier, Trust, operation_names, trust_tiers,
+    Effect, Mode, Objects, OnHold, OnTighten, Origin, Rule, RuleId, Section, Tier, Trust, operation_names,
+    trust_tiers,
 };
 pub use valid::{Feature, Launch, Launcher, Question, Test, User, ValidPolicy, Warning};
 pub use validate::{parse, path_bytes};

@@ -129,6 +129,27 @@ pub enum Mode {
     Audit,
 }
 
+/// What becomes of a session that holds something open that a new policy of its agent refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTighten {
+    /// It goes on, and what it holds open is listed.
+    #[default]
+    List,
+    /// It is killed before the new policy counts as applied.
+    Kill,
+}
+
+impl OnTighten {
+    /// The word in policies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Kill => "kill",
+        }
+    }
+}
+
 /// What a held operation does while nobody has decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

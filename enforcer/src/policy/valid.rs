@@ -3,7 +3,7 @@
 use super::{
     glob::Glob,
     image::Image,
-    rule::{Mode, Rule, RuleId, Trust},
+    rule::{Mode, OnTighten, Rule, RuleId, Trust},
 };
 use enforcer_common::{address::Address, floor::Grants, verdict::Verdict};
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub struct ValidPolicy {
     pub(super) launch: Option<Launch>,
     pub(super) trust: Trust,
     pub(super) mode: Mode,
+    pub(super) on_tighten: OnTighten,
     pub(super) requires: Vec<Feature>,
     pub(super) includes: Vec<String>,
     pub(super) rules: Vec<Rule>,
@@ -257,6 +258,11 @@ impl ValidPolicy {
     /// Whether verdicts are enforced.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// What becomes of a session that holds something open that this policy refuses.
+    pub fn on_tighten(&self) -> OnTighten {
+        self.on_tighten
     }
 
     /// What the host must be able to enforce.

@@ -4,7 +4,7 @@ use super::{
     Act, Args,
     sys::{self, fd, open, sys},
 };
-use std::io;
+use std::{io, os::fd::AsRawFd};
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-next-program", |_| bpf(11)),
@@ -12,6 +12,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-next-link", |_| bpf(31)),
     ("bpf-create-map", bpf_create_map),
     ("bpf-get-pin", bpf_get_pin),
+    ("bpf-add-abi", bpf_add_abi),
     ("perf-event", perf_event),
     ("io-uring", io_uring),
     ("set-time-of-day", |_| sys!(SYS_settimeofday, &now()?, 0).map(drop)),
@@ -63,6 +64,24 @@ fn bpf_get_pin(args: &Args<'_>) -> io::Result<()> {
     let mut attributes = [0u8; 128];
     attributes[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
     fd!(SYS_bpf, 7, &mut attributes[..], 128).map(drop)
+}
+
+/// `bpf-add-abi PATH N`: adds N to the version in the pinned map META, for tests outside every agent.
+fn bpf_add_abi(args: &Args<'_>) -> io::Result<()> {
+    let path = args.text(0)?;
+    let mut attributes = [0u8; 128];
+    attributes[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
+    let map = fd!(SYS_bpf, 7, &mut attributes[..], 128)?;
+    let (key, mut value) = ([0u8; 4], [0u8; 128]);
+    let mut element = [0u8; 128];
+    element[..4].copy_from_slice(&map.as_raw_fd().to_ne_bytes());
+    element[8..16].copy_from_slice(&(key.as_ptr() as u64).to_ne_bytes());
+    element[16..24].copy_from_slice(&(value.as_mut_ptr() as u64).to_ne_bytes());
+    // BPF_MAP_LOOKUP_ELEM, then BPF_MAP_UPDATE_ELEM.
+    sys!(SYS_bpf, 1, &mut element[..], 128)?;
+    let version = i32::from_ne_bytes([value[0], value[1], value[2], value[3]]) + args.number::<i32>(1)?;
+    value[..4].copy_from_slice(&version.to_ne_bytes());
+    sys!(SYS_bpf, 2, &mut element[..], 128).map(drop)
 }
 
 /// Counts the context switches of another process.

@@ -75,7 +75,8 @@ fn find(name: &str) -> Option<Act> {
     TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, act)| *act)
 }
 
-const ACTS: &[(&str, Act)] = &[("wait-for", wait_for), ("say", say), ("loop", again), ("chdir", chdir)];
+const ACTS: &[(&str, Act)] =
+    &[("wait-for", wait_for), ("say", say), ("loop", again), ("storm", storm), ("chdir", chdir)];
 
 fn chdir(args: &Args<'_>) -> io::Result<()> {
     std::env::set_current_dir(args.word(0)?)
@@ -119,6 +120,30 @@ fn again(args: &Args<'_>) -> io::Result<()> {
     } else {
         Err(io::Error::other(format!("{done}-of-{tried}-succeeded")))
     }
+}
+
+/// `storm FILE ACT ARG… + ACT ARG…`: the acts in turn, as fast as they go, until FILE exists. Ok if none succeeded.
+fn storm(args: &Args<'_>) -> io::Result<()> {
+    let acts: Vec<(Act, &[OsString])> = args.0[1..]
+        .split(|word| word == "+")
+        .map(|words| {
+            let name = words.first().and_then(|name| name.to_str());
+            let act = name.and_then(find).ok_or_else(|| usage("no such act"))?;
+            Ok((act, &words[1..]))
+        })
+        .collect::<io::Result<_>>()?;
+    let begun = Instant::now();
+    let (mut tried, mut done) = (0u64, vec![0u64; acts.len()]);
+    while std::fs::symlink_metadata(args.word(0)?).is_err() {
+        for _ in 0..32 {
+            for ((act, words), done) in acts.iter().zip(&mut done) {
+                tried += 1;
+                *done += u64::from(act(&Args(words)).is_ok());
+            }
+        }
+    }
+    println!("tried {tried} in {}", begun.elapsed().as_millis());
+    if done.iter().sum::<u64>() == 0 { Ok(()) } else { Err(io::Error::other(format!("{done:?}-succeeded"))) }
 }
 
 /// The program.

@@ -18,6 +18,7 @@ mod globs;
 mod grants;
 mod holds;
 mod knobs;
+mod lifecycle;
 mod links;
 mod mounts;
 mod network;
@@ -56,6 +57,7 @@ pub const ALL: &[&[Case]] = &[
     audit::CASES,
     operating::CASES,
     units::CASES,
+    lifecycle::CASES,
     break_glass::CASES,
     outsiders::CASES,
 ];

@@ -1,9 +1,10 @@
 //! The Debian package, from an empty host and back to one. The tests build on each other.
 
+use super::units::{Unit, probe};
 use crate::{
     agent::{PROBE, ROOT},
     cases,
-    command::{Command, Ran},
+    command::{Command, Ran, wait_for},
     ensure,
     harness::{Outcome, Test, exists},
 };
@@ -15,6 +16,7 @@ cases!(package:
     the_first_agent_is_governed_after_two_more_commands,
     neither_an_agent_nor_anybody_beside_one_ends_enforcement,
     an_upgrade_keeps_enforcing,
+    an_attack_that_goes_on_during_an_upgrade_does_not_succeed,
     removal_ends_enforcement_and_says_so,
     a_purge_leaves_nothing,
 );
@@ -117,6 +119,24 @@ fn an_upgrade_keeps_enforcing(_: &mut Test) -> Outcome {
     let ran = shell("enforcer exec first -- cat /etc/shadow")?;
     ensure!(ran.code == Some(1), "{ran}");
     works(&format!("grep -q 'populated 1' {ROOT}/cgroup.events")).map(drop)
+}
+
+fn an_attack_that_goes_on_during_an_upgrade_does_not_succeed(t: &mut Test) -> Outcome {
+    let policy = format!(
+        "apiVersion: enforcer/v1\nkind: AgentPolicy\nmetadata: {{ id: storm, version: 1, owner: t, purpose: t }}\n\
+         match: {{ cgroup: /agents.slice/storm.service }}\ninclude: [base@1]\nexec:\n  - {{ allow: [{PROBE}] }}\n"
+    );
+    fs::write("/etc/enforcer/policies.d/storm.yaml", policy)?;
+    works("enforcer reload")?;
+    let acts = format!("storm {} read /etc/shadow + write /etc/passwd", t.at("end"));
+    let (unit, _) = Unit::start(t, "storm", &probe(&["say ready".to_owned(), acts]), false)?;
+    unit.wait_for_line("ready")?;
+    install()?;
+    t.file("end")?;
+    wait_for("the end of the attack", 60, || (unit.lines().len() == 4).then_some(()))?;
+    let lines = unit.lines();
+    ensure!(lines[3] == "ok" && !lines[2].starts_with("tried 0 "), "{lines:?}");
+    Ok(())
 }
 
 fn removal_ends_enforcement_and_says_so(_: &mut Test) -> Outcome {

@@ -205,7 +205,7 @@ fn allow_executor(path: &str) -> Outcome {
 }
 
 /// Waits for a daemon that enforces. It may say that records were lost while there was none.
-fn enforcing() -> Outcome {
+pub(super) fn enforcing() -> Outcome {
     let status = || Command::new("enforcer").args(["status"]).run();
     wait_for("a daemon that enforces", 120, || status().ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
     Ok(())

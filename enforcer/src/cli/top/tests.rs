@@ -24,6 +24,8 @@ fn agent(name: &str, denied: u64) -> AgentStatus {
         trust_in_force: "probation".to_owned(),
         file: String::new(),
         folded: 0,
+        left_open: Vec::new(),
+        left_open_unlisted: 0,
         decisions: DecisionCounts { denied, held: 4, ..DecisionCounts::default() },
         sessions: vec![session(130), session(7)],
     }

@@ -357,6 +357,7 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
             floor((floor_a.floor & items).into(), (floor_b.floor & items).into()),
         ),
         ("mode", mode(a), mode(b), weighs),
+        ("on_tighten", a.on_tighten().name().to_owned(), b.on_tighten().name().to_owned(), Vec::new()),
         ("launch.run_as", runs_as(a), runs_as(b), either),
         ("launch.by", launchers(a), launchers(b), Vec::new()),
         ("metadata.id", a.id().to_owned(), b.id().to_owned(), Vec::new()),

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 48] = [
+pub(in crate::policy) const ORDER: [&str; 49] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -12,6 +12,7 @@ pub(in crate::policy) const ORDER: [&str; 48] = [
     "launch",
     "trust",
     "mode",
+    "on_tighten",
     "requires",
     "include",
     "expect",

@@ -1,7 +1,9 @@
 //! What the language refuses, where it points, and what it says to write instead.
 
 use super::{assert_fault, errors, policy, with_head};
-use crate::policy::{Effect, Feature, Glob, Launcher, Mode, OnHold, Trust, User, parse, path_bytes, schema};
+use crate::policy::{
+    Effect, Feature, Glob, Launcher, Mode, OnHold, OnTighten, Trust, User, parse, path_bytes, schema,
+};
 use proptest::prelude::*;
 
 const FILES: &str = "files:\n  - { allow: [read], paths: ['/a'] }\n";
@@ -15,6 +17,7 @@ fn a_full_policy_is_read() {
         launch: { by: [uid:root, uid:7, group:operators, group:8], run_as: billing-bot }\n\
         trust: supervised\n\
         mode: audit\n\
+        on_tighten: kill\n\
         requires: [network, exec]\n\
         include: [base@1]\n\
         files:\n\
@@ -42,6 +45,7 @@ fn a_full_policy_is_read() {
         ]
     );
     assert_eq!((policy.trust(), policy.mode()), (Trust::Supervised, Mode::Audit));
+    assert_eq!(policy.on_tighten(), OnTighten::Kill);
     assert_eq!(policy.requires(), [Feature::Exec, Feature::Network]);
     let rule = &policy.rules()[0];
     assert_eq!(
@@ -56,6 +60,12 @@ fn a_full_policy_is_read() {
 fn defaults_are_the_strict_ones() {
     let policy = parse("p", &with_head(FILES).replace("trust: autonomous\n", "")).expect("it loads");
     assert_eq!((policy.trust(), policy.mode()), (Trust::Probation, Mode::Enforce));
+    assert_eq!(policy.on_tighten(), OnTighten::List);
+    // What nobody said changes no digest; what somebody said does.
+    let kept = with_head(FILES).replace("trust: autonomous\n", "on_tighten: list\n");
+    assert_eq!(parse("p", &kept).expect("it loads").digest(), policy.digest());
+    let killed = kept.replace("on_tighten: list", "on_tighten: kill");
+    assert_ne!(parse("p", &killed).expect("it loads").digest(), policy.digest());
     assert!(policy.launch().is_none() && policy.cgroups().is_empty());
 }
 

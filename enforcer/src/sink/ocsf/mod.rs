@@ -81,7 +81,7 @@ fn classify(item: &Item) -> (Class, u64) {
         }
         "launched" | "launch-refused" | "session-bound" => (Class::Authorize, 1),
         kind if kind.starts_with("approval") || kind.starts_with("trust") => (Class::Authorize, 1),
-        "policy-published" => (Class::Entity, 3),
+        "policy-published" | "policy-tightened" => (Class::Entity, 3),
         "policy-retired" => (Class::Entity, 4),
         "daemon-started" => (Class::Lifecycle, 3),
         "daemon-stopped" => (Class::Lifecycle, 4),

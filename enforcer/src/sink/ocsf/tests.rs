@@ -70,6 +70,7 @@ fn all() -> Vec<Item> {
             json!({"kind": "daemon-stopped", "because": null}),
             json!({"kind": "policy-published", "agent": "bot", "policy": policy}),
             json!({"kind": "policy-retired", "agent": "bot"}),
+            json!({"kind": "policy-tightened", "agent": "bot", "policy": policy, "left_open": [], "killed": []}),
             json!({"kind": "policy-problems", "problems": ["x"]}),
             json!({"kind": "launched", "agent": "bot", "session": "0f", "pid": 4, "launcher": {"uid": 0}}),
             json!({"kind": "launch-refused", "agent": "bot", "because": "no", "launcher": {"uid": 0}}),

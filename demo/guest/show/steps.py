@@ -193,7 +193,7 @@ CODING_ATTEMPTS = [
     Step(
         "python",
         "open('/proc/{outsider}/mem', 'rb').name",
-        Expected("open", "/proc/[0-9]+/mem"),
+        Expected("open", "/proc/[0-9]+/mem", reason="floor"),
         control=True,
     ),
     Step("python", "libc.unshare(CLONE_NEWUSER)", Expected("user-namespace", reason="floor")),

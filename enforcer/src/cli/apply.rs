@@ -4,7 +4,7 @@ use super::{
     Failure, Output,
     exit::Exit,
     json_text,
-    policy::{Checked, check_all, read, report},
+    policy::{Checked, check_all, good, read, report},
     print, printable,
 };
 use crate::{
@@ -94,12 +94,7 @@ fn plan(directory: &Path, files: &[PathBuf]) -> Result<Vec<Change>, Failure> {
     }
     let mut changes: Vec<Change> = Vec::new();
     for file in files {
-        let agent = match read(file) {
-            Checked::Good(policy) => policy.id().to_owned(),
-            Checked::Bad(errors) => return Err(Failure::new(Exit::BadPolicy, errors.render(false), "")),
-            Checked::Uncompilable(error) => return Err(Failure::new(Exit::BadPolicy, error, "")),
-            Checked::Unreadable(error) => return Err(Failure::new(Exit::NoInput, error, "")),
-        };
+        let agent = good(file)?.id().to_owned();
         let text = fs::read(file)
             .map_err(|e| Failure::new(Exit::NoInput, format!("cannot read {}: {e}", file.display()), ""))?;
         let own = present.iter().find(|(id, _)| *id == agent).map(|(_, path)| path.clone());

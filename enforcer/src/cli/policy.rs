@@ -40,6 +40,16 @@ pub(super) fn read(path: &Path) -> Checked {
     }
 }
 
+/// The policy in a file, or what is wrong with that as an error.
+pub(super) fn good(path: &Path) -> Result<ValidPolicy, Failure> {
+    match read(path) {
+        Checked::Good(policy) => Ok(*policy),
+        Checked::Bad(errors) => Err(Failure::new(Exit::BadPolicy, errors.render(false), "")),
+        Checked::Uncompilable(error) => Err(Failure::new(Exit::BadPolicy, error, "")),
+        Checked::Unreadable(error) => Err(Failure::new(Exit::NoInput, error, "")),
+    }
+}
+
 /// Files by their names, and what is wrong with all of them together.
 pub(super) fn check_all(files: &[PathBuf]) -> (Vec<(String, Checked)>, Vec<String>) {
     let checked: Vec<(String, Checked)> =
@@ -222,12 +232,7 @@ pub(super) fn find(settings: &Settings, named: &OsStr) -> Result<ValidPolicy, Fa
     let path = Path::new(named);
     let is_file = path.components().count() > 1 || is_policy(path) || path.exists();
     if is_file {
-        return match read(path) {
-            Checked::Good(policy) => Ok(*policy),
-            Checked::Bad(errors) => Err(Failure::new(Exit::BadPolicy, errors.render(false), "")),
-            Checked::Uncompilable(error) => Err(Failure::new(Exit::BadPolicy, error, "")),
-            Checked::Unreadable(error) => Err(Failure::new(Exit::NoInput, error, "")),
-        };
+        return good(path);
     }
     let directory = &settings.paths.policies;
     let entries = fs::read_dir(directory).map_err(|e| {

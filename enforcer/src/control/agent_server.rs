@@ -16,7 +16,7 @@ use std::{
     fs, io,
     os::{
         fd::AsFd,
-        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::Path,
     time::{Duration, Instant},
@@ -65,12 +65,7 @@ impl Meter {
 
 /// Binds the socket. Everybody may connect; who is no session's is told nothing.
 pub fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something else than a socket is there")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
+    super::server::make_room(path)?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     let meta = fs::symlink_metadata(path)?;

@@ -37,12 +37,7 @@ pub fn listen(path: &Path, group: &str) -> io::Result<(UnixListener, Option<u32>
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something else than a socket is there")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
+    make_room(path)?;
     let gid = Group::from_name(group).ok().flatten().map(|g| g.gid.as_raw());
     if gid.is_none() {
         tracing::warn!("there is no group {group}: only root can use the control socket");
@@ -57,6 +52,16 @@ pub fn listen(path: &Path, group: &str) -> io::Result<(UnixListener, Option<u32>
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     }
     Ok((listener, gid))
+}
+
+/// Removes the socket that an earlier daemon left, and nothing else.
+pub(super) fn make_room(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::other("something else than a socket is there")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Serves connections until the daemon ends.

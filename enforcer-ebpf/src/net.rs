@@ -295,8 +295,8 @@ pub fn reroutes(level: u32, option: u32) -> bool {
     match level {
         // IP_OPTIONS, IP_RETOPTS
         IP => option == 4 || option == 7,
-        // IPV6_RTHDR, IPV6_2292RTHDR, IPV6_2292PKTOPTIONS
-        IPV6 => option == 57 || option == 5 || option == 6,
+        // IPV6_RTHDR, IPV6_2292RTHDR, IPV6_2292PKTOPTIONS; IPV6_FLOWLABEL_MGR: a label can carry a routing header
+        IPV6 => matches!(option, 57 | 5 | 6 | 32),
         // TCP_ULP
         6 => option == 31,
         // UDP_ENCAP

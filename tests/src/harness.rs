@@ -20,12 +20,21 @@ pub const HOME: &str = "/srv/t";
 
 /// Why a test failed, in lines.
 #[derive(Debug)]
-pub struct Failed(String);
+pub struct Failed(String, How);
+
+/// How a test ended that did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// The promise is broken.
+    Failed,
+    /// It was not tried.
+    Skipped,
+}
 
 impl Failed {
     /// With this text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into(), How::Failed)
     }
 }
 
@@ -37,19 +46,19 @@ impl fmt::Display for Failed {
 
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
-        Self(error.to_string())
+        Self(error.to_string(), How::Failed)
     }
 }
 
 impl From<ssh_key::Error> for Failed {
     fn from(error: ssh_key::Error) -> Self {
-        Self(error.to_string())
+        Self(error.to_string(), How::Failed)
     }
 }
 
 impl From<String> for Failed {
     fn from(text: String) -> Self {
-        Self(text)
+        Self(text, How::Failed)
     }
 }
 
@@ -107,6 +116,17 @@ impl Test {
         let test = Self { name: case.name, full, directory };
         test.fresh()?;
         Ok(test)
+    }
+
+    /// Ends a test of which only the long form was asked for.
+    pub fn needs_full(&self) -> Outcome {
+        if self.full { Ok(()) } else { Err(Failed("only with --full".to_owned(), How::Skipped)) }
+    }
+
+    /// Ends a test on a kernel where what it tries, which is the same everywhere, is not tried.
+    pub fn needs_thorough(&self) -> Outcome {
+        let why = "on 6.12, or with --full";
+        if self.thorough() { Ok(()) } else { Err(Failed(why.to_owned(), How::Skipped)) }
     }
 
     /// Whether this is the kernel on which what is slow and the same everywhere is tried, or everything is to be.
@@ -251,6 +271,10 @@ pub fn main(tables: &[&[Case]], seldom: &[&str]) -> ExitCode {
             Ok(()) => {
                 passed += 1;
                 println!("test {} ... ok", case.name);
+            }
+            Err(Failed(why, How::Skipped)) => {
+                skipped += 1;
+                println!("test {} ... ignored, {why}", case.name);
             }
             Err(why) if open.is_some() => {
                 skipped += 1;

@@ -16,6 +16,7 @@ mod enforcer;
 mod execution;
 mod knobs;
 mod launches;
+mod layers;
 mod metadata;
 mod names;
 mod network;
@@ -92,6 +93,7 @@ pub const CLASSES: &[Class] = &[
     Class { title: "Knobs and devices", attacks: knobs::ATTACKS },
     Class { title: "Objects that no path has", attacks: objects::ATTACKS },
     Class { title: "Launches", attacks: launches::ATTACKS },
+    Class { title: "Each layer by itself", attacks: layers::ATTACKS },
     Class { title: "Approvals and policies", attacks: decisions::ATTACKS },
 ];
 

@@ -41,6 +41,9 @@ fn no_way_around_a_name_leads_to_the_file(t: &mut Test) -> Outcome {
         // ext4 cannot share content, and says so when it is asked.
         read(format!("reflink {file} {open}/f2")).fails_outside("EOPNOTSUPP"),
         read(format!("splice-from {file}")),
+        read(format!("copy-range {file} {open}/f1")),
+        write(format!("copy-range {open}/f1 {other}")),
+        write(format!("splice-into {other}")),
         read(format!("lease {file}")),
         read(format!("map-exec {file}")),
         read(format!("read {file}")),
@@ -50,6 +53,8 @@ fn no_way_around_a_name_leads_to_the_file(t: &mut Test) -> Outcome {
         format!("descriptor-of-directory {shut} ../open/f1"),
         format!("copy-into {open}/f3 {open}/f4"),
         format!("splice-from {open}/f1"),
+        format!("copy-range {open}/f3 {open}/f5"),
+        format!("splice-into {open}/f6"),
         // Where a process stands is not what it may open there.
         format!("chdir {shut}"),
         "chdir /".to_owned(),
@@ -210,4 +215,6 @@ pub const ATTACKS: &[Attack] = &[
     super::open("N84", "whether a file exists, by `stat`, `access`, `readlink`", "Existence and metadata of any path"),
     super::open("N85", "a hard link that an outsider makes later", "A hard link that an outsider makes to a denied file"),
     super::open("N86", "a directory that an outsider mounts into the scope, by what lies below it", "A directory bind-mounted into the scope"),
+    refused("N87", "copying by `copy_file_range` from a file outside the scope", "file_open", AROUND, "copy-range"),
+    refused("N88", "`vmsplice`, `tee` and `splice` into one", "file_open", AROUND, "splice-into"),
 ];

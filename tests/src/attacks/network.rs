@@ -37,6 +37,7 @@ fn no_spelling_of_an_address_is_another_address(t: &mut Test) -> Outcome {
         Attempt::new(format!("tcp-send-unconnected {HERE} {s}"), none("send", HERE, "tcp"))
             .fails_outside("EPIPE"),
         Attempt::new(format!("tfo-sendmmsg {HERE} {s}"), none("send", HERE, "tcp")),
+        Attempt::new(format!("udp-zero-copy {HERE} {s}"), none("send", HERE, "udp")),
         Attempt::new(format!("udp-cut {HERE} {s} 8"), none("send", HERE, "udp")).fails_outside("EINVAL"),
         Attempt::new(format!("udp-cut ::1 {s} 24"), none("send", "::1", "udp")),
         Attempt::new(format!("udp-scoped ::1 {s}"), none("send", "::1", "udp")),
@@ -104,6 +105,7 @@ fn nothing_reroutes_packets(t: &mut Test) -> Outcome {
         ]
         .map(|act| option(&act)),
     );
+    attempts.push(Attempt::new(format!("flow-label-route ::1 {port}"), Denial::floor("socket-option")));
     promise::control(&attempts)?;
     promise::refused(t, &t.agent(almighty(t)?)?, &[format!("control-tos {HERE} {port}")], &attempts)
 }
@@ -225,4 +227,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("T71", "an address of one's own (`SIOCSIFADDR`)", "file_ioctl", ROUTES, "set-address"),
     super::open("T72", "carrying data out to an allowed address (DNS tunnels, uploads)", "An allowed destination can carry anything"),
     super::open("T73", "a connection that was made before its address was denied", "Open descriptors and connections outlive"),
+    refused("T74", "a flow label that carries a routing header (`IPV6_FLOWLABEL_MGR`)", "socket_setsockopt", REROUTE, "flow-label-route"),
+    refused("T75", "a packet that stays in the sender's memory (`MSG_ZEROCOPY`)", SEND, SPELLING, "udp-zero-copy"),
 ];

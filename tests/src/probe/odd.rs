@@ -43,6 +43,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("descriptor-of-directory", descriptor_of_directory),
     ("copy-into", copy_into),
     ("reflink", reflink),
+    ("copy-range", copy_range),
+    ("splice-into", splice_into),
     ("splice-from", splice_from),
     ("lease", |a| {
         let file = open(&a.text(0)?, libc::O_RDONLY, 0)?;
@@ -227,6 +229,25 @@ fn reflink(args: &Args<'_>) -> io::Result<()> {
     let from = open(&args.text(0)?, libc::O_RDONLY, 0)?;
     let to = open(&args.text(1)?, libc::O_WRONLY, 0)?;
     sys!(SYS_ioctl, &to, 0x4004_9409_u64, &from).map(drop)
+}
+
+/// `copy-range FROM TO`: by `copy_file_range`.
+fn copy_range(args: &Args<'_>) -> io::Result<()> {
+    let from = open(&args.text(0)?, libc::O_RDONLY, 0)?;
+    let to = open(&args.text(1)?, libc::O_WRONLY, 0)?;
+    sys!(SYS_copy_file_range, &from, 0, &to, 0, 8, 0).map(drop)
+}
+
+/// `splice-into FILE`: memory by `vmsplice` into a pipe, through `tee`, and from there into the file.
+fn splice_into(args: &Args<'_>) -> io::Result<()> {
+    let to = open(&args.text(0)?, libc::O_WRONLY, 0)?;
+    let ([out, into], [second_out, second_into]) = (pipe()?, pipe()?);
+    let word = *b"spliced!";
+    let mut vector = (word.as_ptr() as u64).to_ne_bytes().to_vec();
+    vector.extend(8u64.to_ne_bytes());
+    sys!(SYS_vmsplice, &into, &vector, 1, 0)?;
+    sys!(SYS_tee, &out, &second_into, 8, 0)?;
+    sys!(SYS_splice, &second_out, 0, &to, 0, 8, 0).map(drop)
 }
 
 /// `splice-from FILE`: into a pipe.

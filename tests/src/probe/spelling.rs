@@ -43,6 +43,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("option-transparent6", |_| option(libc::AF_INET6, libc::IPPROTO_IPV6, 75, &1i32.to_ne_bytes())),
     ("option-priority", |_| option(libc::AF_INET, libc::SOL_SOCKET, libc::SO_PRIORITY, &7i32.to_ne_bytes())),
     ("option-force-buffer", |_| option(libc::AF_INET, libc::SOL_SOCKET, 33, &4096i32.to_ne_bytes())),
+    ("flow-label-route", flow_label_route),
+    ("udp-zero-copy", udp_zero_copy),
     ("control-retopts", |a| control(a, libc::IPPROTO_IP, 7, &[0; 4])),
     ("control-rthdr", |a| control(a, libc::IPPROTO_IPV6, 57, &[0; 8])),
     ("control-behind-others", control_behind_others),
@@ -200,6 +202,37 @@ fn bind_cut(args: &Args<'_>) -> io::Result<()> {
 
 fn option(family: i32, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     sys!(SYS_setsockopt, &socket(family, libc::SOCK_STREAM)?, level, name, value, value.len()).map(drop)
+}
+
+/// `flow-label-route HOST PORT`: a flow label that carries a routing header, and a packet that is sent with it. It
+/// leaves for the header's address.
+fn flow_label_route(args: &Args<'_>) -> io::Result<()> {
+    const MANAGE: i32 = 32;
+    const SEND_LABELS: i32 = 33;
+    let mut to = v6(args)?;
+    let socket = socket(libc::AF_INET6, libc::SOCK_DGRAM)?;
+    // `struct in6_flowlabel_req` (include/uapi/linux/in6.h): the destination, a label of the kernel's choice; get it,
+    // for this socket alone, and make it.
+    let mut request = to[8..24].to_vec();
+    request.extend([0, 0, 0, 0, 0, 1, 1, 0]);
+    request.resize(32, 0);
+    // Type 2, with one address: ::1.
+    let mut route = [0; 24];
+    [route[1], route[2], route[3], route[23]] = [2, 2, 1, 1];
+    request.extend(part(libc::IPPROTO_IPV6, 57, &route));
+    let length = request.len();
+    sys!(SYS_setsockopt, &socket, libc::IPPROTO_IPV6, MANAGE, &mut request[..], length)?;
+    sys!(SYS_setsockopt, &socket, libc::IPPROTO_IPV6, SEND_LABELS, &1i32.to_ne_bytes()[..], 4)?;
+    to[4..8].copy_from_slice(&request[16..20]);
+    send_to(&socket, &to, 0)
+}
+
+/// `udp-zero-copy HOST PORT`: the packet stays in the sender's memory.
+fn udp_zero_copy(args: &Args<'_>) -> io::Result<()> {
+    let to = given(args, 0)?;
+    let socket = socket(family_of(&to), libc::SOCK_DGRAM)?;
+    sys!(SYS_setsockopt, &socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, &1i32.to_ne_bytes()[..], 4)?;
+    send_to(&socket, &to, libc::MSG_ZEROCOPY)
 }
 
 /// A `struct cmsghdr` with its data.

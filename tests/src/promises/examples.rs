@@ -137,9 +137,7 @@ fn run(t: &Test, example: &Example, words: &[&str]) -> Outcome<(Option<i32>, Str
 }
 
 fn every_example_lets_its_programs_work_and_refuses_the_rest(t: &mut Test) -> Outcome {
-    if !t.thorough() {
-        return Ok(());
-    }
+    t.needs_thorough()?;
     let examples = all();
     let file = |name: &str| format!("/etc/enforcer/policies.d/{name}.yaml");
     for example in &examples {

@@ -21,7 +21,8 @@ cases!(replay:
     make_and_a_compiler_build_as_outside,
     pip_installs_as_outside,
     npm_installs_as_outside,
-    every_kind_of_stress_is_borne,
+    some_stress_is_borne,
+    ten_minutes_of_every_kind_of_stress_are_borne,
 );
 
 /// Below a directory: each file's mode and content, or where a link leads.
@@ -142,9 +143,7 @@ fn git_works_as_outside(t: &mut Test) -> Outcome {
 }
 
 fn git_works_in_a_repository_that_a_coding_agent_was_given(t: &mut Test) -> Outcome {
-    if !t.thorough() {
-        return Ok(());
-    }
+    t.needs_thorough()?;
     let prepare = format!(
         "{IDENTITY} git init -q shop; cd shop; echo one >a; git add a; git commit -qm one; echo x >b; git add b; \
          git commit -qm two"
@@ -213,9 +212,7 @@ server.listen(3217, "127.0.0.1");
 "#;
 
 fn node_serves_and_is_asked_as_outside(t: &mut Test) -> Outcome {
-    if !t.thorough() {
-        return Ok(());
-    }
+    t.needs_thorough()?;
     let prepare = format!("cat >server.js <<'END'{SERVER}END\n");
     let script = "node server.js & curl -s --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:3217/a; \
                   curl -s http://127.0.0.1:3217/end; wait; echo served";
@@ -226,9 +223,7 @@ fn node_serves_and_is_asked_as_outside(t: &mut Test) -> Outcome {
 }
 
 fn make_and_a_compiler_build_as_outside(t: &mut Test) -> Outcome {
-    if !t.thorough() {
-        return Ok(());
-    }
+    t.needs_thorough()?;
     let prepare = "printf 'int add(int a, int b) { return a + b; }\\n' >add.c; \
                    printf '#include <stdio.h>\\nint add(int, int);\\nint main(void) { printf(\"%%d\\\\n\", add(1, 2)); return 0; }\\n' >main.c; \
                    printf 'target/sum: main.o add.o\\n\\tgcc -o $@ $^\\n' >Makefile; mkdir target";
@@ -249,9 +244,7 @@ with zipfile.ZipFile("wheels/demo-1.0-py3-none-any.whl", "w") as wheel:
 
 /// From a directory of wheels: a guest reaches no index. Slow, since pip loads much.
 fn pip_installs_as_outside(t: &mut Test) -> Outcome {
-    if !t.full {
-        return Ok(());
-    }
+    t.needs_full()?;
     let prepare = format!("mkdir wheels; python3 - <<'END'{WHEEL}END\n");
     let script = "pip=$(echo /usr/share/python-wheels/pip-*.whl); python3 -m venv --without-pip venv; \
                   venv/bin/python $pip/pip install -q --no-index --no-cache-dir --find-links wheels demo; \
@@ -262,9 +255,7 @@ fn pip_installs_as_outside(t: &mut Test) -> Outcome {
 
 /// From a local archive: a guest reaches no registry. Slow, since npm loads much.
 fn npm_installs_as_outside(t: &mut Test) -> Outcome {
-    if !t.full {
-        return Ok(());
-    }
+    t.needs_full()?;
     let prepare = "mkdir package app; printf '{\"name\":\"demo\",\"version\":\"1.0.0\",\"main\":\"index.js\"}' >package/package.json; \
                    echo 'module.exports = \"hello\"' >package/index.js; tar -czf demo.tgz package; \
                    printf '{\"name\":\"app\",\"version\":\"1.0.0\"}' >app/package.json";
@@ -294,11 +285,20 @@ const SHORT: &str = "stress-ng --quiet --temp-path $W/tmp --timeout 2s --dentry 
 
 /// Under a policy that allows all that rules can allow. What the floor refuses everybody is refused here too, and
 /// is no false denial; a rule, or an object that could not be told, would be one.
-fn every_kind_of_stress_is_borne(t: &mut Test) -> Outcome {
+fn some_stress_is_borne(t: &mut Test) -> Outcome {
+    stress(t, false)
+}
+
+fn ten_minutes_of_every_kind_of_stress_are_borne(t: &mut Test) -> Outcome {
+    t.needs_full()?;
+    stress(t, true)
+}
+
+fn stress(t: &Test, full: bool) -> Outcome {
     t.dir("w/tmp")?;
     let w = t.at("w");
     let marker = promise::marker(t)?;
-    let words = if t.full {
+    let words = if full {
         "for class in filesystem network scheduler; do \
          timeout 200 stress-ng --quiet --temp-path $W/tmp --timeout 2s --sequential 1 --class $class || true; done"
     } else {
@@ -311,9 +311,9 @@ fn every_kind_of_stress_is_borne(t: &mut Test) -> Outcome {
     // Once before, so that what is made once is there.
     agent.run_for(&["/usr/bin/true".to_owned()], 60)?;
     let (memory, warned) = (unreclaimable()?, warnings()?);
-    let patience = if t.full { 900 } else { 180 };
+    let patience = if full { 900 } else { 180 };
     let session = agent.run_for(&["/usr/bin/sh", "-c", &script].map(str::to_owned), patience)?;
-    ensure!(t.full || session.code == Some(0), "{:?} {:?} {}", session.code, session.lines, session.err);
+    ensure!(full || session.code == Some(0), "{:?} {:?} {}", session.code, session.lines, session.err);
     let records = events::until_marker(session.mark, &session.id, &marker)?;
     // The root of a file system that only the kernel mounts has no name, and is nobody's to open.
     let nameless = |record: &Value| record["reason"] == "unknown-object" && record["object"]["path"] == "/";

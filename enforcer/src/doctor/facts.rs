@@ -1,6 +1,9 @@
 //! Gathers what the doctor judges; changes nothing.
 
-use super::remedy::{Family, family};
+use super::{
+    layers::LayerFacts,
+    remedy::{Family, family},
+};
 use crate::{
     audit,
     control::{
@@ -12,6 +15,8 @@ use crate::{
         probe::{self, Need},
         this_host,
     },
+    launch::layers::host::Host,
+    policy::{Landlock, Seccomp},
     settings::Settings,
 };
 use std::{
@@ -36,6 +41,8 @@ pub struct Facts {
     pub lsms: Option<String>,
     /// `net.core.bpf_jit_enable`.
     pub jit: Option<String>,
+    /// What sessions can have around them beside the kernel programs.
+    pub layers: LayerFacts,
     /// systemd runs this host.
     pub systemd: bool,
     /// What systemd says of the daemon's unit: whether it is enabled.
@@ -95,9 +102,16 @@ pub fn gather(settings: Result<Settings, String>) -> Facts {
         needs: needs.into_iter().map(|(need, problem)| (need, problem.map(|p| p.message))).collect(),
         lsms: read("/sys/kernel/security/lsm"),
         jit: read("/proc/sys/net/core/bpf_jit_enable"),
+        layers: LayerFacts {
+            seccomp: read("/proc/sys/kernel/seccomp/actions_avail"),
+            seccomp_wanted: settings.launch.seccomp != Seccomp::None,
+            host: Host::look(),
+            landlock_wanted: settings.launch.landlock != Landlock::None,
+        },
         systemd,
         unit: systemd.then(unit_enabled).flatten(),
-        links: links(&settings.paths.pins).map_err(|e| format!("{}: {e}", settings.paths.pins.display())),
+        links: pinned_links(&settings.paths.pins)
+            .map_err(|e| format!("{}: {e}", settings.paths.pins.display())),
         daemon: ask_daemon(&settings.paths.socket),
         policies: policies::read_all(&settings.paths.policies, &roots, &Known::new())
             .map(|files| files.into_iter().map(|file| (file.path, file.outcome.err())).collect())
@@ -115,7 +129,7 @@ fn unit_enabled() -> Option<String> {
 }
 
 /// How many programs are pinned; `None`: the directory is not there.
-fn links(pins: &Path) -> io::Result<Option<usize>> {
+pub fn pinned_links(pins: &Path) -> io::Result<Option<usize>> {
     let entries = match fs::read_dir(pins) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,

@@ -1,6 +1,9 @@
 //! From facts to findings and one word: pure.
 
-use super::facts::{DaemonFact, Facts};
+use super::{
+    facts::{DaemonFact, Facts},
+    layers,
+};
 use crate::{control::message::State, daemon::probe::Need};
 use serde::Serialize;
 
@@ -52,6 +55,7 @@ pub struct Report {
 pub fn judge(facts: &Facts) -> Report {
     let mut findings = host(facts);
     let host_can_enforce = !findings.iter().any(|finding| finding.level == Level::Fatal);
+    findings.extend(layers::judge(&facts.layers, facts.family));
     findings.extend(installation(facts));
     findings.extend(enforcement(facts));
     findings.extend(files(facts));
@@ -68,7 +72,12 @@ pub fn judge(facts: &Facts) -> Report {
     Report { state, host_can_enforce, findings }
 }
 
-fn finding(check: &'static str, level: Level, says: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn finding(
+    check: &'static str,
+    level: Level,
+    says: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
     Finding { check, level, says: says.into(), remedy: remedy.into() }
 }
 

@@ -3,8 +3,10 @@
 
 mod facts;
 mod judge;
+mod layers;
 mod remedy;
 
-pub use facts::{DaemonFact, Facts, KeyFact, gather};
+pub use facts::{DaemonFact, Facts, KeyFact, gather, pinned_links};
 pub use judge::{Finding, Level, Report, judge};
+pub use layers::LayerFacts;
 pub use remedy::{Family, family};

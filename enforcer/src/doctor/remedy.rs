@@ -55,7 +55,7 @@ impl Family {
         }
     }
 
-    fn newer_kernel(self) -> &'static str {
+    pub(super) fn newer_kernel(self) -> &'static str {
         match self {
             Self::Debian => "apt install linux-image-amd64 (Ubuntu: linux-generic), then reboot",
             Self::Fedora => {
@@ -67,7 +67,7 @@ impl Family {
         }
     }
 
-    fn boot_with(self, argument: &str) -> String {
+    pub(super) fn boot_with(self, argument: &str) -> String {
         match self {
             Self::Debian => format!(
                 "add {argument} to GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub and reboot"

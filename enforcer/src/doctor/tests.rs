@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     control::message::{Lost, Status},
-    doctor::{Family, KeyFact},
+    doctor::{Family, KeyFact, LayerFacts},
 };
 
 const NEEDS: [Need; 6] = [Need::Kernel, Need::Cgroups, Need::BpfLsm, Need::Lockdown, Need::Btf, Need::Bpffs];
@@ -37,6 +37,7 @@ fn good() -> Facts {
         needs: NEEDS.map(|need| (need, None)).to_vec(),
         lsms: Some("lockdown,capability,bpf".to_owned()),
         jit: Some("1".to_owned()),
+        layers: LayerFacts::default(),
         systemd: true,
         unit: Some("enabled".to_owned()),
         links: Ok(Some(90)),

@@ -4,7 +4,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::policy::{Image, LinkedFile, ValidPolicy};
 use enforcer_common::hold::{Hold, HoldId, Waiter, WaiterKey};
 use enforcer_common::map::{FileId, Session, TierMap};
-use std::{io, os::fd::RawFd, path::PathBuf};
+use std::{collections::BTreeMap, io, os::fd::RawFd, path::PathBuf};
 
 /// An entry of the agents map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +95,13 @@ pub struct Health {
     pub generation: u32,
     /// Every hook that the daemon knows.
     pub hooks: Vec<Hook>,
+    /// Programs that the kernel has left out since the daemon started because they were running already, and how
+    /// often.
+    pub missed: BTreeMap<String, u64>,
+    /// How often programs ran, and for how many nanoseconds in all, while the kernel counted that.
+    pub timed: BTreeMap<String, (u64, u64)>,
+    /// Pinned tables and programs that are not where they were pinned.
+    pub pins_gone: Vec<String>,
     /// Every table that can fill up.
     pub usage: Vec<Usage>,
 }

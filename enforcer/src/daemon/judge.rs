@@ -60,6 +60,16 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     if facts.health.hooks.is_empty() {
         fatal.push("no hook is attached".to_owned());
     }
+    for pin in &facts.health.pins_gone {
+        minor.push(format!(
+            "the pin of {pin} is gone: agents stay confined, but the next daemon will not be able to take over"
+        ));
+    }
+    for (program, count) in &facts.health.missed {
+        minor.push(format!(
+            "the kernel left out program {program} {count} times because it was running on that CPU already"
+        ));
+    }
     if let Some(why) = facts.matcher {
         minor.push(format!("the cgroups of the agents could not be published: {why}"));
     }
@@ -74,7 +84,9 @@ pub fn judge(facts: &Facts<'_>) -> (State, Vec<String>) {
     for (agent, why) in facts.links.into_iter().flatten() {
         minor.push(format!("hard links of what the policy of {agent} denies may be unknown: {why}"));
     }
-    for table in facts.health.usage.iter().filter(|t| t.room > 0 && t.used.saturating_mul(5) >= t.room * 4) {
+    // Rings fill up for a moment; what they could not take is counted.
+    let tables = facts.health.usage.iter().filter(|table| !table.name.ends_with(" ring"));
+    for table in tables.filter(|t| t.room > 0 && t.used.saturating_mul(5) >= t.room * 4) {
         minor.push(format!("table {} is {} % full", table.name, table.used.saturating_mul(100) / table.room));
     }
     minor.extend(facts.left_open.iter().cloned());
@@ -160,6 +172,16 @@ mod tests {
         assert_eq!(state, State::Degraded);
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[1].contains("a.yaml: 3:1: unknown key"));
+    }
+
+    #[test]
+    fn pins_that_are_gone_and_programs_that_are_left_out_degrade_and_are_named() {
+        let mut facts = healthy();
+        facts.health.pins_gone.push("GATE".to_owned());
+        facts.health.missed.insert("mnt_want_write".to_owned(), 2);
+        let (state, problems) = judge(&facts);
+        assert_eq!((state, problems.len()), (State::Degraded, 2));
+        assert!(problems[0].contains("GATE is gone") && problems[1].contains("mnt_want_write 2 times"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ impl Core {
     pub(super) fn look_again(&mut self, agents: &[String]) {
         self.links.forget();
         for agent in agents {
+            super::progress::goes_on();
             let Some(state) = self.agents.get(agent) else { continue };
             let (policy, image) = (&state.loaded.policy, &state.loaded.image);
             let found = self.links.find(policy, image);

@@ -135,13 +135,20 @@ struct SinkLabels {
     target: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    hook: String,
+}
+
 type Count = Counter<u64, AtomicU64>;
+type Seconds = Counter<f64, AtomicU64>;
 
 impl Core {
     /// All figures, as OpenMetrics text.
     pub fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("enforcer");
         self.put_state(&mut registry);
+        self.put_times(&mut registry);
         self.put_decisions(&mut registry);
         self.put_audit(&mut registry);
         self.put_sinks(&mut registry);
@@ -199,6 +206,19 @@ impl Core {
         }
         registry.register("table_used", "Entries or bytes of the kernel's tables in use", used);
         registry.register("table_room", "Entries or bytes that the kernel's tables have", room);
+    }
+
+    /// What hooks cost, where root has set `kernel.bpf_stats_enabled`: the kernel does not count it otherwise.
+    fn put_times(&self, registry: &mut Registry) {
+        let (runs, time) = (Family::<HookLabels, Count>::default(), Family::<HookLabels, Seconds>::default());
+        for (hook, (count, nanoseconds)) in self.enforcement.health().timed {
+            let labels = HookLabels { hook };
+            runs.get_or_create(&labels).inc_by(count);
+            time.get_or_create(&labels).inc_by(nanoseconds as f64 / 1e9);
+        }
+        let help = "Runs of a hook while the kernel counted them (kernel.bpf_stats_enabled)";
+        registry.register("hook_runs", help, runs);
+        registry.register("hook_seconds", "How long these runs took, all together", time);
     }
 
     fn put_decisions(&self, registry: &mut Registry) {

@@ -16,6 +16,7 @@ fn busy() -> World {
     }
     world.told().lost.insert(AgentSlot(0), (3, 1));
     world.told().folded.insert(AgentSlot(0), 11);
+    world.told().health.timed.insert("file_open".to_owned(), (4, 2_500_000_000));
     world.core.drain();
     world.core.note_losses();
     world
@@ -33,6 +34,8 @@ fn figures_name_agents_verdicts_losses_and_the_state() {
         "enforcer_lost_records_total{kind=\"decisions\"} 3",
         "enforcer_folded_refusals_total{agent=\"a\"} 11",
         "enforcer_policy_errors 1",
+        "enforcer_hook_runs_total{hook=\"file_open\"} 4",
+        "enforcer_hook_seconds_total{hook=\"file_open\"} 2.5",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
     }

@@ -24,6 +24,7 @@ mod numbers;
 mod own;
 pub mod policies;
 pub mod probe;
+mod progress;
 mod proof;
 mod published;
 mod recent;
@@ -71,7 +72,8 @@ pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
     let pins = settings.paths.pins.clone();
     run_or_fail(settings, start).inspect_err(|failure| {
         // What an earlier daemon pinned goes on deciding.
-        let word = if pins.join("maps").exists() { State::Degraded } else { State::NotEnforcing }.word();
+        let decides = matches!(crate::doctor::pinned_links(&pins), Ok(Some(1..)));
+        let word = if decides { State::Degraded } else { State::NotEnforcing }.word();
         let text = format!("{word}: {failure}");
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Status(&text)]);

@@ -1,7 +1,7 @@
 //! The policy directory: files in, checked policies out.
 
 use super::{
-    canary,
+    canary, progress,
     registry::{Claim, Reading},
 };
 use crate::{
@@ -67,6 +67,7 @@ pub fn read_all(directory: &Path, roots: &[String], known: &Known) -> io::Result
     paths.retain(|path| is_policy(path));
     paths.sort();
     let load = |path: PathBuf| {
+        progress::goes_on();
         let outcome = read(&path).and_then(|text| match known.get(&path) {
             Some(loaded) if loaded.text == text => Ok(Rc::clone(loaded)),
             _ => check(&path, text, roots).map(Rc::new),

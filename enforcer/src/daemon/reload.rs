@@ -5,6 +5,7 @@ use super::{
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
     policies::{Loaded, PolicyFile, fingerprint, read_all},
+    progress,
     registry::{InForce, Reading, plan},
 };
 use crate::{
@@ -81,6 +82,7 @@ impl Core {
             }
         };
         for (agent, index) in &plan.publish {
+            progress::goes_on();
             let Ok(loaded) = &files[*index].outcome else { continue };
             match self.publish(agent, &files[*index].path, loaded, &mut taken) {
                 Ok(()) => outcome.published.push(agent.clone()),
@@ -105,6 +107,7 @@ impl Core {
         self.apply_trust();
         self.publish_matcher();
         for agent in &plan.retire {
+            progress::goes_on();
             match self.retire(agent) {
                 Ok(true) => outcome.retired.push(agent.clone()),
                 Ok(false) => {}

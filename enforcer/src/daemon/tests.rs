@@ -3,7 +3,7 @@
 use super::{
     canary::{Canary, Silence},
     core::{Core, boot_time},
-    enforcement::AgentSlot,
+    enforcement::{AgentSlot, Hook},
     fake::{Fake, Told},
     proof, serve,
 };
@@ -137,6 +137,20 @@ fn policies_are_published_once_and_again_when_they_change() {
     assert_eq!(world.core.reload().published, ["a"]);
     assert_eq!(world.in_force(), [("a".to_owned(), 2)]);
     assert_eq!(world.told().matchers, 1, "the globs have not changed");
+}
+
+#[test]
+fn what_the_kernel_side_says_is_in_the_status() {
+    let mut world = World::new();
+    world.core.note_canary(Ok(()));
+    assert_eq!(world.core.status().state, State::Enforcing);
+    world.told().health.pins_gone.push("META".to_owned());
+    world.told().health.missed.insert("mnt_want_write".to_owned(), 1);
+    let status = world.core.status();
+    assert_eq!((status.state, status.problems.len()), (State::Degraded, 2), "{:?}", status.problems);
+    let gone = Hook { name: "path_unlink".to_owned(), required: true, attached: false, note: String::new() };
+    world.told().health.hooks.push(gone);
+    assert_eq!(world.core.status().state, State::NotEnforcing);
 }
 
 #[test]

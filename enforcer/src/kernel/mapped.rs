@@ -11,6 +11,9 @@ use std::{
     sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
+/// Bytes of a page on the machines that are supported.
+const PAGE: usize = 4096;
+
 /// A mapping of a map's values.
 pub struct Mapped {
     start: NonNull<c_void>,
@@ -24,12 +27,26 @@ unsafe impl Send for Mapped {}
 impl Mapped {
     /// Maps `len` bytes of values.
     pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
+        Self::with(map, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    /// The positions of a ring: its reader's and its writers', a page each (`ringbuf_map_mmap_kern()`,
+    /// kernel/bpf/ringbuf.c). They can be loaded only.
+    pub fn positions(ring: impl AsFd) -> io::Result<Self> {
+        Self::with(ring, 2 * PAGE, ProtFlags::PROT_READ)
+    }
+
+    /// Bytes that wait in the ring whose positions these are.
+    pub fn waiting(&self) -> u64 {
+        let [read, written] = [0, PAGE].map(|at| self.word(at).load(Ordering::SeqCst));
+        written.saturating_sub(read)
+    }
+
+    fn with(map: impl AsFd, len: usize, access: ProtFlags) -> io::Result<Self> {
         let page = NonZeroUsize::new(len.next_multiple_of(4096)).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a fresh shared mapping at an address that the kernel chooses; the kernel keeps the
         // map alive as long as it is mapped.
-        let start = unsafe {
-            mmap(None, page, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, map, 0)?
-        };
+        let start = unsafe { mmap(None, page, access, MapFlags::MAP_SHARED, map, 0)? };
         Ok(Self { start, len })
     }
 

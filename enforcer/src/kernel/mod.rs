@@ -5,6 +5,7 @@ mod arena;
 mod btf;
 mod cast;
 mod executors;
+mod health;
 mod holds;
 mod hooks;
 mod load;
@@ -22,8 +23,8 @@ mod trust_tag;
 
 use crate::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Followed, Health, Hook, PublishedPolicy, RootSetting,
-        SessionEntry, SessionRef, StartCause, StartError, Usage,
+        AgentSlot, Enforcement, EnforcementError, Followed, Health, PublishedPolicy, RootSetting,
+        SessionEntry, SessionRef, StartCause, StartError,
     },
     policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
@@ -44,6 +45,7 @@ use pins::{earlier, links_of, make_private, remove_other_links, replace};
 use publish::{Policies, full, sha256};
 use sessions::Sessions;
 use std::{
+    collections::BTreeMap,
     fs,
     mem::offset_of,
     os::fd::{AsRawFd, RawFd},
@@ -58,7 +60,12 @@ pub struct Kernel {
     policies: Policies,
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
+    maps: PathBuf,
     links: PathBuf,
+    /// The programs behind the links at the start.
+    attached: BTreeMap<&'static str, u32>,
+    /// How often a program had been left out when this daemon started.
+    missed_before: BTreeMap<&'static str, health::Counts>,
     net_layer: NetLayer,
     /// Programs that were attached or pinned once and were not any more at the start.
     brought_back: Vec<String>,
@@ -100,7 +107,7 @@ impl Kernel {
         let maps = pins.join("maps");
         make_private(pins)?;
         make_private(&maps)?;
-        let found = if maps.join("META").exists() { earlier(&maps)? } else { None };
+        let found = pins::found(&host, pins)?;
         let digest = sha256(load::OBJECT);
         let mut brought_back = Vec::new();
         let generation = match &found {
@@ -131,17 +138,21 @@ impl Kernel {
         let policies = Policies::adopt(&mut tables).map_err(wrong)?;
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
         holds::adopt(&mut tables).map_err(wrong)?;
+        let (identity, attached) = (tables::identity(&maps)?, health::attached(&host.programs, &links));
         Ok(Self {
             tables,
             policies,
             sessions,
             programs: host.programs,
+            maps,
             links,
+            missed_before: health::counts(&attached),
+            attached,
             net_layer,
             brought_back,
             generation,
             cgroups: cgroups.to_owned(),
-            identity: tables::identity(&maps)?,
+            identity,
             executors: Vec::new(),
             loaded,
         })
@@ -206,7 +217,11 @@ impl Enforcement for Kernel {
         image: &Image,
         links: &[LinkedFile],
     ) -> Result<(), EnforcementError> {
-        publish::add_links(&mut self.tables, policy, image, links)
+        let added = publish::add_links(&mut self.tables, policy, image, links);
+        if !links.is_empty() {
+            self.policies.links_added(&self.tables);
+        }
+        added
     }
 
     fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError> {
@@ -294,6 +309,8 @@ impl Enforcement for Kernel {
     }
 
     fn follow_roots(&mut self) -> Vec<Followed> {
+        // Called every second, which is what settling waits for.
+        self.policies.settle(&mut self.tables);
         self.net_layer.follow();
         self.net_layer.take_attached()
     }
@@ -357,28 +374,7 @@ impl Enforcement for Kernel {
     }
 
     fn health(&self) -> Health {
-        let active =
-            self.tables.gate.half(offset_of!(Gate, generation)).load(Ordering::SeqCst) == self.generation;
-        let hooks = self.programs.iter().map(|p| {
-            let pinned = self.links.join(p.program).exists();
-            let note = match (pinned, active) {
-                (true, true) => String::new(),
-                (false, _) => format!("the link {} is gone", self.links.join(p.program).display()),
-                (true, false) => "another generation decides".to_owned(),
-            };
-            Hook { name: p.program.to_owned(), required: true, attached: pinned && active, note }
-        });
-        let (arena, policies) = self.policies.usage();
-        let usage = |name: &str, used: u64, room: u64| Usage { name: name.to_owned(), used, room };
-        Health {
-            generation: self.generation,
-            hooks: hooks.chain(self.net_layer.health(active)).collect(),
-            usage: vec![
-                usage("arena", arena, limits::ARENA as u64),
-                usage("policies", policies, limits::POLICIES.into()),
-                usage("sessions", self.sessions.count(&self.tables), limits::SESSIONS.into()),
-            ],
-        }
+        health::of(self)
     }
 
     fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {

@@ -1,39 +1,106 @@
 //! What outlives a daemon: the directory of pins, the generation that is in force there, and the change to another.
 
 use super::{
-    load::{self, Host, Loaded},
+    health,
+    load::{self, Host, Loaded, MAPS},
     net_layer,
-    tables::Tables,
+    tables::{self, Tables},
 };
 use crate::daemon::enforcement::{EnforcementError, StartCause, StartError};
-use enforcer_common::{ABI_VERSION, map::Meta};
-use std::{
-    fs,
-    path::{Path, PathBuf},
+use enforcer_common::{
+    ABI_VERSION,
+    map::{Gate, Meta},
 };
+use std::{
+    collections::BTreeSet,
+    fs,
+    mem::offset_of,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+/// Tables that programs use in every call: if one of them is another one than the programs have, all that would be
+/// written there is nobody's.
+const USED: [&str; 6] = ["GATE", "AGENTS", "SESSIONS", "SESSION_OF", "POLICIES", "ARENA"];
+
+/// What an earlier daemon has left. `None`: nothing that decides. Where programs decide whose tables are not all there,
+/// or are not theirs, nothing is guessed and nothing attached beside them: that would be a gap for all who live now.
+pub(super) fn found(host: &Host, pins: &Path) -> Result<Option<Meta>, StartError> {
+    let maps = pins.join("maps");
+    let gone: Vec<&str> = MAPS.iter().copied().filter(|map| !maps.join(map).exists()).collect();
+    let attached = attached(host, pins)?;
+    if attached.is_empty() {
+        // A first start, or one that was cut off before it attached anything.
+        return if gone.is_empty() { earlier(&maps) } else { Ok(None) };
+    }
+    let cannot = |why: String| StartError {
+        cause: StartCause::Pins,
+        message: format!(
+            "programs are attached by the links in {}, and {why}: they go on deciding, and cannot be taken over",
+            pins.display()
+        ),
+        remedy: "end the agents, then enforcement (enforcer daemon --uninstall), and start again".to_owned(),
+    };
+    if gone.contains(&"META") {
+        return Err(cannot(format!("of their tables {} gone", list(&gone))));
+    }
+    // Another version's tables need not have the names and sizes that are looked for below.
+    let meta = earlier(&maps).map_err(|e| match e.cause {
+        StartCause::Pins => e,
+        _ => cannot(e.message),
+    })?;
+    if !gone.is_empty() {
+        return Err(cannot(format!("of their tables {} gone", list(&gone))));
+    }
+    let used = health::maps_used(&attached);
+    let foreign = |map: &&str| tables::id(&maps, map).is_ok_and(|id| !used.contains(&id));
+    let foreign: Vec<&str> = USED.into_iter().filter(foreign).collect();
+    if !foreign.is_empty() {
+        return Err(cannot(format!("{} not the tables that they use", list(&foreign))));
+    }
+    let tables =
+        Tables::open(&maps).map_err(|e| cannot(format!("their tables are not as they must be ({e})")))?;
+    match meta {
+        Some(meta) => Ok(Some(meta)),
+        // Attached, and cut off before it decided.
+        None if tables.gate.half(offset_of!(Gate, generation)).load(Ordering::SeqCst) == 0 => Ok(None),
+        None => Err(cannot("the table META does not say what they are".to_owned())),
+    }
+}
+
+/// "A is", "A B are".
+fn list(names: &[&str]) -> String {
+    format!("{} {}", names.join(" "), if names.len() == 1 { "is" } else { "are" })
+}
+
+/// The programs behind all pinned links, of whatever generation.
+fn attached(host: &Host, pins: &Path) -> Result<BTreeSet<u32>, StartError> {
+    let entries = fs::read_dir(pins).map_err(|e| load::refused(format!("{}: {e}", pins.display())))?;
+    let generations = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("links-"));
+    Ok(generations.flat_map(|e| health::attached(&host.programs, &e.path()).into_values()).collect())
+}
 
 /// What an earlier daemon says about its pins; another ABI is refused, never guessed at.
 /// `None`: a start that was cut off before it attached anything.
 pub(super) fn earlier(maps: &Path) -> Result<Option<Meta>, StartError> {
-    let pins = |message: String| StartError {
-        cause: StartCause::Pins,
-        message,
-        remedy: "start the version that made them, or stop the agents, remove the directory and start again"
-            .to_owned(),
-    };
-    let tables = Tables::open(maps)?;
-    let meta = tables.meta().map_err(|e| pins(e.to_string()))?;
+    let remedy = "start the version that made them, or end the agents, then enforcement (enforcer daemon \
+                  --uninstall), and start again";
+    let meta = tables::meta_of(maps)?;
     if meta.abi == 0 && meta.generation == 0 {
         return Ok(None);
     }
-    if meta.abi != ABI_VERSION {
-        return Err(pins(format!(
+    if meta.abi == ABI_VERSION {
+        return Ok(Some(meta));
+    }
+    Err(StartError {
+        cause: StartCause::Pins,
+        message: format!(
             "the pins in {} have ABI version {}, this program has {ABI_VERSION}",
             maps.display(),
             meta.abi
-        )));
-    }
-    Ok(Some(meta))
+        ),
+        remedy: remedy.to_owned(),
+    })
 }
 
 /// Loads and attaches a generation beside whatever is attached, then makes it the one that decides.
@@ -64,9 +131,10 @@ pub(super) fn links_of(pins: &Path, generation: u32) -> PathBuf {
     pins.join(format!("links-{generation}"))
 }
 
-/// What a generation has not pinned, or not any more.
+/// What a generation has not pinned, or not any more: a pin that is no link to a program is none.
 pub(super) fn missing(host: &Host, links: &Path) -> Vec<String> {
-    let hooks = host.programs.iter().map(|p| p.program).filter(|name| !links.join(name).exists());
+    let there = health::attached(&host.programs, links);
+    let hooks = host.programs.iter().map(|p| p.program).filter(|name| !there.contains_key(name));
     hooks.chain(net_layer::missing(links)).map(str::to_owned).collect()
 }
 

@@ -13,7 +13,7 @@ use enforcer_common::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem::offset_of,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -26,7 +26,34 @@ pub struct Policies {
     free: BTreeSet<u32>,
     /// Replaced, but a program that started before may still use them.
     retired: Vec<(Instant, u64)>,
+    /// Address prefixes and files of several names of all policies that are loaded.
+    entries: Entries,
 }
+
+/// How much there is in the tables that all policies share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entries {
+    prefixes: u64,
+    links: u64,
+}
+
+/// How much of the tables policies take.
+pub struct Used {
+    /// Bytes.
+    pub arena: u64,
+    /// Entries.
+    pub policies: u64,
+    /// Address prefixes.
+    pub prefixes: u64,
+    /// Files of several names.
+    pub links: u64,
+}
+
+/// Replaced policies that are freed together: each time costs a grace period and a look at every address prefix.
+const TOGETHER: usize = 256;
+
+/// How long the last replaced policies wait for others.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// No program runs for so long: the kernel calls 21 s without a grace period a stall
 /// (`CONFIG_RCU_CPU_STALL_TIMEOUT`).
@@ -40,7 +67,8 @@ impl Policies {
         live.insert(tables.gate.word(offset_of!(Gate, matcher)).load(Ordering::SeqCst));
         let size = limits::ARENA as u32;
         let free = (0..limits::POLICIES).collect();
-        let mut found = Self { regions: Regions::new(size), free, retired: Vec::new() };
+        let mut found =
+            Self { regions: Regions::new(size), free, retired: Vec::new(), entries: Entries::default() };
         let mut ids = BTreeSet::new();
         for slot in 0..limits::POLICIES {
             let policy = tables.policy(slot)?;
@@ -59,7 +87,7 @@ impl Policies {
             found.free.remove(&slot);
             ids.insert(policy.id);
         }
-        remove_entries(tables, |id| !ids.contains(&id))?;
+        found.entries = remove_entries(tables, |id| !ids.contains(&id))?;
         Ok(found)
     }
 
@@ -69,9 +97,19 @@ impl Policies {
         used.map(|slot| tables.policy(slot).map(|policy| (policy.id, policy.digest))).collect()
     }
 
-    /// Bytes of the arena and entries of the policies map in use.
-    pub fn usage(&self) -> (u64, u64) {
-        (u64::from(self.regions.used()), u64::from(limits::POLICIES) - self.free.len() as u64)
+    /// What is in use.
+    pub fn usage(&self) -> Used {
+        Used {
+            arena: u64::from(self.regions.used()),
+            policies: u64::from(limits::POLICIES) - self.free.len() as u64,
+            prefixes: self.entries.prefixes,
+            links: self.entries.links,
+        }
+    }
+
+    /// Counts the files of several names again: some were added to a policy that is in force.
+    pub fn links_added(&mut self, tables: &Tables) {
+        self.entries.links = tables.links.keys().count() as u64;
     }
 
     /// Loads an image under a new id, complete and read back, but used by nobody yet.
@@ -83,13 +121,22 @@ impl Policies {
         digest: [u8; 32],
         mode: u32,
     ) -> Result<PublishedPolicy, EnforcementError> {
+        if self.free.is_empty() {
+            self.reclaim(tables);
+        }
         let slot =
             *self.free.first().ok_or_else(|| full("the table of policies", limits::POLICIES.into()))?;
         let len = u32::try_from(image.len()).map_err(|_| full("the arena", limits::ARENA as u64))?;
-        let room =
-            self.regions.take(image.digest(), len).ok_or_else(|| full("the arena", limits::ARENA as u64))?;
+        let mut room = self.regions.take(image.digest(), len);
+        if room.is_none() {
+            self.reclaim(tables);
+            room = self.regions.take(image.digest(), len);
+        }
+        let room = room.ok_or_else(|| full("the arena", limits::ARENA as u64))?;
         match write(tables, image, links, slot, room, digest, mode) {
             Ok(published) => {
+                self.entries.prefixes += image.prefixes() as u64;
+                self.entries.links += links.len() as u64;
                 self.free.remove(&slot);
                 Ok(published)
             }
@@ -98,7 +145,8 @@ impl Policies {
                 let undone = tables
                     .set_policy(slot, &zero_policy())
                     .and_then(|()| remove_entries(tables, |i| i == id));
-                if undone.is_ok() {
+                if let Ok(left) = undone {
+                    self.entries = left;
                     self.regions.give(room.base);
                 }
                 Err(e)
@@ -112,44 +160,76 @@ impl Policies {
         if word != 0 {
             self.retired.push((Instant::now(), word));
         }
+        if self.retired.len() >= TOGETHER {
+            self.reclaim(tables);
+        }
+    }
+
+    /// Frees what was replaced a while ago, if nothing more has been since.
+    pub fn settle(&mut self, tables: &mut Tables) {
+        if self.retired.last().is_some_and(|(since, _)| since.elapsed() > SETTLED) {
+            self.reclaim(tables);
+        }
+    }
+
+    fn reclaim(&mut self, tables: &mut Tables) {
+        if self.retired.is_empty() {
+            return;
+        }
         let all_ended = grace();
         let (free, keep) = std::mem::take(&mut self.retired)
             .into_iter()
             .partition(|(since, _)| all_ended || since.elapsed() > LONG_ENOUGH);
         self.retired = keep;
-        for (since, word) in free {
-            if self.free(tables, word).is_err() {
-                self.retired.push((since, word));
-            }
+        if self.free(tables, &free).is_err() {
+            // Tried again the next time; what was freed already is found to be.
+            self.retired.extend(free);
         }
     }
 
-    fn free(&mut self, tables: &mut Tables, word: u64) -> Result<(), EnforcementError> {
-        let slot = word as u32;
-        let policy = tables.policy(slot)?;
-        if policy.version == 0 || policy.id != (word >> 32) as u32 {
+    fn free(&mut self, tables: &mut Tables, words: &[(Instant, u64)]) -> Result<(), EnforcementError> {
+        let mut all = BTreeMap::new();
+        for (_, word) in words {
+            let (slot, id) = (*word as u32, (word >> 32) as u32);
+            let policy = tables.policy(slot)?;
+            if policy.version != 0 && policy.id == id {
+                all.insert(id, (slot, policy.arena_base));
+            }
+        }
+        if all.is_empty() {
             return Ok(());
         }
-        remove_entries(tables, |id| id == policy.id)?;
-        tables.set_policy(slot, &zero_policy())?;
-        self.free.insert(slot);
-        self.regions.give(policy.arena_base);
+        self.entries = remove_entries(tables, |id| all.contains_key(&id))?;
+        for (slot, base) in all.into_values() {
+            tables.set_policy(slot, &zero_policy())?;
+            self.free.insert(slot);
+            self.regions.give(base);
+        }
         Ok(())
     }
 }
 
-/// Removes the address prefixes, and the files of several names, of the policies that `of` names.
-fn remove_entries(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<(), EnforcementError> {
+/// Removes the address prefixes, and the files of several names, of the policies that `of` names; how many are left.
+fn remove_entries(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<Entries, EnforcementError> {
+    let mut left = Entries::default();
     let keys =
         tables.prefixes.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading PREFIXES", e))?;
-    for key in keys.iter().filter(|key| of(view::<NetKey>(&key.data()).policy)) {
-        tables.prefixes.remove(key).map_err(|e| failed("removing from PREFIXES", e))?;
+    for key in keys {
+        if of(view::<NetKey>(&key.data()).policy) {
+            tables.prefixes.remove(&key).map_err(|e| failed("removing from PREFIXES", e))?;
+        } else {
+            left.prefixes += 1;
+        }
     }
     let keys = tables.links.keys().collect::<Result<Vec<_>, _>>().map_err(|e| failed("reading LINKS", e))?;
-    for key in keys.iter().filter(|key| of(view::<LinkKey>(*key).policy)) {
-        tables.links.remove(key).map_err(|e| failed("removing from LINKS", e))?;
+    for key in keys {
+        if of(view::<LinkKey>(&key).policy) {
+            tables.links.remove(&key).map_err(|e| failed("removing from LINKS", e))?;
+        } else {
+            left.links += 1;
+        }
     }
-    Ok(())
+    Ok(left)
 }
 
 fn write_links(

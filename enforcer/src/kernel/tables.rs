@@ -62,6 +62,8 @@ pub struct Tables {
     pub decisions: RingBuf<MapData>,
     /// Sessions and executed programs.
     pub activity: RingBuf<MapData>,
+    /// Mapped: how far the two rings are read and written.
+    pub positions: [Mapped; 2],
     /// What waits for a person, and what was decided.
     pub holds: Holds,
     /// The threads that wait.
@@ -85,6 +87,9 @@ impl Tables {
             let data = data(name)?;
             Mapped::new(data.fd(), len).map_err(|e| refused(format!("cannot map {name}: {e}")))
         };
+        let positions = |name: &str| {
+            Mapped::positions(data(name)?.fd()).map_err(|e| refused(format!("cannot map {name}: {e}")))
+        };
         let wrong = |e: MapError| internal(format!("a pinned map is not what it should be: {e}"));
         Ok(Self {
             gate: mapped("GATE", size_of::<Gate>())?,
@@ -100,6 +105,7 @@ impl Tables {
             policies: Array::try_from(Map::Array(data("POLICIES")?)).map_err(wrong)?,
             prefixes: LpmTrie::try_from(Map::LpmTrie(data("PREFIXES")?)).map_err(wrong)?,
             links: HashMap::try_from(Map::HashMap(data("LINKS")?)).map_err(wrong)?,
+            positions: [positions("DECISIONS")?, positions("ACTIVITY")?],
             decisions: RingBuf::try_from(Map::RingBuf(data("DECISIONS")?)).map_err(wrong)?,
             activity: RingBuf::try_from(Map::RingBuf(data("ACTIVITY")?)).map_err(wrong)?,
             holds: HashMap::try_from(Map::HashMap(data("HOLDS")?)).map_err(wrong)?,
@@ -143,15 +149,31 @@ impl Tables {
     }
 }
 
+/// The meta entry of the maps pinned in `directory`, whatever version the other ones have.
+pub fn meta_of(directory: &Path) -> Result<Meta, StartError> {
+    let path = directory.join("META");
+    let unreadable = |why: String| refused(format!("cannot read the pinned map {}: {why}", path.display()));
+    let data = MapData::from_pin(&path).map_err(|e| unreadable(e.to_string()))?;
+    let meta: Array<MapData, bytes!(Meta)> =
+        Array::try_from(Map::Array(data)).map_err(|e| unreadable(e.to_string()))?;
+    let bytes = meta.get(&0, 0).map_err(|e| unreadable(e.to_string()))?;
+    Ok(view(&bytes))
+}
+
 /// What tells the maps pinned in `directory` from any others: the boot, and the id of one of them, which
 /// the kernel does not give out twice (`bpf_map_alloc_id()`, kernel/bpf/syscall.c).
 pub fn identity(directory: &Path) -> Result<String, StartError> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| internal(format!("cannot read the boot's id: {e}")))?;
-    let path = directory.join("META");
-    let map = MapInfo::from_pin(&path)
+    Ok(format!("{}:{}", boot.trim(), id(directory, "META")?))
+}
+
+/// The number that the kernel gave a pinned map.
+pub fn id(directory: &Path, map: &str) -> Result<u32, StartError> {
+    let path = directory.join(map);
+    let info = MapInfo::from_pin(&path)
         .map_err(|e| refused(format!("cannot look at the pinned map {}: {e}", path.display())))?;
-    Ok(format!("{}:{}", boot.trim(), map.id()))
+    Ok(info.id())
 }
 
 /// Where a session's entry begins.

@@ -105,6 +105,11 @@ impl Image {
         (starts, at)
     }
 
+    /// How many address prefixes it has.
+    pub fn prefixes(&self) -> usize {
+        self.ports.prefixes.len()
+    }
+
     /// The image for a place that starts at byte `base` of the arena, a multiple of [`ALIGN`].
     pub fn place(&self, base: u32) -> Placed {
         debug_assert!(base.is_multiple_of(ALIGN));

@@ -61,6 +61,8 @@ pub struct Told {
     pub agent_socket: Option<FileId>,
     /// Publishing fails with this.
     pub full: bool,
+    /// What the kernel side says about itself beside one hook that is there.
+    pub health: Health,
 }
 
 fn refusal(agent: AgentSlot, policy: u32, session: [u64; 2]) -> Vec<u8> {
@@ -255,7 +257,9 @@ impl Enforcement for Fake {
 
     fn health(&self) -> Health {
         let hook = Hook { name: "file_open".to_owned(), required: true, attached: true, note: String::new() };
-        Health { generation: 1, hooks: vec![hook], usage: Vec::new() }
+        let mut health = self.0.borrow().health.clone();
+        (health.generation, health.hooks) = (1, [vec![hook], health.hooks].concat());
+        health
     }
 
     fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {

@@ -35,6 +35,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("long-create", long_create),
     ("deep-read", deep_read),
     ("hammer", hammer),
+    ("keep", keep),
     ("flood", flood),
     ("time-opens", time_opens),
     ("stdin-is-null", |_| open(c"/proc/self/fd/0", libc::O_RDONLY, 0).map(drop)),
@@ -47,6 +48,12 @@ fn read_from(fd: &OwnedFd) -> io::Result<()> {
 
 fn read(args: &Args<'_>) -> io::Result<()> {
     read_from(&open(&args.text(0)?, libc::O_RDONLY, 0)?)
+}
+
+/// `keep PATH`: opens it for reading and keeps it open.
+fn keep(args: &Args<'_>) -> io::Result<()> {
+    std::mem::forget(open(&args.text(0)?, libc::O_RDONLY, 0)?);
+    Ok(())
 }
 
 fn write_to(fd: &OwnedFd, args: &Args<'_>) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::{
     Act, Args,
     sys::{self, fd, open, sys},
 };
-use std::io;
+use std::{io, os::fd::AsRawFd};
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-next-program", |_| bpf(11)),
@@ -13,6 +13,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-command", bpf_command),
     ("bpf-create-map", bpf_create_map),
     ("bpf-get-pin", bpf_get_pin),
+    ("bpf-add-abi", bpf_add_abi),
+    ("bpf-pin-other", bpf_pin_other),
     ("perf-event", perf_event),
     ("io-uring", io_uring),
     ("set-time-of-day", |_| sys!(SYS_settimeofday, &now()?, 0).map(drop)),
@@ -69,6 +71,42 @@ fn bpf_get_pin(args: &Args<'_>) -> io::Result<()> {
     let mut attributes = [0u8; 128];
     attributes[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
     fd!(SYS_bpf, 7, &mut attributes[..], 128).map(drop)
+}
+
+/// `bpf-add-abi PATH N`: adds N to the version in the pinned map META, for tests outside every agent.
+fn bpf_add_abi(args: &Args<'_>) -> io::Result<()> {
+    let path = args.text(0)?;
+    let mut attributes = [0u8; 128];
+    attributes[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
+    let map = fd!(SYS_bpf, 7, &mut attributes[..], 128)?;
+    let (key, mut value) = ([0u8; 4], [0u8; 128]);
+    let mut element = [0u8; 128];
+    element[..4].copy_from_slice(&map.as_raw_fd().to_ne_bytes());
+    element[8..16].copy_from_slice(&(key.as_ptr() as u64).to_ne_bytes());
+    element[16..24].copy_from_slice(&(value.as_mut_ptr() as u64).to_ne_bytes());
+    // BPF_MAP_LOOKUP_ELEM, then BPF_MAP_UPDATE_ELEM.
+    sys!(SYS_bpf, 1, &mut element[..], 128)?;
+    let version = i32::from_ne_bytes([value[0], value[1], value[2], value[3]]) + args.number::<i32>(1)?;
+    value[..4].copy_from_slice(&version.to_ne_bytes());
+    sys!(SYS_bpf, 2, &mut element[..], 128).map(drop)
+}
+
+/// `bpf-pin-other PATH BYTES FLAGS`: pins there an array of one entry of so many bytes, full of zeroes.
+fn bpf_pin_other(args: &Args<'_>) -> io::Result<()> {
+    let path = args.text(0)?;
+    let mut attributes = [0u8; 128];
+    // BPF_MAP_CREATE: BPF_MAP_TYPE_ARRAY, key, value, entries, flags.
+    for (word, value) in
+        attributes.chunks_exact_mut(4).zip([2u32, 4, args.number(1)?, 1, args.number_or(2, 0)?])
+    {
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    let map = fd!(SYS_bpf, 0, &mut attributes[..], 128)?;
+    let mut pin = [0u8; 128];
+    pin[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
+    pin[8..12].copy_from_slice(&map.as_raw_fd().to_ne_bytes());
+    // BPF_OBJ_PIN.
+    sys!(SYS_bpf, 6, &mut pin[..], 128).map(drop)
 }
 
 /// Counts the context switches of another process.

@@ -12,6 +12,7 @@ use std::{
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("tcp", tcp),
+    ("keep-tcp", keep_tcp),
     ("v4mapped", v4mapped),
     ("tfo", tfo),
     ("tfo-mapped", tfo_mapped),
@@ -69,6 +70,15 @@ pub(super) fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
 
 pub(super) fn connect(socket: &OwnedFd, address: &[u8]) -> io::Result<()> {
     sys!(SYS_connect, socket, address, address.len()).map(drop)
+}
+
+/// `keep-tcp HOST PORT`: connects and stays connected.
+fn keep_tcp(args: &Args<'_>) -> io::Result<()> {
+    let address = given(args, 0)?;
+    let socket = socket(family_of(&address), libc::SOCK_STREAM)?;
+    connect(&socket, &address)?;
+    std::mem::forget(socket);
+    Ok(())
 }
 
 fn tcp(args: &Args<'_>) -> io::Result<()> {

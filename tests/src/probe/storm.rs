@@ -1,13 +1,70 @@
 //! Very many of one thing: refusals, processes.
 
 use super::{
-    Act, Args,
+    Act, Args, find,
     sys::{self, sys, text},
+    usage,
 };
-use std::io;
+use std::{
+    ffi::OsString,
+    io,
+    time::{Duration, Instant},
+};
 
-pub(super) const ACTS: &[(&str, Act)] =
-    &[("flood-create", flood_create), ("flood-read", flood_read), ("fork-bomb", fork_bomb)];
+pub(super) const ACTS: &[(&str, Act)] = &[
+    ("flood-create", flood_create),
+    ("flood-read", flood_read),
+    ("fork-bomb", fork_bomb),
+    ("storm", storm),
+    ("churn", churn),
+];
+
+/// Several acts of one line: `ACT ARG… + ACT ARG…`.
+fn several(words: &[OsString]) -> io::Result<Vec<(Act, &[OsString])>> {
+    let one = |words: &[OsString]| {
+        let name = words.first().and_then(|name| name.to_str());
+        name.and_then(find).ok_or_else(|| usage("no such act"))
+    };
+    words.split(|word| word == "+").map(|words| Ok((one(words)?, &words[1..]))).collect()
+}
+
+/// `churn FILE MILLISECONDS ACT ARG… + ACT ARG…`: the acts in turn, with a pause between two rounds, until FILE exists.
+/// Ok if every one of them always succeeded.
+fn churn(args: &Args<'_>) -> io::Result<()> {
+    let (pause, acts) = (Duration::from_millis(args.number(1)?), several(&args.0[2..])?);
+    let mut rounds = 0u64;
+    while std::fs::symlink_metadata(args.word(0)?).is_err() {
+        for (act, words) in &acts {
+            act(&Args(words))?;
+        }
+        rounds += 1;
+        std::thread::sleep(pause);
+    }
+    println!("{rounds} rounds of {} acts", acts.len());
+    Ok(())
+}
+
+/// Attempts of a storm in each second: more would only keep the daemon's CPU from it.
+const PACE: u64 = 2_500;
+
+/// `storm FILE ACT ARG… + ACT ARG…`: the acts in turn, very often, until FILE exists. Ok if none succeeded.
+fn storm(args: &Args<'_>) -> io::Result<()> {
+    let acts = several(&args.0[1..])?;
+    let begun = Instant::now();
+    let (mut tried, mut done) = (0u64, vec![0u64; acts.len()]);
+    while std::fs::symlink_metadata(args.word(0)?).is_err() {
+        for _ in 0..32 {
+            for ((act, words), done) in acts.iter().zip(&mut done) {
+                tried += 1;
+                *done += u64::from(act(&Args(words)).is_ok());
+            }
+        }
+        let due = begun + Duration::from_millis(tried * 1000 / PACE);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    println!("tried {tried} in {}", begun.elapsed().as_millis());
+    if done.iter().sum::<u64>() == 0 { Ok(()) } else { Err(io::Error::other(format!("{done:?}-succeeded"))) }
+}
 
 /// `flood-create DIR COUNT`: tries to make so many files of different names. Ok: none was made.
 fn flood_create(args: &Args<'_>) -> io::Result<()> {

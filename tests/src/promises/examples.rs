@@ -130,7 +130,7 @@ fn run(t: &Test, example: &Example, words: &[&str]) -> Outcome<(Option<i32>, Str
         }
         InUnit(name, slice) => {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            let (unit, code) = Unit::start_in(t, slice, name, &words, true)?;
+            let (unit, code) = Unit::start_in(t, slice, "out", name, &words, true)?;
             Ok((code, format!("{:?} {}", unit.lines(), fs::read_to_string(t.at("err")).unwrap_or_default())))
         }
     }

@@ -24,6 +24,7 @@ mod identity;
 mod ipc;
 mod knobs;
 mod layers;
+mod lifecycle;
 mod links;
 mod mounts;
 mod network;
@@ -82,14 +83,25 @@ pub const ALL: &[&[Case]] = &[
     replay::CASES,
     examples::CASES,
     units::CASES,
+    lifecycle::CASES,
     break_glass::CASES,
     outsiders::CASES,
 ];
 
 /// Modules about what the daemon and its commands do, which no kernel changes: where a run is sampled, all of
 /// their cases run on one kernel and few on the others.
-pub const SELDOM: &[&str] =
-    &["signed", "trust", "policies", "audit", "operating", "units", "break_glass", "outsiders", "globs"];
+pub const SELDOM: &[&str] = &[
+    "signed",
+    "trust",
+    "policies",
+    "audit",
+    "operating",
+    "units",
+    "lifecycle",
+    "break_glass",
+    "outsiders",
+    "globs",
+];
 
 /// The tests of the Debian package.
 pub const PACKAGE: &[&[Case]] = &[package::CASES];

@@ -32,18 +32,19 @@ pub(crate) struct Unit {
 impl Unit {
     /// Starts it, and waits for its end if asked to.
     pub(crate) fn start(t: &Test, name: &str, words: &[String], wait: bool) -> Outcome<(Self, Option<i32>)> {
-        Self::start_in(t, "agents.slice", name, words, wait)
+        Self::start_in(t, "agents.slice", "out", name, words, wait)
     }
 
-    /// The same in a slice below the agents'.
+    /// The same in a slice below the agents', with another file for its lines.
     pub(crate) fn start_in(
         t: &Test,
         slice: &str,
+        file: &str,
         name: &str,
         words: &[String],
         wait: bool,
     ) -> Outcome<(Self, Option<i32>)> {
-        let out = t.at("out");
+        let out = t.at(file);
         let _ = fs::remove_file(&out);
         let mut run =
             Command::new("systemd-run").args(["--quiet", "--collect", &format!("--slice={slice}")]).args([
@@ -62,7 +63,7 @@ impl Unit {
         fs::read_to_string(&self.out).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    pub(super) fn wait_for_line(&self, line: &str) -> Outcome {
+    pub(crate) fn wait_for_line(&self, line: &str) -> Outcome {
         let what = format!("the line {line} of {}", self.name);
         match wait_for(&what, 60, || self.lines().contains(&line.to_owned()).then_some(())) {
             Ok(()) => Ok(()),
@@ -218,7 +219,7 @@ fn allow_executor(path: &str) -> Outcome {
 /// Waits for a daemon that enforces. It may say that records were lost while there was none.
 pub(super) fn enforcing() -> Outcome {
     let status = || Command::new("enforcer").args(["status"]).run();
-    wait_for("a daemon that enforces", 120, || status().ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
+    wait_for("a daemon that enforces", 300, || status().ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ cases!(refusals:
     nobody_but_root_runs_the_daemon,
     broken_settings_are_named,
     without_a_daemon_nothing_is_started,
+    no_unit_starts_in_the_slice,
     every_surface_says_not_enforcing,
     a_daemon_that_stays_down_is_an_alert,
 );
@@ -55,6 +56,16 @@ fn without_a_daemon_nothing_is_started(t: &mut Test) -> Outcome {
     let ran = Command::new("enforcer").args(["exec", "anybody", "--", "/usr/bin/touch", &proof]).run()?;
     refuses(&ran, 69, &["daemon"])?;
     ensure!(!exists(&proof), "the command ran");
+    Ok(())
+}
+
+fn no_unit_starts_in_the_slice(t: &mut Test) -> Outcome {
+    let proof = t.at("proof");
+    let outside = Command::new("systemd-run").args(["--quiet", "--wait", "--collect", "true"]).run()?;
+    ensure!(outside.code == Some(0), "{outside}");
+    let words = ["--quiet", "--wait", "--collect", "--slice=agents.slice", "touch", &proof];
+    let ran = Command::new("systemd-run").args(words).run()?;
+    ensure!(ran.code != Some(0) && !exists(&proof), "{ran}");
     Ok(())
 }
 

@@ -60,7 +60,7 @@ const GUESTS: [GuestTest; 3] = [
         daemon: true,
         cmdline: "",
         sampled: true,
-        timeout: [1800, 6000],
+        timeout: [2700, 9000],
     },
     GuestTest {
         name: "semantics",

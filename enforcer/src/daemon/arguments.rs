@@ -13,6 +13,7 @@ use crate::{
         decode::Event,
         json,
         text::{escape, hex},
+        why,
     },
     policy::{Rule, RuleId, Run, Trust, ValidPolicy, reference},
 };
@@ -50,6 +51,7 @@ struct Waiting {
     held: Held,
     /// As the log will have it, if there is something to say.
     record: Value,
+    session: [u64; 2],
     stages: Vec<Stage>,
     /// How many stages there were.
     count: usize,
@@ -98,6 +100,7 @@ impl Arguments {
         self.waiting.push(Waiting {
             held: Held::new(event, names, recent),
             record: json::event(event, offset, names),
+            session: header.session,
             stages,
             count: header.argument as usize,
             trust: header.trust,
@@ -187,7 +190,7 @@ impl Core {
 
     /// Carries the verdict on one program out, unless it is for a person.
     fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
-        let Waiting { mut held, mut record, stages, count, trust, since: _ } = one;
+        let Waiting { mut held, mut record, session, stages, count, trust, since } = one;
         let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
         let known = stages.first().and_then(|stage| stage.policy.clone());
         let (process, started) = held.process();
@@ -226,6 +229,9 @@ impl Core {
             record["error"] = json!("SIGKILL");
         }
         self.audit.append(&record);
+        if let Some(record) = record.as_object().filter(|_| verdict == Verdict::Deny) {
+            self.refusals.note_ended(session, since, why::why(record));
+        }
         self.verdicts.note_arguments(held.agent(), verdict);
         if verdict == Verdict::Hold {
             return Some(held);

@@ -5,6 +5,7 @@ use super::{
     enforcement::AgentSlot,
     holds::present,
     names::Names,
+    refusals::Refusal,
 };
 use crate::{
     approvals::{drive, queue::State, words},
@@ -70,9 +71,14 @@ impl Core {
             sessions: &self.sessions,
         };
         let offset = self.offset.unwrap_or_default();
-        let events = self.refusals.of(session).filter_map(|bytes| Event::try_from(bytes).ok());
-        let records = events.map(|event| json::event(&event, offset, &names));
-        records.filter_map(|record| record.as_object().map(why::why)).collect()
+        let in_words = |refusal: &Refusal| match refusal {
+            Refusal::Told(bytes) => {
+                let event = Event::try_from(&bytes[..]).ok()?;
+                json::event(&event, offset, &names).as_object().map(why::why)
+            }
+            Refusal::Ended(why) => Some(Why::clone(why)),
+        };
+        self.refusals.of(session).filter_map(in_words).collect()
     }
 
     /// What waits of a session.

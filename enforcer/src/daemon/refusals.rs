@@ -1,6 +1,9 @@
-//! The last refusals of each session, as the kernel told them, for when the session asks why.
+//! The last refusals of each session, for when the session asks why.
 
-use crate::event::decode::{Event, Kind};
+use crate::event::{
+    decode::{Event, Kind},
+    why::Why,
+};
 use enforcer_common::event::flag;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,9 +20,31 @@ pub(super) struct Refusals {
     sessions: BTreeMap<[u64; 2], Session>,
 }
 
+/// A refusal.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// As the kernel told it.
+    Told(Vec<u8>),
+    /// Of a program that was ended before it began, in words already.
+    Ended(Box<Why>),
+}
+
+impl Refusal {
+    /// Roughly, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Told(bytes) => bytes.len(),
+            Self::Ended(why) => {
+                let texts = why.rules.iter().chain(&why.because).map(String::len).sum::<usize>();
+                size_of::<Why>() + texts + why.tried.len() + why.process.len() + why.ask.len()
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Session {
-    records: VecDeque<Vec<u8>>,
+    records: VecDeque<Refusal>,
     /// Boot time of the last one.
     last: u64,
 }
@@ -33,30 +58,37 @@ impl Refusals {
             Kind::Decision | Kind::Held if header.session != [0, 0] => {
                 let refused = header.error != 0 || header.flags & flag::WOULD != 0;
                 if refused || event.kind == Kind::Held {
-                    self.keep(header.session, header.time, bytes);
+                    self.keep(header.session, header.time, Refusal::Told(bytes.to_vec()));
                 }
             }
             _ => {}
         }
     }
 
-    fn keep(&mut self, id: [u64; 2], time: u64, bytes: &[u8]) {
+    /// Remembers that a program of a session was ended before it began. `time` is boot time in nanoseconds.
+    pub(super) fn note_ended(&mut self, session: [u64; 2], time: u64, why: Why) {
+        if session != [0, 0] {
+            self.keep(session, time, Refusal::Ended(Box::new(why)));
+        }
+    }
+
+    fn keep(&mut self, id: [u64; 2], time: u64, refusal: Refusal) {
         if !self.sessions.contains_key(&id) && self.sessions.len() >= SESSIONS {
             let quiet = self.sessions.iter().min_by_key(|(_, session)| session.last).map(|(id, _)| *id);
             quiet.and_then(|id| self.sessions.remove(&id));
         }
         let session = self.sessions.entry(id).or_default();
         session.last = time;
-        session.records.push_back(bytes.to_vec());
-        let size = |records: &VecDeque<Vec<u8>>| records.iter().map(Vec::len).sum::<usize>();
+        session.records.push_back(refusal);
+        let size = |records: &VecDeque<Refusal>| records.iter().map(Refusal::size).sum::<usize>();
         while session.records.len() > MOST || session.records.len() > 1 && size(&session.records) > BYTES {
             session.records.pop_front();
         }
     }
 
     /// The records of a session, the newest first.
-    pub(super) fn of(&self, session: [u64; 2]) -> impl Iterator<Item = &[u8]> {
-        self.sessions.get(&session).into_iter().flat_map(|s| s.records.iter().rev()).map(Vec::as_slice)
+    pub(super) fn of(&self, session: [u64; 2]) -> impl Iterator<Item = &Refusal> {
+        self.sessions.get(&session).into_iter().flat_map(|s| s.records.iter().rev())
     }
 }
 
@@ -79,7 +111,10 @@ mod tests {
         note(&mut refusals, [0, 0], b"/nobody", -1);
         let objects: Vec<Vec<u8>> = refusals
             .of([0, 1])
-            .map(|bytes| Event::try_from(bytes).expect("a record").object.to_vec())
+            .map(|refusal| match refusal {
+                Refusal::Told(bytes) => Event::try_from(&bytes[..]).expect("a record").object.to_vec(),
+                Refusal::Ended(why) => panic!("{why:?}"),
+            })
             .collect();
         assert_eq!(objects.len(), MOST);
         assert_eq!((&objects[0][..], &objects[MOST - 1][..]), (&b"/w/8"[..], &b"/w/4"[..]));
@@ -87,11 +122,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_was_ended_is_among_them() {
+        let mut refusals = Refusals::default();
+        note(&mut refusals, [0, 1], b"/w/1", -1);
+        let record =
+            serde_json::json!({"operation": "exec", "object": {"path": "/usr/bin/git"}, "reason": "rule"});
+        let why = crate::event::why::why(record.as_object().expect("an object"));
+        refusals.note_ended([0, 1], 9, why.clone());
+        refusals.note_ended([0, 0], 9, why);
+        let kept: Vec<_> = refusals.of([0, 1]).collect();
+        assert!(
+            matches!(&kept[..], [Refusal::Ended(why), Refusal::Told(_)] if why.tried == "exec /usr/bin/git")
+        );
+        assert_eq!(refusals.of([0, 0]).count(), 0);
+    }
+
+    #[test]
     fn long_names_and_many_sessions_are_bounded_and_who_ended_is_forgotten() {
         let mut refusals = Refusals::default();
         let long = b"/x".repeat(3000);
         (0..5).for_each(|_| note(&mut refusals, [0, 1], &long, -1));
-        assert!(refusals.of([0, 1]).map(<[u8]>::len).sum::<usize>() <= BYTES);
+        assert!(refusals.of([0, 1]).map(Refusal::size).sum::<usize>() <= BYTES);
         (0..=SESSIONS as u64).for_each(|n| note(&mut refusals, [1, n], b"/x", -1));
         assert_eq!(refusals.sessions.len(), SESSIONS);
         let last = [1, SESSIONS as u64];

@@ -51,10 +51,13 @@ pub fn why(record: &Map<String, Value>) -> Why {
     let outcome = match (would, text("verdict"), text("error")) {
         (true, ..) => "went on: the policy is in audit mode, and would have refused it".to_owned(),
         (_, Some("hold"), None) => "waits for a person".to_owned(),
+        (_, _, Some("SIGKILL")) => "ended before its first instruction".to_owned(),
         (_, _, Some(error)) => format!("refused with {error}"),
         _ => "refused".to_owned(),
     };
     let reason = text("reason").unwrap_or("unknown");
+    // Whoever is ended so has not run an instruction of its program.
+    let was_loaded = text("error") == Some("SIGKILL");
     let (rules, because) = rules(record.get("rule"));
     let policy = record.get("policy").and_then(|policy| {
         let named = policy.get("id")?.as_str()?;
@@ -74,13 +77,23 @@ pub fn why(record: &Map<String, Value>) -> Why {
         ),
         tried: format!("{operation}{wanted} {object}").trim_end().to_owned(),
         outcome,
-        layer: layer(reason).to_owned(),
-        ask: ask(reason, record, &rules, owner),
+        layer: if was_loaded { LOADED.to_owned() } else { layer(reason).to_owned() },
+        ask: match reason {
+            "rule" | "too-many-holds" => ask(reason, record, &rules, owner),
+            _ if was_loaded => {
+                format!("it could not be judged ({reason}): try again, and ask the operator if it stays so")
+            }
+            _ => ask(reason, record, &rules, owner),
+        },
         rules,
         because,
         policy,
     }
 }
+
+/// Where a program was judged that had been loaded.
+const LOADED: &str =
+    "a rule about a program's arguments, content or parent, by the daemon, once the kernel had loaded it";
 
 fn layer(reason: &str) -> &'static str {
     match reason {
@@ -146,11 +159,8 @@ fn rule_for(record: &Map<String, Value>) -> Option<String> {
     if let Some(address) = object.get("address").and_then(Value::as_str) {
         let (port, protocol) = (object.get("port")?, object.get("protocol")?.as_str()?);
         let bare = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let verb = if record.get("operation").and_then(Value::as_str) == Some("connect") {
-            "connect"
-        } else {
-            "bind"
-        };
+        // As the record says: sending to an address is a kind of connecting, listening one of binding.
+        let verb = access.first()?;
         return Some(format!("network: [{{ allow: [{verb}], to: [\"{bare}:{port}/{protocol}\"] }}]"));
     }
     let path = object.get("path")?.as_str()?;
@@ -228,9 +238,19 @@ mod tests {
         assert!(exec.ask.contains("exec: [{ allow: [\"/w/x\"] }]"), "{}", exec.ask);
         let connect = why(&record(|r| {
             r["object"] = json!({"address": "::1", "port": 443, "protocol": "tcp"});
-            r["operation"] = json!("connect");
+            (r["operation"], r["access"]) = (json!("connect"), json!(["connect"]));
         }));
         assert!(connect.ask.contains("connect], to: [\"[::1]:443/tcp\"]"), "{}", connect.ask);
+        let send = why(&record(|r| {
+            r["object"] = json!({"address": "10.0.0.1", "port": 53, "protocol": "udp"});
+            (r["operation"], r["access"]) = (json!("send"), json!(["connect"]));
+        }));
+        assert!(send.ask.contains("connect], to: [\"10.0.0.1:53/udp\"]"), "{}", send.ask);
+        let bind = why(&record(|r| {
+            r["object"] = json!({"address": "0.0.0.0", "port": 80, "protocol": "tcp"});
+            (r["operation"], r["access"]) = (json!("listen"), json!(["bind"]));
+        }));
+        assert!(bind.ask.contains("allow: [bind]"), "{}", bind.ask);
     }
 
     #[test]
@@ -260,6 +280,21 @@ mod tests {
         }
         let bytes = why(&record(|r| r["object"] = json!({"path": "/w/x", "path_b64": "eA=="})));
         assert!(!bytes.ask.contains("files:"), "{}", bytes.ask);
+    }
+
+    #[test]
+    fn a_program_that_was_ended_says_so_and_why() {
+        let ended = |reason: &str| {
+            why(&record(|r| {
+                (r["error"], r["operation"], r["reason"]) = (json!("SIGKILL"), json!("exec"), json!(reason));
+                r["rule"] = json!([{"text": "deny git push"}]);
+            }))
+        };
+        let said = ended("rule");
+        assert!(said.outcome.contains("first instruction") && said.layer.contains("arguments"), "{said:?}");
+        assert!(said.ask.contains("on purpose"), "{said:?}");
+        assert!(ended("its arguments changed").ask.contains("its arguments changed"));
+        assert!(ended("too-many-holds").ask.contains("wait already"));
     }
 
     #[test]

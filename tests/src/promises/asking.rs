@@ -7,12 +7,13 @@ use crate::{
     cases,
     command::{Command, wait_for},
     ensure, fail,
-    harness::{Outcome, Test, outside, outside_all},
+    harness::{Outcome, Test, exists, outside, outside_all},
 };
 use serde_json::Value;
 
 cases!(asking:
     a_session_learns_who_it_is_and_why_it_was_refused,
+    a_session_learns_that_a_program_was_ended_before_it_began,
     an_agent_says_why_it_asks_once_and_in_a_box,
     nobody_else_learns_anything_at_the_sessions_socket,
 );
@@ -56,6 +57,21 @@ fn a_session_learns_who_it_is_and_why_it_was_refused(t: &mut Test) -> Outcome {
     let none = enforcer(&agent, &["why"])?;
     ensure!(none.code == Some(15), "{:?} {:?} {}", none.code, none.lines, none.err);
     ensure!(none.lines.iter().any(|line| line.contains("EACCES")), "{:?}", none.lines);
+    Ok(())
+}
+
+fn a_session_learns_that_a_program_was_ended_before_it_began(t: &mut Test) -> Outcome {
+    const TOUCH: &str = "/usr/bin/touch";
+    let (policy, w) = talkative(t)?;
+    let narrow = format!("deny: ['{TOUCH}'], arguments: ['*/bad'], because: 'not that one'");
+    let agent = t.agent(policy.exec(TOUCH).exec_rule(narrow))?;
+    let script = format!("{TOUCH} {w}/good; {TOUCH} {w}/bad 2>/dev/null; exec enforcer why --output json");
+    let why = agent.run(&["/usr/bin/dash".to_owned(), "-c".to_owned(), script])?;
+    let told = json(&why)?["refusal"].clone();
+    ensure!(exists(&format!("{w}/good")) && !exists(&format!("{w}/bad")), "what was run is wrong: {told}");
+    let fits = told["session"] == why.id.as_str() && told["because"] == serde_json::json!(["not that one"]);
+    ensure!(fits && told["tried"].to_string().contains(TOUCH), "{told}");
+    ensure!(told["outcome"].to_string().contains("first instruction"), "{told}");
     Ok(())
 }
 

@@ -29,6 +29,7 @@ pub fn measure(configuration: &str, only: &[&str]) -> Done {
             "{}",
             serde_json::json!({
                 "configuration": configuration, "operation": operation.name, "rounds": operation.rounds,
+                "operations": operation.operations,
             })
         );
     }

@@ -18,6 +18,14 @@ pub struct Measured {
     pub name: &'static str,
     /// The rounds.
     pub rounds: Vec<f64>,
+    /// How often it was done, with the rounds that do not count.
+    pub operations: usize,
+}
+
+impl Measured {
+    fn new(name: &'static str, count: usize, rounds: usize) -> Self {
+        Self { name, rounds: Vec::with_capacity(rounds), operations: count * (rounds + WARM_UP) }
+    }
 }
 
 /// Which rows are wanted: those whose name begins with one of these, or all.
@@ -212,7 +220,7 @@ fn many(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_MONOTONIC_RAW);
         for _ in 0..count {
@@ -234,7 +242,7 @@ fn each(
     mut between: impl FnMut() -> io::Result<()>,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let mut took = 0;
         for _ in 0..count {
@@ -259,7 +267,7 @@ fn denied(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_PROCESS_CPUTIME_ID);
         for _ in 0..count {
@@ -281,7 +289,7 @@ fn with_children(
     rounds: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let mut measured = Measured { name, rounds: Vec::with_capacity(rounds) };
+    let mut measured = Measured::new(name, count, rounds);
     for round in 0..rounds + WARM_UP {
         let before = now(libc::CLOCK_PROCESS_CPUTIME_ID) + of_children();
         for _ in 0..count {
@@ -318,7 +326,7 @@ fn known(turns: u64) -> Measured {
         }
         rounds.push((now(libc::CLOCK_MONOTONIC_RAW) - before) as f64 / (2 * turns) as f64);
     }
-    Measured { name: "clock", rounds }
+    Measured { name: "clock", rounds, operations: 0 }
 }
 
 fn now(clock: libc::clockid_t) -> u64 {

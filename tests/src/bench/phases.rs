@@ -113,6 +113,49 @@ fn layers() -> Done {
     Ok(())
 }
 
+/// Says by hook what operations cost inside an agent: how often each program runs and what a run takes, by the kernel's
+/// own clock, which counts instructions too. A run's figure has the reading of that clock in it.
+pub fn profile(operations: &[&str]) -> Done {
+    prepare(&[10])?;
+    command("systemctl", &["start", "enforcer.service"])?;
+    thread::sleep(SETTLE);
+    let _statistics = programs::count_runs()?;
+    let run = |only: &str| -> Result<(Vec<(String, u64, u64)>, u64), Box<dyn std::error::Error>> {
+        let _listener = listen()?;
+        let before = programs::attached(Path::new(PINS))?;
+        let output = Command::new("enforcer")
+            .args(["exec", "bench-10", "--", rules::SELF, "measure", "profile", only])
+            .stdin(Stdio::null())
+            .output()?;
+        let after = programs::attached(Path::new(PINS))?;
+        let mut times = 0;
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let line: serde_json::Value = serde_json::from_str(line)?;
+            times += line["operations"].as_u64().unwrap_or(0);
+        }
+        Ok((programs::between(&before, &after), times))
+    };
+    // What starting and ending the process takes.
+    let (without, _) = run("clock")?;
+    for operation in operations {
+        let (with, times) = run(operation)?;
+        if times == 0 {
+            return Err(format!("no operation begins with {operation:?}").into());
+        }
+        println!("{operation}: program, runs an operation, instructions a run, instructions an operation");
+        for ((name, runs, took), (_, runs_without, took_without)) in with.iter().zip(&without) {
+            let runs = runs.saturating_sub(*runs_without);
+            let took = took.saturating_sub(*took_without) as f64;
+            let often = runs as f64 / times as f64;
+            if often >= 0.2 {
+                let (each, all) = (took / runs as f64, took / times as f64);
+                println!("  {name:<28}{often:>8.2}{each:>10.0}{all:>10.0}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// An agent with ten rules, whose sessions have these layers: keys of `launch`, or nothing for the usual ones.
 fn with_layers(agent: &str, keys: &str) -> Done {
     let launch = format!("launch: {{ by: [uid:root], {keys} }}").replace(",  }", " }");

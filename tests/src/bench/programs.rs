@@ -18,6 +18,7 @@ const PROG_LOAD: i32 = 5;
 const PROG_GET_FD_BY_ID: i32 = 13;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
+const ENABLE_STATS: i32 = 32;
 
 /// `BPF_PROG_TYPE_TRACING` and what such a program can be attached to: `BPF_TRACE_RAW_TP`, `BPF_TRACE_FENTRY`.
 const TRACING: u32 = 26;
@@ -40,6 +41,24 @@ pub struct Program {
     machine_code: u32,
     /// What it is attached to, in the kernel's type information.
     target: u32,
+    /// Runs while statistics were on, and the nanoseconds that these took.
+    runs: [u64; 2],
+}
+
+/// Lets the kernel count the programs' runs, until the descriptor goes.
+pub fn count_runs() -> io::Result<OwnedFd> {
+    // BPF_STATS_RUN_TIME is 0.
+    descriptor(ENABLE_STATS, &mut [0u8; 128])
+}
+
+/// What each program did between two looks: its name, how often it ran, and nanoseconds.
+pub fn between(before: &[Program], after: &[Program]) -> Vec<(String, u64, u64)> {
+    let mut done = Vec::new();
+    for program in after {
+        let [runs, took] = before.iter().find(|b| b.name == program.name).map_or([0; 2], |b| b.runs);
+        done.push((program.name.clone(), program.runs[0] - runs, program.runs[1] - took));
+    }
+    done
 }
 
 /// Those whose links are pinned below `pins`.
@@ -138,6 +157,7 @@ fn describe(link: &Path) -> io::Result<Program> {
         translated: u32_at(&information, 20),
         verified: u32_at(&information, 216),
         target: u32_at(&information, 224),
+        runs: [u64_at(&information, 200), u64_at(&information, 192)],
     })
 }
 
@@ -162,6 +182,10 @@ fn address(attributes: &mut [u8; 128], at: usize, value: u64) {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 fn descriptor(command: i32, attributes: &mut [u8; 128]) -> io::Result<OwnedFd> {

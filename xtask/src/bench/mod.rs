@@ -20,7 +20,7 @@ use crate::{compile, kernels::Kernel, progress, vm};
 use budget::Budget;
 use figures::{Row, Run};
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Guests with these kernels (6.12 alone if none is named)
     #[arg(long)]
@@ -88,6 +88,24 @@ pub(crate) fn main(options: &Options) -> Result<i32> {
     }
     println!("{} figures compared with bench/budget.toml, {} over", verdict.compared, verdict.over.len());
     Ok(i32::from(!verdict.over.is_empty() || !verdict.unknown.is_empty()))
+}
+
+/// The rows that every change should see: outside and inside under ten rules, on 6.12, against the budget.
+pub(crate) fn short() -> Result<()> {
+    let options = Options {
+        kernel: vec![Kernel::V6_12],
+        check: true,
+        no_build: true,
+        phase: ["outside", "inside, 10 rules", "records"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    match main(&options)? {
+        0 => Ok(()),
+        _ => bail!(
+            "figures are over bench/budget.toml: `cargo xtask bench --check` repeats them; docs/performance.md says how \
+             to find what took them"
+        ),
+    }
 }
 
 /// One boot.

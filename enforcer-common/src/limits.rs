@@ -23,8 +23,12 @@ pub const PREFIXES: u32 = 262_144;
 pub const LINKS: u32 = 65_536;
 /// Port ranges behind one address prefix.
 pub const PORT_RANGES: u32 = 1_024;
-/// Bytes of the arena that holds the automata. A power of two.
+/// Bytes of the arena that holds the automata, unless the settings say otherwise. A power of two.
 pub const ARENA: usize = 1 << 26;
+/// Bytes of the arena at least and at most, powers of two.
+pub const ARENAS: [usize; 2] = [1 << 24, 1 << 30];
+/// Bytes behind the arena that a bounded access to its end may touch.
+pub const ARENA_TAIL: usize = 64;
 /// Directories above an object. A deeper object cannot be told, so it is denied.
 pub const DEPTH: usize = 128;
 /// Mounts that a walk may cross.

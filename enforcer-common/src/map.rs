@@ -383,6 +383,8 @@ pub struct CacheEntry {
     pub state_policy: u64,
     /// Over the four words above: a torn entry is a miss.
     pub check: u64,
+    /// Over what the shortest way needs (enforcer-ebpf/src/path/quick.rs), or 0 where that way is closed.
+    pub quick: u64,
 }
 
 /// The cache of one directory.
@@ -410,5 +412,5 @@ const _: () = {
     assert!(size_of::<NetKey>() == 24);
     assert!(size_of::<PortRange>() == 24);
     assert!(size_of::<Pass>() == 96);
-    assert!(size_of::<CacheEntry>() == 40);
+    assert!(size_of::<CacheEntry>() == 48);
 };

@@ -1,11 +1,11 @@
 //! The members of kernel structures that the programs read. Rust emits no relocations for them, so
-//! the daemon looks them up in the running kernel's BTF and sets the globals of the same names
-//! before it loads the programs. One list for both sides.
+//! the daemon looks them up in the running kernel's BTF and writes them into the instructions before it loads the
+//! programs: a constant costs nothing where a variable is a load of its own. One list for both sides.
 
 /// A member to look up.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// The global that receives the byte offset.
+    /// What the programs call the byte offset.
     pub global: &'static str,
     /// The structure.
     pub of: &'static str,
@@ -67,8 +67,11 @@ macro_rules! kernel_fields {
             TASK_REAL_CRED, "task_struct", ["real_cred"], 8;
             TASK_STATUS, "task_struct", ["thread_info.status"], 4;
             TASK_CGROUPS, "task_struct", ["cgroups"], 8;
+            TASK_STORAGE, "task_struct", ["bpf_storage"], 8;
             TASK_PIDS, "task_struct", ["pid_links"], 0;
             CSS_SET_CGROUP, "css_set", ["dfl_cgrp"], 8;
+            CGROUP_LEVEL, "cgroup", ["level"], 4;
+            CGROUP_ANCESTORS, "cgroup", ["ancestors"], 0;
             KEY_DESCRIPTION, "key", ["description"], 8;
             KEY_TYPE, "key", ["type"], 8;
             KEY_TYPE_NAME, "key_type", ["name"], 8;
@@ -106,6 +109,12 @@ macro_rules! kernel_fields {
 
 macro_rules! table {
     ($($global:ident, $of:literal, [$($member:literal),*], $size:literal;)*) => {
+        /// Place of each member in [`FIELDS`].
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, missing_docs)]
+        #[derive(Clone, Copy, Debug)]
+        #[repr(i32)]
+        pub enum Index { $($global),* }
+
         /// Every member, in one list.
         pub const FIELDS: &[Field] = &[
             $(Field { global: stringify!($global), of: $of, members: &[$($member),*], size: $size }),*
@@ -114,6 +123,61 @@ macro_rules! table {
 }
 kernel_fields!(table);
 
-/// Globals that hold kernel addresses (from kallsyms): the sequence counters under which renames and
-/// mounts happen (fs/dcache.c, fs/namespace.c). Zero means "no cache", never "unchanged".
-pub const SYMBOLS: &[(&str, &str)] = &[("RENAME_LOCK", "rename_lock"), ("MOUNT_LOCK", "mount_lock")];
+/// What stands in the instructions for the first member; the others follow, then [`EXTRA`]. No offset is as large, and
+/// the verifier would refuse one that stayed.
+pub const PLACEHOLDER: i32 = 0x7ffe_0000;
+
+/// Numbers that are no offsets, behind those of [`FIELDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Extra {
+    /// Address of `rename_lock` (fs/dcache.c), the sequence counter under which names move. Zero means "no cache",
+    /// never "unchanged".
+    RenameLock,
+    /// Address of `mount_lock` (fs/namespace.c), in the same way.
+    MountLock,
+    /// BTF id of a structure of two plain words, where addresses can be cast; else 0.
+    CastType,
+    /// The generation of the programs.
+    Generation,
+    /// What keeps a multiple of four inside the arena.
+    ArenaWords,
+    /// What keeps a multiple of eight inside the arena.
+    ArenaRanges,
+}
+
+/// How many there are.
+pub const EXTRAS: usize = Extra::ArenaRanges as usize + 1;
+
+impl Extra {
+    /// What stands for it.
+    pub const fn placeholder(self) -> i32 {
+        PLACEHOLDER + FIELDS.len() as i32 + self as i32
+    }
+}
+
+/// Maps of one entry, whose address stands in the instructions: a lookup would cost a dozen of them. Behind the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Single {
+    /// `GATE`.
+    Gate,
+    /// `ARENA`.
+    Arena,
+    /// `MOVES`.
+    Moves,
+}
+
+impl Single {
+    /// What stands for it, in an instruction that loads 64 bits.
+    pub const fn placeholder(self) -> i32 {
+        Extra::ArenaRanges.placeholder() + 1 + self as i32
+    }
+}
+
+/// Every [`Single`], by the map's name.
+pub const SINGLES: &[(Single, &str)] =
+    &[(Single::Gate, "GATE"), (Single::Arena, "ARENA"), (Single::Moves, "MOVES")];
+
+/// Those of [`Extra`] that are addresses of kernel symbols.
+pub const SYMBOLS: &[(Extra, &str)] = &[(Extra::RenameLock, "rename_lock"), (Extra::MountLock, "mount_lock")];

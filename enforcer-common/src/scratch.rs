@@ -48,6 +48,19 @@ pub struct Climb {
     pub outcome: u64,
 }
 
+/// The IPv4 address that the task was allowed to reach last, and under what: the same again needs no table. What is
+/// compared is all that the verdict depends on; a policy's tables never change under its number.
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Reached {
+    /// Family, port and address, as they stand in the caller's address.
+    pub address: u64,
+    /// Number of the policy, protocol, and what was asked for.
+    pub policy: u64,
+    /// What each tier becomes.
+    pub tiers: [u64; 2],
+}
+
 /// Where the automaton's way down stands.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -180,6 +193,8 @@ pub struct Scratch {
     pub reserved: u16,
     /// Index of the port range that decided, or all ones.
     pub range: u32,
+    /// What was allowed last.
+    pub reached: Reached,
     /// The way up.
     pub climb: Climb,
     /// The way down.

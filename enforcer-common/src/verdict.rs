@@ -55,7 +55,7 @@ impl Masks {
 }
 
 /// Two sets of masks and a tier map as words, for the one question that most calls of a hook are about.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Words {
     /// `allow` of the three tiers, then `hold` of the first.
     pub low: u64,

@@ -219,7 +219,8 @@ fn lose_activity(session: *const Session) {
     unsafe {
         if let Some(agent) = subject::agent_of(session) {
             atomic_add(&raw mut (*agent).lost_activity, 1);
-        } else if let Some(gate) = maps::GATE.get_ptr_mut(0) {
+        } else {
+            let gate = maps::gate();
             atomic_add(&raw mut (*gate).lost_activity, 1);
         }
     }
@@ -267,7 +268,8 @@ pub fn lose(session: *const Session) {
     unsafe {
         if let Some(agent) = subject::agent_of(session) {
             atomic_add(&raw mut (*agent).lost_decisions, 1);
-        } else if let Some(gate) = maps::GATE.get_ptr_mut(0) {
+        } else {
+            let gate = maps::gate();
             atomic_add(&raw mut (*gate).lost_decisions, 1);
         }
     }

@@ -4,7 +4,9 @@
 //! every session is at first, and what somebody has granted is known by a note that the hook leaves.
 
 use crate::{
-    emit, maps, net,
+    emit,
+    gate::decides,
+    maps, net,
     net::Judged,
     object, path,
     subject::{self, Subject},
@@ -58,10 +60,10 @@ pub fn governed() -> Option<Subject> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn session_here() -> u64 {
-    let Some(gate) = maps::GATE.get_ptr(0) else { return here::OUTSIDE };
+    let gate = maps::gate();
     // SAFETY: map values and the running task, read only.
     unsafe {
-        if !subject::decides(gate) {
+        if !decides(gate) {
             return here::OUTSIDE;
         }
         // Most sessions are one cgroup.
@@ -166,7 +168,7 @@ pub fn answer(subject: &Subject, asked: &Asked) -> i32 {
 #[inline(always)]
 fn judge(subject: &Subject, asked: &Asked, prefix: &mut Prefix) -> Option<u16> {
     let arena = path::arena();
-    if arena.is_null() || subject.policy.is_null() {
+    if subject.policy.is_null() {
         return Some(reason::NO_SESSION);
     }
     if asked.protocol != net::TCP && asked.protocol != net::UDP {

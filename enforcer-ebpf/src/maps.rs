@@ -10,6 +10,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
 };
+use core::arch::asm;
 use enforcer_common::{
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
@@ -17,12 +18,14 @@ use enforcer_common::{
         Agent, DirectoryCache, FileId, Gate, Label, Link, LinkKey, Meta, NetKey, NetValue, Pass, Policy,
         RootPath, Session, SessionSeed, StrayKey,
     },
+    offsets::Single,
     scratch::{Record, Scratch},
 };
 
-/// The automata and port tables of all policies. Longer than its mask by what a bounded access may add.
+/// The automata and port tables of all policies. Longer than its mask by what a bounded access may add. The daemon makes
+/// both of the size that it was told.
 #[repr(C)]
-pub struct Arena([u32; limits::ARENA / 4 + 16]);
+pub struct Arena([u8; limits::ARENA + limits::ARENA_TAIL]);
 
 /// Roots, strays and the generation that decides.
 #[map]
@@ -87,6 +90,10 @@ pub static HOLD_SETTINGS: Array<HoldSettings> = Array::with_max_entries(1, BPF_F
 /// Address of an object of System V IPC → generation of the session that made it.
 #[map]
 pub static IPC_OBJECTS: HashMap<u64, u64> = HashMap::with_max_entries(limits::IPC_OBJECTS, BPF_F_NO_PREALLOC);
+/// Renames, as far as it is known what they were of: in the low half up to which state of the kernel's `rename_lock`, in
+/// the high half how many of them were no mere file's, twice.
+#[map]
+pub static MOVES: Array<u64> = Array::with_max_entries(1, 0);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();
@@ -105,6 +112,34 @@ pub static RECORDS: TaskStorage<Record> = TaskStorage::new();
 /// id is never missed for want of memory.
 #[map]
 pub static CGROUP_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+/// The gate.
+#[inline(always)]
+pub fn gate() -> *mut Gate {
+    single::<{ Single::Gate.placeholder() }>().cast()
+}
+
+/// The arena.
+#[inline(always)]
+pub fn arena() -> *const u8 {
+    single::<{ Single::Arena.placeholder() }>().cast_const()
+}
+
+/// The word in [`MOVES`].
+#[inline(always)]
+pub fn moves() -> *mut u64 {
+    single::<{ Single::Moves.placeholder() }>().cast()
+}
+
+/// The only entry of a map. The daemon makes of the number a reference to the map's value (`BPF_PSEUDO_MAP_VALUE`,
+/// include/uapi/linux/bpf.h), and the kernel an address.
+#[inline(always)]
+fn single<const PLACE: i32>() -> *mut u8 {
+    let at: *mut u8;
+    // SAFETY: one BPF load of a number of 64 bits.
+    unsafe { asm!("{0} = {1} ll", out(reg) at, const PLACE, options(pure, nomem, nostack)) };
+    at
+}
 
 /// Task storage, which aya-ebpf does not have: its definition is read from the program's BTF.
 #[repr(C)]

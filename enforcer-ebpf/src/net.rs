@@ -8,7 +8,8 @@ use enforcer_common::{
     event::reason,
     limits,
     map::{NetKey, NetValue, PortRange},
-    scratch::{Scratch, Sockaddr},
+    offsets::Extra,
+    scratch::{Reached, Scratch, Sockaddr},
     verdict::Verdict,
 };
 
@@ -115,6 +116,13 @@ pub fn judge(
     want: u16,
     unspecified: Unspecified,
 ) -> Judged {
+    let now = asked(subject, socket, address, len, want);
+    // SAFETY: not null.
+    if let Some(now) = &now
+        && unsafe { (*sc).reached == *now }
+    {
+        return Judged::Allowed;
+    }
     let size = read(sc, address, len);
     // SAFETY: not null.
     let raw = unsafe { &(*sc).sockaddr };
@@ -134,7 +142,36 @@ pub fn judge(
         _ => None,
     };
     let Some(meant) = meant else { return Judged::Refused(reason::UNKNOWN_OBJECT) };
-    look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), want)
+    let judged = look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), want);
+    if let (Judged::Allowed, Some(now)) = (judged, now) {
+        // SAFETY: not null.
+        unsafe { (*sc).reached = now };
+    }
+    judged
+}
+
+/// What would be remembered of this question, if it is one of those that are: about an IPv4 address, where reading
+/// the caller's address costs no call.
+#[inline(always)]
+fn asked(subject: &Subject, socket: Socket, address: u64, len: u32, want: u16) -> Option<Reached> {
+    if !object::casts() || len < 8 || subject.policy.is_null() || subject.session.is_null() {
+        return None;
+    }
+    // The kernel's own copy: the caller cannot change it any more.
+    let address = object::word(address);
+    if address as u16 != INET {
+        return None;
+    }
+    // SAFETY: map values.
+    unsafe {
+        let policy = u64::from((*subject.policy).id) << 32;
+        let tiers = (&raw const (*subject.session).tiers).cast::<u64>();
+        Some(Reached {
+            address,
+            policy: policy | u64::from(socket.protocol) << 16 | u64::from(want),
+            tiers: [core::ptr::read_volatile(tiers), core::ptr::read_volatile(tiers.add(1))],
+        })
+    }
 }
 
 /// Judges binding the local address at `address`. Unlike as destinations, 0.0.0.0 and `::` are
@@ -171,7 +208,7 @@ pub fn look_up(
         (*sc).port = port;
         (*sc).range = u32::MAX;
         let arena = path::arena();
-        if arena.is_null() || subject.policy.is_null() || (protocol != TCP && protocol != UDP) {
+        if subject.policy.is_null() || (protocol != TCP && protocol != UDP) {
             return Judged::Refused(reason::RULE);
         }
         (*sc).prefix_len = NetKey::FIXED_BITS + 128;
@@ -210,7 +247,7 @@ pub unsafe fn by_port(
             }
             let middle = (low + high) / 2;
             let at =
-                bound::<{ (limits::ARENA as i32 - 1) & !7 }>(first + middle * size_of::<PortRange>() as u64);
+                bound::<{ Extra::ArenaRanges.placeholder() }>(first + middle * size_of::<PortRange>() as u64);
             let range = arena.add(at as usize).cast::<PortRange>();
             if port < (*range).first {
                 high = middle;

@@ -1,19 +1,37 @@
 //! The only reader of kernel memory. Offsets are globals that the daemon fills from the running
 //! kernel's BTF before loading; the verifier knows them as constants and checks each typed load.
 
-use crate::{proc::PROC, subject};
+use crate::{maps, proc::PROC, subject, verifier::compare_exchange};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
+use enforcer_common::offsets::{Extra, Index, PLACEHOLDER};
 
-/// A global that the daemon sets before the programs are loaded.
-pub struct Offset(u64);
+/// A number that the daemon writes into the instructions before the programs are loaded, where `PLACE` stands.
+pub struct Offset<const PLACE: i32>;
 
-impl Offset {
-    /// The value, read so that the compiler cannot assume the one in the source.
+impl<const PLACE: i32> Offset<PLACE> {
+    /// The number.
     #[inline(always)]
-    pub fn get(&'static self) -> usize {
-        // SAFETY: a plain read of a static.
-        unsafe { core::ptr::read_volatile(&self.0) as usize }
+    pub fn get(&self) -> usize {
+        let value: u64;
+        // SAFETY: one BPF move into a register.
+        unsafe { asm!("{0} = {1}", out(reg) value, const PLACE, options(pure, nomem, nostack)) };
+        value as usize
+    }
+}
+
+/// A member of a structure.
+pub trait Member {
+    /// `of`, so many bytes further.
+    fn behind(self, of: *const u8) -> *const u8;
+}
+
+impl<const PLACE: i32> Member for &Offset<PLACE> {
+    #[inline(always)]
+    fn behind(self, mut of: *const u8) -> *const u8 {
+        // SAFETY: one BPF ALU instruction on a register.
+        unsafe { asm!("{0} += {1}", inout(reg) of, const PLACE, options(pure, nomem, nostack)) };
+        of
     }
 }
 
@@ -21,40 +39,35 @@ macro_rules! globals {
     ($($global:ident, $of:literal, $members:tt, $size:literal;)*) => {
         $(
             #[doc = concat!("Offset of a member of `struct ", $of, "`.")]
-            #[unsafe(no_mangle)]
-            pub static $global: Offset = Offset(0);
+            #[allow(dead_code)] // Some are for the check of the layout alone.
+            pub static $global: Offset<{ PLACEHOLDER + Index::$global as i32 }> = Offset;
         )*
     };
 }
 enforcer_common::kernel_fields!(globals);
 
 /// Address of `rename_lock` (fs/dcache.c), or 0.
-#[unsafe(no_mangle)]
-pub static RENAME_LOCK: Offset = Offset(0);
+static RENAME_LOCK: Offset<{ Extra::RenameLock.placeholder() }> = Offset;
 /// Address of `mount_lock` (fs/namespace.c), or 0.
-#[unsafe(no_mangle)]
-pub static MOUNT_LOCK: Offset = Offset(0);
+static MOUNT_LOCK: Offset<{ Extra::MountLock.placeholder() }> = Offset;
+/// BTF id of `struct timespec64`, whose two members are plain numbers, where `bpf_rdonly_cast` exists; else 0.
+static CAST_TYPE: Offset<{ Extra::CastType.placeholder() }> = Offset;
 /// The generation of these programs.
-#[unsafe(no_mangle)]
-pub static GENERATION: Offset = Offset(0);
+pub static GENERATION: Offset<{ Extra::Generation.placeholder() }> = Offset;
 
 /// A pointer member of a structure that the verifier knows.
 #[inline(always)]
-pub fn pointer(of: *const u8, member: &'static Offset) -> *const u8 {
+pub fn pointer(of: *const u8, member: impl Member) -> *const u8 {
     // SAFETY: the verifier checks that a pointer lies there; a fault reads as null.
-    unsafe { core::ptr::read_volatile(of.add(member.get()).cast::<*const u8>()) }
+    unsafe { core::ptr::read_volatile(member.behind(of).cast::<*const u8>()) }
 }
 
 /// A number in a structure that the verifier knows.
 #[inline(always)]
-pub fn number<T: Copy>(of: *const u8, member: &'static Offset) -> T {
+pub fn number<T: Copy>(of: *const u8, member: impl Member) -> T {
     // SAFETY: the verifier checks that a member of this size lies there; a fault reads as zero.
-    unsafe { core::ptr::read_volatile(of.add(member.get()).cast::<T>()) }
+    unsafe { core::ptr::read_volatile(member.behind(of).cast::<T>()) }
 }
-
-/// BTF id of `struct timespec64`, whose two members are plain numbers, where `bpf_rdonly_cast` exists; else 0.
-#[unsafe(no_mangle)]
-pub static CAST: Offset = Offset(0);
 
 /// `address` as a pointer that the verifier lets read two words; a fault reads as zero. `bpf_rdonly_cast` costs no
 /// call. The daemon puts its id where this placeholder stands (or leaves it: the code is dead then).
@@ -65,17 +78,17 @@ fn cast(address: u64) -> *const u8 {
     unsafe {
         core::arch::asm!(
             "call 2147418113",
-            inout("r1") address => _, inout("r2") CAST.get() as u64 => _,
+            inout("r1") address => _, inout("r2") CAST_TYPE.get() as u64 => _,
             out("r3") _, out("r4") _, out("r5") _, lateout("r0") to, options(nomem, nostack),
         );
     }
     to as *const u8
 }
 
-/// Whether [`word`] works on this kernel.
+/// Whether [`word`] works on this kernel. The verifier knows the number, so what is for other kernels is not there.
 #[inline(always)]
 pub fn casts() -> bool {
-    CAST.get() != 0
+    CAST_TYPE.get() != 0
 }
 
 /// Eight bytes at a plain address; a fault reads as zero. Only where [`casts`].
@@ -85,24 +98,37 @@ pub fn word(address: u64) -> u64 {
     unsafe { core::ptr::read_volatile(cast(address).cast::<u64>()) }
 }
 
-/// Words at a plain address, copied to memory of a map rather than to the stack.
+/// Four bytes at a plain address; a fault reads as zero. Only where [`casts`].
+#[inline(always)]
+fn half(address: u64) -> u32 {
+    // SAFETY: the verifier knows the pointer.
+    unsafe { core::ptr::read_volatile(cast(address).cast::<u32>()) }
+}
+
+/// Words at a plain address. Where they are read by a call they go through `room`, memory of a map rather than of the
+/// stack.
 ///
 /// # Safety
-/// There is room for them at `to`.
+/// There is room for them.
 #[inline(always)]
-pub unsafe fn peek_into<const WORDS: usize>(to: *mut [u64; WORDS], address: u64) -> bool {
+pub unsafe fn words_at<const WORDS: usize>(address: u64, room: *mut [u64; WORDS]) -> Option<[u64; WORDS]> {
+    let mut words = [0; WORDS];
     // SAFETY: as the caller promises.
     unsafe {
-        if casts() {
-            let mut i = 0;
-            while i < WORDS {
-                core::ptr::write_volatile(to.cast::<u64>().add(i), word(address + 8 * i as u64));
-                i += 1;
-            }
-            return true;
+        if !casts() && bpf_probe_read_kernel(room.cast(), 8 * WORDS as u32, address as *const _) != 0 {
+            return None;
         }
-        bpf_probe_read_kernel(to.cast(), 8 * WORDS as u32, address as *const _) == 0
+        let mut i = 0;
+        while i < WORDS {
+            words[i] = if casts() {
+                word(address + 8 * i as u64)
+            } else {
+                core::ptr::read_volatile(room.cast::<u64>().add(i))
+            };
+            i += 1;
+        }
     }
+    Some(words)
 }
 
 /// Kernel memory at a plain address.
@@ -130,23 +156,83 @@ pub fn peek<T: Copy>(address: u64) -> Option<T> {
     }
 }
 
-/// `rename_lock` and `mount_lock`, the counters that move before and after every rename, exchange,
-/// mount, unmount and move anywhere. While one is going on, and where they cannot be read, a bit of
-/// [`MOVING`] is set: nothing may be remembered, and nothing that was is equal.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn sequence() -> u64 {
+/// The bits of [`stamp`] that are set while a rename or a mount is going on.
+pub const MOVING: u64 = 0x1_0000_0001;
+
+/// The kernel's count of renames, odd while one is going on. It moves with every name of an object that exists.
+///
+/// Where memory is read by calls, [`stamp`] alone tells as much, and this is always the same.
+#[inline(always)]
+pub fn renames() -> u32 {
+    let at = RENAME_LOCK.get() as u64;
+    if casts() && at != 0 { half(at) } else { 0 }
+}
+
+/// Under what the name of a directory may be remembered: `mount_lock`, which moves with every mount, and the number of
+/// renames that were no mere file's. A bit of [`MOVING`] is set while something is going on and where it cannot be
+/// told: nothing may be remembered then, and nothing that was is equal.
+///
+/// Moving a file changes no directory's name. [`maps::MOVES`] says how many renames concerned directories and up to
+/// which state of the kernel's count that is known (see `hooks/moves.rs`). Its word is read first, the kernel's count
+/// second: if they fit, no rename had begun since then that is not in it.
+#[inline(always)]
+pub fn stamp() -> u64 {
+    if casts() { stamp_by_loads().0 } else { stamp_by_calls() }
+}
+
+/// [`stamp`], if since [`renames`] said `since` no name of any object has moved; else something with a bit of
+/// [`MOVING`].
+#[inline(always)]
+pub fn stamp_since(since: u32) -> u64 {
+    if !casts() {
+        return stamp_by_calls();
+    }
+    let (stamp, renames) = stamp_by_loads();
+    if renames == since { stamp } else { MOVING }
+}
+
+/// [`stamp`], if the kernel's count of renames is still the one that `moves`, the word in [`maps::MOVES`], said at an
+/// earlier time, and that word is the same; else something with a bit of [`MOVING`]. Only where [`casts`].
+#[inline(always)]
+pub fn stamp_if(moves: u64) -> u64 {
     let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
     if rename == 0 || mount == 0 {
         return MOVING;
     }
-    if casts() {
-        // SAFETY: the verifier knows the pointers.
-        unsafe {
-            let mount = core::ptr::read_volatile(cast(mount).cast::<u32>());
-            let rename = core::ptr::read_volatile(cast(rename).cast::<u32>());
-            return u64::from(rename) << 32 | u64::from(mount);
-        }
+    // SAFETY: a map value. Read before the kernel's count, as in `stamp`.
+    if unsafe { core::ptr::read_volatile(maps::moves()) } != moves {
+        return MOVING;
+    }
+    let (renames, mounts) = (half(rename), half(mount));
+    if renames != moves as u32 {
+        return MOVING;
+    }
+    moves >> 32 << 32 | u64::from(mounts)
+}
+
+#[inline(always)]
+fn stamp_by_loads() -> (u64, u32) {
+    let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
+    let moves = maps::moves();
+    if rename == 0 || mount == 0 {
+        return (MOVING, 0);
+    }
+    // SAFETY: a map value.
+    let word = unsafe { core::ptr::read_volatile(moves) };
+    let (renames, mounts) = (half(rename), half(mount));
+    if word as u32 != renames {
+        return (MOVING, renames);
+    }
+    (word >> 32 << 32 | u64::from(mounts), renames)
+}
+
+/// As [`stamp`], where every rename counts.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn stamp_by_calls() -> u64 {
+    let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
+    if rename == 0 || mount == 0 {
+        return MOVING;
     }
     // `sequence` is the first member of seqlock_t and of seqcount_t (include/linux/seqlock_types.h).
     let mut counters = [1u32; 2];
@@ -163,9 +249,31 @@ pub extern "C" fn sequence() -> u64 {
     u64::from(counters[1]) << 32 | u64::from(counters[0])
 }
 
-/// The bits of [`sequence`] that are set while a rename or a mount is going on.
-pub const MOVING: u64 = 0x1_0000_0001;
+/// Takes note of renames that nobody has said what they were of, as those of directories: while the programs were
+/// not attached, and on kernels without a function to attach to. What was remembered before holds no longer.
+#[inline(always)]
+pub fn take_stock() {
+    let at = RENAME_LOCK.get() as u64;
+    if !casts() || at == 0 {
+        return;
+    }
+    let moves = maps::moves();
+    // SAFETY: an aligned word of a map value. Read before the kernel's count: whatever was said of a rename since then
+    // has changed the word, and is not overwritten.
+    unsafe {
+        let word = core::ptr::read_volatile(moves);
+        let renames = half(at);
+        if renames & 1 == 0 && word as u32 != renames {
+            compare_exchange(moves, word, moved(word) << 32 | u64::from(renames));
+        }
+    }
+}
 
+/// The number of renames after another one that was no mere file's: always even, so that [`MOVING`] stays free.
+#[inline(always)]
+pub fn moved(word: u64) -> u64 {
+    (word >> 32) + 2 & 0xffff_ffff
+}
 /// `FMODE_EXEC` as it stands in the open flags: the kernel opens the file to execute it
 /// (include/linux/fs.h).
 pub const OPEN_EXEC: u32 = 0x20;

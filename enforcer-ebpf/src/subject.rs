@@ -1,7 +1,12 @@
 //! Whose task is this? Outsiders leave after one comparison; everybody else has a session, or no
 //! rights at all.
 
-use crate::{emit, hold, maps, object};
+pub use crate::gate::{has_storage, is_outside, is_stray};
+use crate::{
+    emit,
+    gate::{Side, decides, side},
+    hold, maps, object,
+};
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_ktime_get_boot_ns},
@@ -100,45 +105,57 @@ impl Subject {
     }
 }
 
-/// What the gate says about the running task.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Not an agent's task.
-    Outside,
-    /// Below a root; the flags are the root's.
-    Inside(u32),
-    /// Below no root, but labelled processes are known to live there.
-    Perhaps,
+/// The running task as a subject, or `None` for an outsider.
+///
+/// Nearly always it has a label, and everything that this leads to is as it should be; or it is an outsider.
+#[inline(always)]
+pub fn current() -> Option<Subject> {
+    let task = task();
+    if let Some(found) = at_once(task) {
+        return Some(found);
+    }
+    if is_outside(task) {
+        return None;
+    }
+    governed()
 }
 
-/// Whether the running task lives outside every root. Asked where it matters and not kept with the subject: hooks'
-/// stacks have no room for it.
+/// The running task as a subject with a session and a policy. `None` says nothing.
+///
+/// As long as no labelled task has ever left the roots, a label says enough, and where its bearer lives is not asked.
 #[inline(always)]
-pub fn is_stray() -> bool {
-    side() == Side::Perhaps
-}
-
-/// The tax that every task on the host pays: is it below a root?
-#[inline(always)]
-pub fn side() -> Side {
-    // An array's first entry always exists; the branch is for the verifier.
-    let Some(gate) = maps::GATE.get_ptr(0) else { return Side::Outside };
-    // SAFETY: map values.
+fn at_once(task: *const u8) -> Option<Subject> {
+    if !has_storage(task) {
+        return None;
+    }
+    let gate = maps::gate();
+    // SAFETY: labels, sessions, agents and policies are map values; indices are checked by the lookup.
     unsafe {
-        let mut i = 0;
-        while i < limits::ROOTS {
-            let root = &raw const (*gate).root[i];
-            let level = (*root).level;
-            if level == 0 {
-                break;
-            }
-            let id = bpf_get_current_ancestor_cgroup_id(level as i32);
-            if id != 0 && id == (*root).id {
-                return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
-            }
-            i += 1;
+        if core::ptr::read_volatile(&raw const (*gate).strays) != 0 || !decides(gate) {
+            return None;
         }
-        if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
+        let label = maps::LABELS.of(task);
+        if label.is_null() {
+            return None;
+        }
+        let session = maps::SESSIONS.get_ptr((*label).slot)?;
+        if (*session).version != 1 || (*session).generation != (*label).generation {
+            return None;
+        }
+        let agent = maps::AGENTS.get_ptr((*session).agent)?;
+        let word = core::ptr::read_volatile(&raw const (*agent).policy);
+        let policy = maps::POLICIES.get_ptr(word as u32)?;
+        if (*policy).version != 1 || (*policy).id != (word >> 32) as u32 {
+            return None;
+        }
+        Some(Subject {
+            session,
+            policy,
+            slot: word as u32,
+            namespace: (*label).mount_namespace,
+            flags: (*label).flags,
+            label: (*label).slot,
+        })
     }
 }
 
@@ -146,7 +163,7 @@ pub fn side() -> Side {
 #[inline(always)]
 pub fn decide() -> bool {
     // SAFETY: a map value.
-    maps::GATE.get_ptr(0).is_some_and(|gate| unsafe { decides(gate) })
+    unsafe { decides(maps::gate()) }
 }
 
 /// Whether `number` is the running thread, or its process, in the initial namespace.
@@ -156,56 +173,66 @@ pub fn is_current(number: u32) -> bool {
     number == ids as u32 || number == (ids >> 32) as u32
 }
 
-/// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
-#[inline(always)]
-pub unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
-    // SAFETY: a map value.
-    unsafe { (*gate).generation == object::GENERATION.get() as u32 }
+/// How the running task stands to the roots, as a number.
+mod standing {
+    /// Not an agent's.
+    pub(super) const OUTSIDE: u64 = 0;
+    /// It has a label.
+    pub(super) const LABELLED: u64 = 1;
+    /// Below a root, without a label.
+    pub(super) const UNLABELLED: u64 = 2;
+    /// The same below a shared root.
+    pub(super) const IN_SHARED: u64 = 3;
+    /// Below no root, and only the second record says that it is an agent's.
+    pub(super) const RECORDED: u64 = 4;
 }
 
-/// The running task as a subject, or `None` for an outsider.
-#[inline(always)]
-pub fn current() -> Option<Subject> {
-    governed(side())
-}
-
-/// The running task, whose side is known, as a subject.
-#[inline(always)]
-pub fn governed(side: Side) -> Option<Subject> {
+/// One of [`standing`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn stands() -> u64 {
+    let side = side();
+    let label = maps::LABELS.of_current();
     match side {
-        Side::Outside => None,
-        Side::Inside(flags) => {
-            let mut label = maps::LABELS.of_current();
-            if label.is_null() {
-                // Only a cgroup that nobody claims is an outsider's, and only below a shared root.
-                match admit() {
-                    admitted::LABELLED => {}
-                    admitted::NONE if flags & ROOT_SHARED != 0 => return None,
-                    _ => return Some(Subject::NOBODY),
-                }
-                label = maps::LABELS.of_current();
-                if label.is_null() {
-                    return Some(Subject::NOBODY);
-                }
-            }
-            Some(subject(label))
-        }
+        Side::Outside => standing::OUTSIDE,
+        Side::Inside(_) if !label.is_null() => standing::LABELLED,
+        Side::Inside(flags) if flags & ROOT_SHARED != 0 => standing::IN_SHARED,
+        Side::Inside(_) => standing::UNLABELLED,
         Side::Perhaps => {
             let key = stray_key(task());
-            let label = maps::LABELS.of_current();
             let second = maps::STRAYS.get_ptr(key);
             if label.is_null() {
                 // The storage may have been busy rather than empty: ask the second record.
-                return second.map(|label| subject(label));
+                return if second.is_some() { standing::RECORDED } else { standing::OUTSIDE };
             }
             if second.is_none() {
                 // A stray's child. No room only means that there is one record of it, not two.
                 // SAFETY: a map value, copied.
                 let _ = maps::STRAYS.insert(&key, unsafe { &*label }, 0);
             }
-            Some(subject(label))
+            standing::LABELLED
         }
     }
+}
+
+/// The running task as a subject, whatever it is.
+#[inline(always)]
+fn governed() -> Option<Subject> {
+    let mut stands = stands();
+    if stands == standing::UNLABELLED || stands == standing::IN_SHARED {
+        // Only a cgroup that nobody claims is an outsider's, and only below a shared root.
+        match admit() {
+            admitted::LABELLED => stands = standing::LABELLED,
+            admitted::NONE if stands == standing::IN_SHARED => return None,
+            _ => return Some(Subject::NOBODY),
+        }
+    }
+    let label = match stands {
+        standing::LABELLED => maps::LABELS.of_current().cast_const(),
+        standing::RECORDED => maps::STRAYS.get_ptr(stray_key(task())).unwrap_or(core::ptr::null()),
+        _ => return None,
+    };
+    if label.is_null() { Some(Subject::NOBODY) } else { Some(subject(label)) }
 }
 
 /// The running task.

@@ -57,7 +57,7 @@ pub fn name(subject: &Subject, sock: *const u8) -> Name {
 /// Whether the file with this dentry is the socket at which sessions ask about themselves.
 #[inline(always)]
 pub fn is_agent_socket(dentry: u64) -> bool {
-    let Some(gate) = maps::GATE.get_ptr(0) else { return false };
+    let gate = maps::gate();
     // SAFETY: a map value.
     let [number, device] = unsafe { core::ptr::read_volatile(&raw const (*gate).agent_socket) };
     if dentry == 0 || number == 0 {
@@ -100,9 +100,6 @@ pub extern "C" fn abstract_name(sc: *mut Scratch) -> u64 {
         let slot = (*sc).policy as u32;
         let arena = path::arena();
         let Some(policy) = maps::POLICIES.get_ptr(slot) else { return 1 };
-        if arena.is_null() {
-            return 1;
-        }
         let groups = u64::from((*policy).groups);
         let mut group = 0u64;
         while group < GROUPS as u64 {

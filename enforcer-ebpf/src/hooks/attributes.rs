@@ -20,26 +20,33 @@ use enforcer_common::{access::file::METADATA, event::operation, floor};
 /// A task is going to write to a mount that it has the path of.
 #[fentry(function = "mnt_want_write")]
 pub fn mnt_want_write(ctx: FEntryContext) -> i32 {
-    if armed().is_some() {
-        note(ctx.arg::<*const u8>(0) as u64);
-    }
+    note(|| ctx.arg::<*const u8>(0));
     0
 }
 
 /// The same by an open file.
 #[fentry(function = "mnt_want_write_file")]
 pub fn mnt_want_write_file(ctx: FEntryContext) -> i32 {
-    if armed().is_some() {
+    note(|| {
         let file: *const u8 = ctx.arg(0);
-        let path = file.wrapping_add(object::FILE_PATH.get());
-        note(pointer(path, &object::PATH_MOUNT) as u64);
-    }
+        pointer(file.wrapping_add(object::FILE_PATH.get()), &object::PATH_MOUNT)
+    });
     0
 }
 
+/// Notes the mount for the hooks of agents' tasks. Whose task it is they ask themselves: whoever has working memory
+/// is not asked here, since a note that nobody takes does no harm.
 #[inline(always)]
-fn note(mount: u64) {
-    let sc = maps::SCRATCH.of_current_or_new();
+fn note(mount: impl Fn() -> *const u8) {
+    let task = subject::task();
+    let mut sc = if subject::has_storage(task) { maps::SCRATCH.of(task) } else { core::ptr::null_mut() };
+    if sc.is_null() {
+        if armed().is_none() {
+            return;
+        }
+        sc = maps::SCRATCH.of_current_or_new();
+    }
+    let mount = mount() as u64;
     if !sc.is_null() {
         // SAFETY: not null.
         unsafe { core::ptr::write_volatile(&raw mut (*sc).writing, mount) };
@@ -66,12 +73,7 @@ fn change(subject: &Subject, dentry: *const u8, operation: u16) -> Conclusion {
         denial.access = METADATA;
         return emit::conclude(subject, &denial);
     }
-    judge(
-        subject,
-        &Place { directory: core::ptr::null(), dentry, mount: mount as *const u8 },
-        operation,
-        METADATA,
-    )
+    judge(subject, &Place::alone(dentry, mount as *const u8), operation, METADATA)
 }
 
 /// Times that a caller sets; others follow from writing. Modes, owners and sizes have hooks that know

@@ -65,7 +65,7 @@ pub extern "C" fn follow_root(id: u64) -> u64 {
         }
         let Some(index) = maps::ROOT_PATHS.get_ptr(&(*sc).name) else { return 0 };
         let index = *index as usize;
-        let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
+        let gate = maps::gate();
         if index >= limits::ROOTS {
             return 0;
         }
@@ -87,7 +87,7 @@ pub extern "C" fn bind(sc: *mut Scratch, id: u64) -> u64 {
         if within(sc) != INSIDE_ROOT {
             return 0;
         }
-        let Some(gate) = maps::GATE.get_ptr(0) else { return 0 };
+        let gate = maps::gate();
         let word = core::ptr::read_volatile(&raw const (*gate).matcher);
         let slot = word as u32;
         let Some(policy) = maps::POLICIES.get_ptr(slot) else { return 0 };
@@ -96,7 +96,7 @@ pub extern "C" fn bind(sc: *mut Scratch, id: u64) -> u64 {
         }
         let state = run_path(sc, slot);
         let arena = path::arena();
-        if state == u64::MAX || arena.is_null() {
+        if state == u64::MAX {
             return 0;
         }
         let found = path::masks(arena, state as u32);
@@ -144,7 +144,7 @@ pub extern "C" fn within(sc: *mut Scratch) -> u64 {
     if sc.is_null() {
         return 0;
     }
-    let Some(gate) = maps::GATE.get_ptr(0) else { return 0 };
+    let gate = maps::gate();
     // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`.
     unsafe {
         let mut cgroup = (*sc).mount;
@@ -185,9 +185,6 @@ pub extern "C" fn run_path(sc: *mut Scratch, slot: u32) -> u64 {
     unsafe {
         let Some(policy) = maps::POLICIES.get_ptr(slot) else { return u64::MAX };
         let arena = path::arena();
-        if arena.is_null() {
-            return u64::MAX;
-        }
         const _: () = assert!(size_of::<Component>() * limits::DEPTH >= limits::CGROUP_PATH);
         let buffer = (&raw mut (*sc).component).cast::<u8>();
         let len =
@@ -221,7 +218,7 @@ pub fn cgroup_attach_task_entry(ctx: FEntryContext) -> i32 {
         return 0;
     }
     let sc = maps::SCRATCH.of_current_or_new();
-    let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
+    let gate = maps::gate();
     // SAFETY: map values. A second record that does not fit is missed only where the first one is busy.
     unsafe {
         let label = *label;
@@ -249,7 +246,7 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     if label.is_null() || sc.is_null() {
         return 0;
     }
-    let Some(gate) = maps::GATE.get_ptr_mut(0) else { return 0 };
+    let gate = maps::gate();
     // SAFETY: map values and the task's scratch.
     unsafe {
         let slot = (*label).slot;

@@ -74,11 +74,7 @@ fn note(bprm: *const u8, subject: &Subject, place: &Place, states: path::States,
 #[inline(always)]
 fn program(bprm: *const u8) -> Place {
     let path = pointer(bprm, &object::BPRM_FILE).wrapping_add(object::FILE_PATH.get());
-    Place {
-        directory: core::ptr::null(),
-        dentry: pointer(path, &object::PATH_DENTRY),
-        mount: pointer(path, &object::PATH_MOUNT),
-    }
+    Place::alone(pointer(path, &object::PATH_DENTRY), pointer(path, &object::PATH_MOUNT))
 }
 
 /// The old program has gone, and whoever wants to trace the new one still waits (`cred_guard_mutex`,

@@ -26,7 +26,11 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let file: *const u8 = ctx.arg(0);
     let path = file.wrapping_add(object::FILE_PATH.get());
-    result(open(&subject, path, pointer(file, &object::FILE_INODE), flags(file)))
+    let inode = pointer(file, &object::FILE_INODE);
+    if names::may_open(&subject, path, inode, object::number(file, &object::FILE_FLAGS)) {
+        return 0;
+    }
+    result(open(&subject, path, inode, flags(file)))
 }
 
 /// The open flags, and [`CREATED`].
@@ -52,8 +56,8 @@ pub struct path {
 /// union is not trusted, an argument that the daemon tags as trusted is (`btf_tag.rs`).
 #[lsm(hook = "file_open")]
 pub fn file_open_tagged(ctx: LsmContext) -> i32 {
-    let side = subject::side();
-    if side == subject::Side::Outside {
+    let task = subject::task();
+    if !subject::has_storage(task) && subject::is_outside(task) {
         return 0;
     }
     let file: *const u8 = ctx.arg(0);
@@ -79,6 +83,9 @@ pub extern "C" fn open_tagged(path: *const path, flags: u32) -> u64 {
     // An open file has an inode; the branch is for the verifier.
     if inode.is_null() {
         return REFUSE;
+    }
+    if names::may_open(&subject, path, inode, flags) {
+        return GO_ON;
     }
     match open(&subject, path, inode, flags) {
         Conclusion::GoOn => GO_ON,
@@ -270,7 +277,7 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let new = Place::below(ctx.arg(1), ctx.arg(2));
     // The hook does not say through which mount the source was found; a link cannot cross mounts
     // (do_linkat(), fs/namei.c).
-    let old = Place { directory: core::ptr::null(), dentry: ctx.arg(0), mount: new.mount };
+    let old = Place::alone(ctx.arg(0), new.mount);
     result(conclude(&subject, operation::LINK, &old, &new, link(&subject, &old, &new)))
 }
 
@@ -308,7 +315,7 @@ const EXCHANGE: u32 = 1 << 1;
 pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let old = Place::below(ctx.arg(0), ctx.arg(1));
-    let new = Place::below(ctx.arg(2), ctx.arg(3));
+    let new = Place::below_since(ctx.arg(2), ctx.arg(3), old.renames);
     let exchange = ctx.arg::<u32>(4) & EXCHANGE != 0;
     result(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, exchange)))
 }
@@ -328,6 +335,11 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
     // Both ends lie on one file system.
     if is_knob(new) {
         return Fault::at(true, reason::FLOOR, arrive, [0; 3]);
+    }
+    // Most renames end here: no question of what a directory would take along, or of what would be gained.
+    let file = !exchange && !moved.is_null() && !object::is_directory(moved);
+    if file && names::same_and_allowed(subject, old, new, leave | arrive) {
+        return Ok(());
     }
     let source = match names::states(subject, old) {
         Ok(states) => states,
@@ -421,11 +433,7 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
 #[inline(always)]
 pub(super) fn uncached(file: *const u8) -> Place {
     let path = file.wrapping_add(object::FILE_PATH.get());
-    Place {
-        directory: core::ptr::null(),
-        dentry: pointer(path, &object::PATH_DENTRY),
-        mount: pointer(path, &object::PATH_MOUNT),
-    }
+    Place::alone(pointer(path, &object::PATH_DENTRY), pointer(path, &object::PATH_MOUNT))
 }
 
 /// Mapping a file executable.

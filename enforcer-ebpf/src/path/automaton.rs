@@ -4,17 +4,15 @@ use crate::{maps, object, verifier::bound};
 use enforcer_common::{
     limits,
     map::{Masks, Policy, ROW_HEADER, STATE_SETTLED},
+    offsets::Extra,
     scratch::Scratch,
     verdict::Words,
 };
 
-const ARENA_MASK: i32 = (limits::ARENA as i32 - 1) & !3;
+/// The daemon puts the mask there.
+const ARENA_MASK: i32 = Extra::ArenaWords.placeholder();
 
-/// The arena, or null.
-#[inline(always)]
-pub fn arena() -> *const u8 {
-    maps::ARENA.get_ptr(0).map_or(core::ptr::null(), |a| a.cast())
-}
+pub use maps::arena;
 
 /// The state after `byte`.
 #[inline(always)]
@@ -61,9 +59,6 @@ pub extern "C" fn run_name(sc: *mut Scratch, slot: u32, group: u64, state: u64, 
     unsafe {
         let Some(policy) = maps::POLICIES.get_ptr(slot) else { return u64::MAX };
         let arena = arena();
-        if arena.is_null() {
-            return u64::MAX;
-        }
         run(sc, arena, class_table(policy, group), state, (*sc).address, len)
     }
 }

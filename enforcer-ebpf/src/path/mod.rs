@@ -3,16 +3,18 @@
 //! The name is the one in the mount namespace that was recorded when the task was armed: the walk
 //! goes from the object up through dentries and mounts to that namespace's root, then the policy's
 //! automata run down over the components. The states reached at a directory are remembered in its
-//! inode, valid while the kernel's rename and mount counters stand still; then only the last
+//! inode, valid while no directory is renamed and nothing is mounted; then only the last
 //! component is left to do.
 
 mod automaton;
 mod cache;
 mod links;
+mod quick;
 mod walk;
 
 pub use automaton::{arena, class_table, masks, run_name, step};
 pub use links::{find_link, known as known_link};
+pub use quick::may_open;
 pub use walk::{Round, climb, outcome};
 
 use crate::{
@@ -22,7 +24,8 @@ use crate::{
     verifier::anew,
 };
 use automaton::{slash, words};
-use cache::{remember, remembered};
+pub use cache::same_and_allowed;
+use cache::{memory_of, remember, remembered};
 use enforcer_common::{
     limits,
     map::{Masks, Policy},
@@ -55,7 +58,7 @@ fn masks_of(policy: *const Policy, states: &States) -> Masks {
     let policy = anew(policy);
     let mut all = Masks::NONE;
     let arena = arena();
-    if !arena.is_null() && !policy.is_null() {
+    if !policy.is_null() {
         // SAFETY: map values.
         unsafe {
             let groups = (*policy).groups;
@@ -78,7 +81,7 @@ pub fn clearly_allowed(
     states: &States,
     want: u16,
 ) -> bool {
-    if want == 0 || arena.is_null() || subject.policy.is_null() || subject.session.is_null() {
+    if want == 0 || subject.policy.is_null() || subject.session.is_null() {
         return false;
     }
     // SAFETY: map values.
@@ -100,27 +103,43 @@ pub struct Place {
     pub dentry: *const u8,
     /// The mount.
     pub mount: *const u8,
+    /// The kernel's count of renames before any of it was read.
+    pub renames: u32,
 }
 
 impl Place {
     /// An object in `directory` (a `struct path`).
     #[inline(always)]
     pub fn below(directory: *const u8, dentry: *const u8) -> Self {
+        Self::below_since(directory, dentry, object::renames())
+    }
+
+    /// The same, where the count of renames is known from before.
+    #[inline(always)]
+    pub fn below_since(directory: *const u8, dentry: *const u8, renames: u32) -> Self {
         Self {
             directory: pointer(directory, &object::PATH_DENTRY),
             dentry,
             mount: pointer(directory, &object::PATH_MOUNT),
+            renames,
         }
     }
 
     /// The object that `path` (a `struct path`) names.
     #[inline(always)]
     pub fn at(path: *const u8) -> Self {
+        let renames = object::renames();
         let dentry = pointer(path, &object::PATH_DENTRY);
         let mount = pointer(path, &object::PATH_MOUNT);
         let parent = pointer(dentry, &object::DENTRY_PARENT);
         let directory = if dentry == parent { core::ptr::null() } else { parent };
-        Self { directory, dentry, mount }
+        Self { directory, dentry, mount, renames }
+    }
+
+    /// An object whose directory is not known, so that nothing is remembered of it.
+    #[inline(always)]
+    pub fn alone(dentry: *const u8, mount: *const u8) -> Self {
+        Self { directory: core::ptr::null(), dentry, mount, renames: 0 }
     }
 }
 
@@ -167,8 +186,9 @@ pub fn ask(subject: &Subject, place: &Place, want: u16) -> Result<Answer, u64> {
     } else {
         pointer(place.directory, &object::DENTRY_INODE)
     };
-    if !inode.is_null()
-        && let Some(answer) = remembered(subject, place, inode, want)
+    let memory = if inode.is_null() { core::ptr::null_mut() } else { memory_of(inode) };
+    if !memory.is_null()
+        && let Some(answer) = remembered(subject, place, inode, memory, want)
     {
         return Ok(answer);
     }
@@ -187,7 +207,7 @@ pub fn ask(subject: &Subject, place: &Place, want: u16) -> Result<Answer, u64> {
         // between, whose states must not be remembered at this one.
         let same = core::ptr::read_volatile(&raw const (*sc).directory) == place.directory as u64;
         if !inode.is_null() && sequence != 0 && same {
-            remember(subject, place, inode, sequence, sc);
+            remember(subject, place, inode, memory, sequence, sc);
         }
         let states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
         if clearly_allowed(subject, arena(), place.dentry, &states, want) {
@@ -216,7 +236,7 @@ pub fn states_uncached(subject: &Subject, dentry: u64, mount: u64) -> Result<Sta
 #[inline(always)]
 pub fn same_directory(subject: &Subject, old: &States, new: &States) -> bool {
     let arena = arena();
-    if arena.is_null() || subject.policy.is_null() {
+    if subject.policy.is_null() {
         return false;
     }
     // SAFETY: map values.

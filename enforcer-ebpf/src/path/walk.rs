@@ -72,11 +72,9 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let sc = (*round).sc;
         let at = &mut (*sc).climb;
         if at.dentry == at.root {
-            let words = (&raw mut (*sc).words).cast::<[u64; 2]>();
-            if !object::peek_into(words, at.mount + object::MOUNT_PARENT.get() as u64) {
-                return 1;
-            }
-            let up = &*words;
+            let room = (&raw mut (*sc).words).cast::<[u64; 2]>();
+            let parent = at.mount + object::MOUNT_PARENT.get() as u64;
+            let Some(up) = object::words_at(parent, room) else { return 1 };
             if up[0] == at.mount {
                 at.outcome = top(at.mount, (*sc).namespace);
                 return 1;
@@ -89,11 +87,8 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
             return 0;
         }
         // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
-        let words = &raw mut (*sc).words;
-        if !object::peek_into(words, at.dentry + object::DENTRY_PARENT.get() as u64) {
-            return 1;
-        }
-        let d = &*words;
+        let parent = at.dentry + object::DENTRY_PARENT.get() as u64;
+        let Some(d) = object::words_at(parent, &raw mut (*sc).words) else { return 1 };
         if d[0] == at.dentry {
             // Its own parent and not the mount's root: a pseudo file, a disconnected dentry, or a
             // directory that was moved out of a bind mount.
@@ -158,9 +153,6 @@ pub extern "C" fn descend(sc: *mut Scratch) -> u64 {
             let first = u64::from((*policy).start[turn]);
             (*sc).descent = Descent { group: turn as u64, before: first, state: first };
             let arena = arena();
-            if arena.is_null() {
-                return outcome::UNKNOWN;
-            }
             let mut round = Down { sc, arena, class: class_table(policy, turn as u64) };
             let rounds = core::ptr::read_volatile(&raw const (*sc).count) as u32;
             bpf_loop(rounds, descend_round as *mut c_void, (&raw mut round).cast(), 0);
@@ -211,7 +203,7 @@ const PATIENCE: u32 = 1 << 16;
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn settled() -> u64 {
-    let mut counters = object::sequence();
+    let mut counters = object::stamp();
     if counters & object::MOVING != 0 {
         // SAFETY: the callback gets the address of a value that outlives the call.
         unsafe { bpf_loop(PATIENCE, settled_round as *mut c_void, (&raw mut counters).cast(), 0) };
@@ -223,7 +215,8 @@ pub extern "C" fn settled() -> u64 {
 extern "C" fn settled_round(_round: u32, counters: *mut u64) -> i64 {
     // SAFETY: as in `settled`.
     unsafe {
-        *counters = object::sequence();
+        object::take_stock();
+        *counters = object::stamp();
         i64::from(*counters & object::MOVING == 0)
     }
 }
@@ -246,11 +239,12 @@ pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
         let mut attempt = 0;
         while attempt < ATTEMPTS {
             core::ptr::write_volatile(&raw mut (*sc).sequence, settled());
+            let renames = object::renames();
             let mut result = climb(sc);
             if result == outcome::KNOWN {
                 result = descend(sc);
             }
-            let after = object::sequence();
+            let after = object::stamp_since(renames);
             let before = core::ptr::read_volatile(&raw const (*sc).sequence);
             if before == after && before & object::MOVING == 0 {
                 return result;

@@ -63,7 +63,7 @@ fn usage(kernel: &Kernel) -> Vec<Usage> {
     let tables = &kernel.tables;
     let room = kernel.policies.usage();
     vec![
-        one("arena", room.arena, limits::ARENA as u32),
+        one("arena", room.arena, u32::try_from(tables.arena.len()).unwrap_or(u32::MAX)),
         one("policies", room.policies, limits::POLICIES),
         one("prefixes", room.prefixes, limits::PREFIXES),
         one("links", room.links, limits::LINKS),

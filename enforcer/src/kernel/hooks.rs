@@ -10,6 +10,8 @@ pub enum Kind {
     Tracepoint,
     /// Entry of a kernel function.
     Entry,
+    /// Return of a kernel function.
+    Exit,
 }
 
 /// Which kernels need the program.
@@ -25,6 +27,8 @@ pub enum When {
     IfPresent,
     /// Those whose hook takes as many parameters as the program says; another program is for the others.
     IfSoMany,
+    /// Those that have the function and read memory without calls. It decides nothing and makes others cheaper.
+    IfOfUse,
 }
 
 /// A program.
@@ -76,6 +80,7 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("path_truncate", 1),
     HookProgram { when: When::IfPresent, ..lsm("file_truncate", 1) },
     lsm("file_receive", 1),
+    HookProgram { program: "d_move", kind: Kind::Exit, when: When::IfOfUse, ..lsm("__d_move", 3) },
     entry("mnt_want_write", 1),
     entry("mnt_want_write_file", 1),
     HookProgram { when: When::IfSoMany, ..lsm("inode_setattr", 2) },

@@ -4,15 +4,21 @@ use super::{
     btf::Btf,
     cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
-    offsets::Globals,
+    offsets::{self, Globals, Numbers},
     trust_tag::tag_trusted,
 };
 use crate::daemon::enforcement::{StartCause, StartError};
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, FEntry, Lsm, Program, ProgramError, links::FdLink},
+    programs::{BtfTracePoint, FEntry, FExit, Lsm, Program, ProgramError, links::FdLink},
 };
-use std::{collections::HashMap, path::Path, sync::Mutex};
+use enforcer_common::offsets::SINGLES;
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+    sync::Mutex,
+};
 
 /// The programs, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT"));
@@ -35,6 +41,7 @@ pub const MAPS: &[&str] = &[
     "LINKS",
     "DECISIONS",
     "ACTIVITY",
+    "MOVES",
     "DIRECTORIES",
     "LABELS",
     "SCRATCH",
@@ -67,6 +74,7 @@ impl Host {
         let btf = Btf::parse(&bytes).map_err(|e| kernel(e.to_string(), unsupported))?;
         let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let globals = Globals::find(&btf, &symbols).map_err(|e| kernel(e.to_string(), unsupported))?;
+        let cast = Cast::find(&btf);
         let wanted = if globals.tagged_paths { When::TaggedPaths } else { When::PlainPaths };
         let needed = |p: &&HookProgram| {
             p.when == When::Always
@@ -74,6 +82,7 @@ impl Host {
                 || p.when == When::IfPresent && btf.function(&format!("bpf_lsm_{}", p.hook)).is_some()
                 || p.when == When::IfSoMany
                     && btf.function(&format!("bpf_lsm_{}", p.hook)) == Some(p.parameters)
+                || p.when == When::IfOfUse && cast.is_some() && btf.function(p.hook) == Some(p.parameters)
         };
         let programs: Vec<_> = PROGRAMS.iter().filter(needed).collect();
         let missing = |p: &&HookProgram| {
@@ -89,14 +98,14 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, cast: Cast::find(&btf), programs })
+        Ok(Self { globals, cast, programs })
     }
 }
 
 fn check_hook(btf: &Btf<'_>, program: &HookProgram) -> Result<(), StartError> {
     let function = match program.kind {
         Kind::Lsm => format!("bpf_lsm_{}", program.hook),
-        Kind::Entry => program.hook.to_owned(),
+        Kind::Entry | Kind::Exit => program.hook.to_owned(),
         // The loader itself looks for the tracepoint's type.
         Kind::Tracepoint => return Ok(()),
     };
@@ -124,8 +133,19 @@ pub struct Loaded {
     pub machine_code: u32,
 }
 
-/// Loads the object with its maps pinned in `maps` (those that are there already are used).
-pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Loaded>), StartError> {
+/// The programs of a generation.
+pub struct Programs {
+    /// All of them.
+    pub ebpf: Ebpf,
+    /// Those that were loaded.
+    pub loaded: Vec<Loaded>,
+    /// The maps, whose descriptors stand in the instructions of programs that are loaded later.
+    _maps: Ebpf,
+}
+
+/// Loads the object with its maps pinned in `maps` (those that are there already are used). `arena`: the size of the one
+/// that is there, or that is to be made, in bytes.
+pub fn load(host: &Host, generation: u32, maps: &Path, arena: usize) -> Result<Programs, StartError> {
     let mut object = OBJECT.to_vec();
     if host.globals.tagged_paths {
         object = tag_trusted(object, TAGGED_FUNCTIONS).map_err(|e| internal(e.to_string()))?;
@@ -135,23 +155,40 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
         Some(cast) if cast::fill_in(&mut object, cast.function) > 0 => u64::from(cast.words),
         _ => 0,
     };
-    let generation = u64::from(generation);
-    let mut loader = EbpfLoader::new();
-    for (name, value) in &host.globals.values {
-        loader.override_global(name, value, false);
+    let numbers = Numbers { cast_type: words, generation, arena };
+    offsets::fill_in(&mut object, &host.globals, &numbers).map_err(internal)?;
+    offsets::resize_arena(&mut object, arena).map_err(internal)?;
+    // Twice: the first time the maps are made, the second time the instructions can refer to them. Nothing is handed to
+    // the verifier before.
+    let made = with_maps(&object, maps)?;
+    let singles = SINGLES
+        .iter()
+        .map(|(single, name)| {
+            let map = made.map(name).ok_or_else(|| internal(format!("no map {name}")))?;
+            let aya::maps::Map::Array(data) = map else {
+                return Err(internal(format!("map {name} is no array")));
+            };
+            Ok((*single, data.fd().as_fd().as_raw_fd()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if offsets::fill_in_maps(&mut object, &singles) == 0 {
+        return Err(internal("the programs refer to no map of one entry".to_owned()));
     }
-    loader.override_global("CAST", &words, true);
-    loader.override_global("GENERATION", &generation, true);
+    let mut ebpf = with_maps(&object, maps)?;
+    let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
+    let loaded = load_all(&mut ebpf, host, &btf)?;
+    Ok(Programs { ebpf, loaded, _maps: made })
+}
+
+/// The object with its maps, which are made unless they are pinned already.
+fn with_maps(object: &[u8], maps: &Path) -> Result<Ebpf, StartError> {
+    let mut loader = EbpfLoader::new();
     // Task storage: aya has no type for it, and needs none.
     loader.allow_unsupported_maps();
     for name in MAPS {
         loader.map_pin_path(name, maps.join(name));
     }
-    let mut ebpf =
-        loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
-    let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
-    let loaded = load_all(&mut ebpf, host, &btf)?;
-    Ok((ebpf, loaded))
+    loader.load(object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))
 }
 
 /// Hands all programs to the verifier, as many at a time as there are CPUs: it is most of the time
@@ -201,6 +238,7 @@ fn load_one(program: &mut Program, wanted: &HookProgram, btf: &AyaBtf) -> Result
         Kind::Lsm => <&mut Lsm>::try_from(program)?.load(wanted.hook, btf),
         Kind::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(wanted.hook, btf),
         Kind::Entry => <&mut FEntry>::try_from(program)?.load(wanted.hook, btf),
+        Kind::Exit => <&mut FExit>::try_from(program)?.load(wanted.hook, btf),
     }
 }
 
@@ -244,6 +282,11 @@ fn attach_one(program: &mut Program, wanted: &HookProgram) -> Result<FdLink, Pro
         }
         Kind::Entry => {
             let program: &mut FEntry = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
+        Kind::Exit => {
+            let program: &mut FExit = program.try_into()?;
             let id = program.attach()?;
             Ok(program.take_link(id)?.into())
         }

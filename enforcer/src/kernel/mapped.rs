@@ -50,6 +50,11 @@ impl Mapped {
         Ok(Self { start, len })
     }
 
+    /// Bytes that it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     fn at<T>(&self, offset: usize) -> *mut T {
         assert!(
             offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len,

@@ -83,7 +83,7 @@ pub struct Kernel {
 /// Says what is missing and what can be done. Nothing of this start stays attached then; what an
 /// earlier daemon attached keeps enforcing.
 pub fn start(settings: &Settings) -> Result<Box<dyn Enforcement>, StartError> {
-    Ok(Box::new(Kernel::start(&settings.paths.pins, &settings.paths.cgroups)?))
+    Ok(Box::new(Kernel::start(&settings.paths.pins, &settings.paths.cgroups, settings.daemon.arena())?))
 }
 
 /// The cgroups that the tables pinned in `pins` call sessions.
@@ -100,9 +100,27 @@ pub fn pinned_sessions(pins: &Path) -> Result<Vec<u64>, StartError> {
     }
 }
 
+/// The size of the arena that is there, else `wanted`. A table cannot grow, and programs must know its size.
+fn arena_in_force(maps: &Path, wanted: usize) -> Result<usize, StartError> {
+    if !maps.join("ARENA").exists() {
+        return Ok(wanted);
+    }
+    let found = tables::arena_of(maps)?;
+    if found != wanted {
+        tracing::warn!(
+            in_force = found >> 20,
+            wanted = wanted >> 20,
+            "daemon.arena_mib takes effect when the tables are made anew: at the next boot, or after `enforcer daemon \
+             --uninstall`"
+        );
+    }
+    Ok(found)
+}
+
 impl Kernel {
-    /// As [`start`], for pins in `pins` and the cgroup hierarchy mounted at `cgroups`.
-    pub fn start(pins: &Path, cgroups: &Path) -> Result<Self, StartError> {
+    /// As [`start`], for pins in `pins` and the cgroup hierarchy mounted at `cgroups`. `arena`: the bytes that the arena
+    /// gets if it is made now.
+    pub fn start(pins: &Path, cgroups: &Path, arena: usize) -> Result<Self, StartError> {
         let host = Host::probe()?;
         let maps = pins.join("maps");
         make_private(pins)?;
@@ -118,10 +136,11 @@ impl Kernel {
             Some(meta) => meta.generation + 1,
             None => 1,
         };
+        let arena = arena_in_force(&maps, arena)?;
         let links = links_of(pins, generation);
         let mut loaded = Vec::new();
         if found.as_ref().is_none_or(|meta| meta.generation != generation) {
-            loaded = replace(&host, generation, &maps, &links, digest)?;
+            loaded = replace(&host, generation, &maps, &links, digest, arena)?;
         }
         let mut tables = Tables::open(&maps)?;
         // Before these programs decide, so that the roots are never without the second layer.

@@ -14,7 +14,7 @@ use enforcer_common::{
 use std::{
     collections::BTreeSet,
     fs,
-    mem::offset_of,
+    mem::{self, offset_of},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
@@ -110,13 +110,15 @@ pub(super) fn replace(
     maps: &Path,
     links: &Path,
     digest: [u8; 32],
+    arena: usize,
 ) -> Result<Vec<Loaded>, StartError> {
     // Left over from a start that did not get far enough to be recorded.
     remove_directory(links)?;
     make_private(links)?;
-    let (mut ebpf, mut loaded) = load::load(host, generation, maps)?;
-    loaded.extend(net_layer::load(&mut ebpf, links)?);
-    load::attach(&mut ebpf, host, links)?;
+    let mut programs = load::load(host, generation, maps, arena)?;
+    let mut loaded = mem::take(&mut programs.loaded);
+    loaded.extend(net_layer::load(&mut programs.ebpf, links)?);
+    load::attach(&mut programs.ebpf, host, links)?;
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
     let mut meta = tables.meta().map_err(internal)?;

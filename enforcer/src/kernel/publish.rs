@@ -65,7 +65,8 @@ impl Policies {
     pub fn adopt(tables: &mut Tables) -> Result<Self, EnforcementError> {
         let mut live: BTreeSet<u64> = (0..limits::AGENTS).map(|slot| tables.agent(slot).policy).collect();
         live.insert(tables.gate.word(offset_of!(Gate, matcher)).load(Ordering::SeqCst));
-        let size = limits::ARENA as u32;
+        let size =
+            u32::try_from(tables.arena.len()).map_err(|e| EnforcementError::Inconsistent(e.to_string()))?;
         let free = (0..limits::POLICIES).collect();
         let mut found =
             Self { regions: Regions::new(size), free, retired: Vec::new(), entries: Entries::default() };
@@ -126,13 +127,15 @@ impl Policies {
         }
         let slot =
             *self.free.first().ok_or_else(|| full("the table of policies", limits::POLICIES.into()))?;
-        let len = u32::try_from(image.len()).map_err(|_| full("the arena", limits::ARENA as u64))?;
+        let bytes = tables.arena.len() as u64;
+        let no_room = || full("the arena (daemon.arena_mib)", bytes);
+        let len = u32::try_from(image.len()).map_err(|_| no_room())?;
         let mut room = self.regions.take(image.digest(), len);
         if room.is_none() {
             self.reclaim(tables);
             room = self.regions.take(image.digest(), len);
         }
-        let room = room.ok_or_else(|| full("the arena", limits::ARENA as u64))?;
+        let room = room.ok_or_else(no_room)?;
         match write(tables, image, links, slot, room, digest, mode) {
             Ok(published) => {
                 self.entries.prefixes += image.prefixes() as u64;

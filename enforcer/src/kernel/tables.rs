@@ -74,6 +74,17 @@ pub struct Tables {
     pub hold_settings: Mapped,
 }
 
+/// Bytes of the arena that is pinned in `directory`.
+pub fn arena_of(directory: &Path) -> Result<usize, StartError> {
+    let at = directory.join("ARENA");
+    let info = MapInfo::from_pin(&at).map_err(|e| refused(format!("cannot open {}: {e}", at.display())))?;
+    let bytes = (info.value_size() as usize).saturating_sub(limits::ARENA_TAIL);
+    if !bytes.is_power_of_two() {
+        return Err(internal(format!("the pinned arena has {bytes} bytes, which is no power of two")));
+    }
+    Ok(bytes)
+}
+
 impl Tables {
     /// Opens the maps pinned in `directory`.
     pub fn open(directory: &Path) -> Result<Self, StartError> {
@@ -95,7 +106,7 @@ impl Tables {
             gate: mapped("GATE", size_of::<Gate>())?,
             agents: mapped("AGENTS", size_of::<Agent>() * limits::AGENTS as usize)?,
             sessions: mapped("SESSIONS", size_of::<Session>() * limits::SESSIONS as usize)?,
-            arena: mapped("ARENA", limits::ARENA)?,
+            arena: mapped("ARENA", arena_of(directory)?)?,
             meta: Array::try_from(Map::Array(data("META")?)).map_err(wrong)?,
             root_paths: HashMap::try_from(Map::HashMap(data("ROOT_PATHS")?)).map_err(wrong)?,
             executors: HashMap::try_from(Map::HashMap(data("EXECUTORS")?)).map_err(wrong)?,

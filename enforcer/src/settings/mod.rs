@@ -125,6 +125,7 @@ impl Settings {
             .or_else(|| self.approvals_problem())
             .or_else(|| self.trust.problem().map(|problem| ("trust", problem)))
             .or_else(|| self.break_glass.problem())
+            .or_else(|| self.daemon.problem())
             .or_else(|| self.alerts.problem())
             .or_else(|| sinks::problem(&self.sinks).map(|problem| ("sinks", problem)))
     }

@@ -6,6 +6,7 @@ use crate::{
     policy::{Landlock, Seccomp},
     sink::settings::TlsSettings,
 };
+use enforcer_common::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -247,11 +248,31 @@ impl Default for Approvals {
 pub struct Daemon {
     /// Seconds between two proofs that a process without rights is really refused.
     pub canary_seconds: u64,
+    /// MiB of kernel memory for the automata of all policies: a power of two from 16 to 1024. Policies with equal rules
+    /// share theirs. Another number takes effect when the tables are made anew: at the next boot, or after
+    /// `enforcer daemon --uninstall`.
+    pub arena_mib: u32,
 }
 
 impl Default for Daemon {
     fn default() -> Self {
-        Self { canary_seconds: 30 }
+        Self { canary_seconds: 30, arena_mib: (limits::ARENA >> 20) as u32 }
+    }
+}
+
+impl Daemon {
+    /// Bytes of the arena.
+    pub fn arena(&self) -> usize {
+        (self.arena_mib as usize) << 20
+    }
+
+    pub(super) fn problem(&self) -> Option<(&'static str, String)> {
+        let [least, most] = limits::ARENAS;
+        if self.arena_mib.is_power_of_two() && (least..=most).contains(&self.arena()) {
+            return None;
+        }
+        let (least, most, given) = (least >> 20, most >> 20, self.arena_mib);
+        Some(("daemon.arena_mib", format!("{given} is no power of two from {least} to {most}")))
     }
 }
 

@@ -53,6 +53,12 @@ fn relative_paths_and_odd_sizes_are_refused() {
     assert!(refused("[launch]\nmemory_max = 'G'").contains("memory_max"));
     assert!(refused("[audit]\nmax_bytes = 1000").contains("audit.max_bytes"));
     assert!(refused("[launch]\npids_max = 0").contains("pids_max"));
+    for arena in ["0", "8", "48", "2048"] {
+        let said = refused(&format!("[daemon]\narena_mib = {arena}"));
+        assert!(said.contains("daemon.arena_mib") && said.contains("from 16 to 1024"), "{said}");
+    }
+    let small = Settings::parse("x", "[daemon]\narena_mib = 16").expect("a power of two");
+    assert_eq!(small.daemon.arena(), 16 << 20);
     assert!(Settings::parse("x", "[launch]\nmemory_max='2G'\npids_max=512").is_ok());
 }
 

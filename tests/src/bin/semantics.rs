@@ -5,6 +5,7 @@ use enforcer::policy::{self, ValidPolicy};
 use enforcer_tests::semantics::{
     acts::{Act, random_act},
     generate::{self, Tree},
+    moves::{self, Shuffler},
     random::Random,
 };
 use std::{
@@ -19,6 +20,8 @@ const AGENT: &str = "semantics";
 const POLICY: &str = "/etc/enforcer/policies.d/semantics.yaml";
 /// Steps per policy: a batch of acts that leave the tree alone, or one that changes it.
 const STEPS: usize = 100;
+/// Directories per policy that get another name between acts below them.
+const MOVES: usize = 40;
 /// Acts in a batch.
 const BATCH: usize = 64;
 
@@ -81,9 +84,8 @@ fn compare(rounds: usize, seed: u64) -> Result<(usize, usize)> {
         let image = policy::compile(&valid).map_err(|e| e.to_string())?;
         let tiers = policy::trust_tiers(valid.trust_in_force(None));
         let mut worker = Worker::start(me)?;
-        for _ in 0..STEPS {
-            let batch = choose(&mut random, &root, &tree);
-            let found = worker.perform(&batch)?;
+        let mut try_all = |batch: &[Act]| -> Result<()> {
+            let found = worker.perform(batch)?;
             for (act, found) in batch.iter().zip(found) {
                 let expected = act.expected(&valid, &image, &tiers);
                 acts += 1;
@@ -98,11 +100,27 @@ fn compare(rounds: usize, seed: u64) -> Result<(usize, usize)> {
                     act.mend()?;
                 }
             }
-            if wrong >= 5 {
-                return Ok((acts, wrong));
-            }
+            Ok(())
+        };
+        for _ in 0..STEPS {
+            try_all(&choose(&mut random, &root, &tree))?;
         }
+        // Names that were remembered a moment ago are others now, while files and directories elsewhere move as well.
+        let shuffler = (round % 2 == 1).then(|| Shuffler::start(&root)).transpose()?;
+        for _ in 0..MOVES {
+            let Some(there) = moves::random(&mut random, &root, &tree) else { break };
+            try_all(&there.before())?;
+            there.perform()?;
+            let moved = try_all(&there.after());
+            there.undo()?;
+            moved?;
+            try_all(&there.before())?;
+        }
+        drop(shuffler);
         worker.end()?;
+        if wrong >= 5 {
+            return Ok((acts, wrong));
+        }
         println!("round {round}: {rules} rules, {acts} acts so far, {allowed} of them allowed");
     }
     // Either verdict must have had its chance, or the comparison says little.

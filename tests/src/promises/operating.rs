@@ -1,19 +1,21 @@
 //! What operators ask: why was that refused, how are things, and who may end enforcement.
 
-use super::tree;
+use super::{tree, units::enforcing};
 use crate::{
     cases,
-    command::{Command, wait_for},
+    command::{Command, systemctl, wait_for},
     ensure, events,
     harness::{Outcome, Test, exists},
 };
 use serde_json::Value;
+use std::fs;
 
 cases!(operating:
     why_says_what_decided_and_what_to_ask_for,
     status_doctor_and_figures_agree,
     top_and_a_support_bundle_say_how_things_are_and_no_key,
     an_agent_that_may_do_everything_does_not_end_enforcement,
+    the_arena_is_as_large_as_the_settings_say_when_it_is_made,
 );
 
 fn json(words: &[&str]) -> Outcome<(Option<i32>, Value)> {
@@ -133,4 +135,57 @@ fn an_agent_that_may_do_everything_does_not_end_enforcement(t: &mut Test) -> Out
     let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
     ensure!(ran.code == Some(75) && exists(pins), "{ran}");
     Ok(())
+}
+
+/// Bytes of the arena, as status says.
+fn arena() -> Outcome<u64> {
+    let (_, status) = json(&["status"])?;
+    let usage = status["usage"].as_array().into_iter().flatten().find(|one| one["name"] == "arena");
+    usage.and_then(|one| one["room"].as_u64()).ok_or_else(|| format!("no arena in {status}").into())
+}
+
+fn the_arena_is_as_large_as_the_settings_say_when_it_is_made(t: &mut Test) -> Outcome {
+    const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
+    tree(t)?;
+    let good = fs::read_to_string(SETTINGS)?;
+    let changed = good.replace("arena_mib = 64", "arena_mib = 16");
+    ensure!(changed != good, "{SETTINGS} does not say arena_mib = 64");
+    let agent = t.agent(t.policy().allow("read", &t.at("open/**")))?;
+    let works = || -> Outcome {
+        let session =
+            agent.probe(&[format!("read {}", t.at("open/f1")), format!("read {}", t.at("shut/f1"))])?;
+        ensure!(session.lines == ["ok", "EPERM"], "{:?}", session.lines);
+        Ok(())
+    };
+    let restart = || -> Outcome {
+        systemctl("restart enforcer.service")?;
+        enforcing()
+    };
+    // The end of enforcement, and a start that finds nothing.
+    let anew = || -> Outcome {
+        systemctl("stop enforcer.service")?;
+        let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
+        ensure!(ran.code == Some(0), "{ran}");
+        // All programs are loaded anew: minutes on a busy machine.
+        systemctl("start --no-block enforcer.service")?;
+        let active = || Command::new("systemctl").args(["is-active", "--quiet", "enforcer.service"]).run();
+        wait_for("a start from nothing", 600, || active().ok().filter(|ran| ran.code == Some(0)))?;
+        enforcing()
+    };
+    let smaller = || -> Outcome {
+        // A table that is there keeps its size, and everything in it.
+        restart()?;
+        ensure!(arena()? == 64 << 20, "the arena has {} bytes", arena()?);
+        works()?;
+        anew()?;
+        ensure!(arena()? == 16 << 20, "the arena has {} bytes", arena()?);
+        works()
+    };
+    fs::write(SETTINGS, &changed)?;
+    let result = smaller();
+    fs::write(SETTINGS, good)?;
+    result?;
+    anew()?;
+    ensure!(arena()? == 64 << 20, "the arena has {} bytes", arena()?);
+    works()
 }

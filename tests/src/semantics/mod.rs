@@ -3,4 +3,5 @@
 
 pub mod acts;
 pub mod generate;
+pub mod moves;
 pub mod random;

@@ -1,0 +1,103 @@
+//! The tax that every task on the host pays: does it live below a root?
+
+use crate::{maps, object, subject::task, verifier::bound};
+use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
+use enforcer_common::limits;
+
+/// What the gate says about the running task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Not an agent's task.
+    Outside,
+    /// Below a root; the flags are the root's.
+    Inside(u32),
+    /// Below no root, but labelled processes are known to live there.
+    Perhaps,
+}
+
+/// Whether the running task lives outside every root. Asked where it matters and not kept with the subject: hooks'
+/// stacks have no room for it.
+#[inline(always)]
+pub fn is_stray() -> bool {
+    side() == Side::Perhaps
+}
+
+/// The tax that every task on the host pays: is it below a root?
+#[inline(always)]
+pub fn side() -> Side {
+    let gate = maps::gate();
+    // SAFETY: map values.
+    unsafe {
+        let mut i = 0;
+        while i < limits::ROOTS {
+            let root = &raw const (*gate).root[i];
+            let level = (*root).level;
+            if level == 0 {
+                break;
+            }
+            let id = ancestor(task(), level);
+            if id != 0 && id == (*root).id {
+                return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
+            }
+            i += 1;
+        }
+        if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
+    }
+}
+
+/// The id of the cgroup above the running task at a level below the hierarchy's root, or 0.
+#[inline(always)]
+fn ancestor(task: *const u8, level: u32) -> u64 {
+    if !object::casts() {
+        // SAFETY: the helper takes a number.
+        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    }
+    // As the helper does it (cgroup_ancestor(), include/linux/cgroup.h), without being one. A task's cgroups stay while
+    // a program runs (RCU), and a cgroup's ancestors as long as it does.
+    let cgroup = object::pointer(object::pointer(task, &object::TASK_CGROUPS), &object::CSS_SET_CGROUP);
+    // A root's path has no room for so many levels; the verifier wants a bound.
+    const _: () = assert!(limits::ROOT_PATH / 2 <= 255);
+    let level = bound::<255>(u64::from(level));
+    if level > u64::from(object::number::<u32>(cgroup, &object::CGROUP_LEVEL)) {
+        return 0;
+    }
+    let above = object::word(cgroup as u64 + object::CGROUP_ANCESTORS.get() as u64 + 8 * level);
+    let node = object::word(above + object::CGROUP_NODE.get() as u64);
+    object::word(node + object::NODE_ID.get() as u64)
+}
+
+/// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
+#[inline(always)]
+pub unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
+    // SAFETY: a map value.
+    unsafe { (*gate).generation == object::GENERATION.get() as u32 }
+}
+
+/// Whether the running task has any storage: whoever has none has no label. It costs one load.
+#[inline(always)]
+pub fn has_storage(task: *const u8) -> bool {
+    !object::pointer(task, &object::TASK_STORAGE).is_null()
+}
+
+/// Whether the running task is an outsider for certain. False says nothing.
+#[inline(always)]
+pub fn is_outside(task: *const u8) -> bool {
+    let gate = maps::gate();
+    // SAFETY: map values.
+    unsafe {
+        let mut i = 0;
+        while i < limits::ROOTS {
+            let root = &raw const (*gate).root[i];
+            let level = (*root).level;
+            if level == 0 {
+                break;
+            }
+            let id = ancestor(task, level);
+            if id != 0 && id == (*root).id {
+                return false;
+            }
+            i += 1;
+        }
+        core::ptr::read_volatile(&raw const (*gate).strays) == 0
+    }
+}

@@ -92,8 +92,8 @@ pub fn fill_in(object: &mut [u8], globals: &Globals, numbers: &Numbers) -> Resul
     }
     extra[Extra::CastType as usize] = numbers.cast_type;
     extra[Extra::Generation as usize] = numbers.generation.into();
-    extra[Extra::ArenaWords as usize] = numbers.arena as u64 - 1 & !3;
-    extra[Extra::ArenaRanges as usize] = numbers.arena as u64 - 1 & !7;
+    extra[Extra::ArenaWords as usize] = (numbers.arena as u64 - 1) & !3;
+    extra[Extra::ArenaRanges as usize] = (numbers.arena as u64 - 1) & !7;
     values.extend(extra);
     // `r += number`, `r = number` and `r &= number` (BPF_ALU64 with BPF_ADD, BPF_MOV or BPF_AND and BPF_K,
     // include/uapi/linux/bpf.h). Sections of instructions begin at multiples of eight.

@@ -120,7 +120,7 @@ pub fn profile(operations: &[&str]) -> Done {
     command("systemctl", &["start", "enforcer.service"])?;
     thread::sleep(SETTLE);
     let _statistics = programs::count_runs()?;
-    let run = |only: &str| -> Result<(Vec<(String, u64, u64)>, u64), Box<dyn std::error::Error>> {
+    let run = |only: &str| -> Result<(Vec<programs::Runs>, u64), Box<dyn std::error::Error>> {
         let _listener = listen()?;
         let before = programs::attached(Path::new(PINS))?;
         let output = Command::new("enforcer")

@@ -51,8 +51,11 @@ pub fn count_runs() -> io::Result<OwnedFd> {
     descriptor(ENABLE_STATS, &mut [0u8; 128])
 }
 
-/// What each program did between two looks: its name, how often it ran, and nanoseconds.
-pub fn between(before: &[Program], after: &[Program]) -> Vec<(String, u64, u64)> {
+/// What a program did between two looks: its name, how often it ran, and nanoseconds.
+pub type Runs = (String, u64, u64);
+
+/// What each program did between two looks.
+pub fn between(before: &[Program], after: &[Program]) -> Vec<Runs> {
     let mut done = Vec::new();
     for program in after {
         let [runs, took] = before.iter().find(|b| b.name == program.name).map_or([0; 2], |b| b.runs);

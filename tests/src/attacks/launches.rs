@@ -53,6 +53,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("L08", "a service that outlives a restart of the daemon", "every hook", "units::an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon", "template-bot"),
     refused("L09", "launching while the kernel has no BPF LSM", "the daemon does not start", "refusals::without_the_bpf_lsm_the_daemon_ends_with_its_reason", "daemon"),
     refused("L10", "launching while no daemon runs", "the launch", "refusals::without_a_daemon_nothing_is_started", "exec"),
-    super::open("L11", "services in the slice before the daemon has attached for the first time", "Services in the slice that start before"),
+    super::open("L11", "a cgroup made by hand below the slice before the daemon has attached for the first time", "Cgroups that somebody makes by hand below"),
     super::open("L12", "a terminal whose other side somebody else holds", "A caller can hand a session a pseudo terminal"),
+    refused("L13", "a service in the slice on a kernel that cannot enforce", "the slice, which asserts that the tables are pinned", "refusals::no_unit_starts_in_the_slice", "agents.slice"),
 ];

@@ -156,7 +156,8 @@ fn next_version(to: &str) -> Outcome {
     let program = "/tmp/next/usr/bin/enforcer";
     fs::write(program, Builds::other(&fs::read(program)?)?)?;
     works(&format!(
-        "sed -i 's/^Version: .*/&+next1/' /tmp/next/DEBIAN/control && dpkg-deb -Znone --build /tmp/next {to}"
+        "sed -i 's/^Version: .*/&+next1/' /tmp/next/DEBIAN/control && dpkg-deb -Znone --build /tmp/next {to} && \
+         rm -rf /tmp/next"
     ))
     .map(drop)
 }
@@ -246,7 +247,8 @@ fn removal_ends_enforcement_and_says_so(_: &mut Test) -> Outcome {
     ensure!(ran.out.contains("NOT ENFORCING"), "{ran}");
     ensure!(!exists(PINS) && !exists("/usr/bin/enforcer"), "{ran}");
     let log = fs::read_to_string(LOG)?;
-    let records = |kind: &str| log.lines().filter(|line| line.contains(&format!("\"{kind}\""))).count();
+    let records: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let records = |kind: &str| records.iter().filter(|record| record["kind"] == kind).count();
     // Once like a boot, once now.
     ensure!(records("enforcement-ends") == 2 && records("enforcement-ended") == 2, "{log}");
     ensure!(log.contains("package removed"), "{log}");

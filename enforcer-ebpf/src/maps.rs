@@ -1,4 +1,4 @@
-//! Every map, and nothing else. The daemon pins all of them.
+//! Every map, and nothing else. The daemon pins them, all but two for good.
 
 use aya_ebpf::{
     bindings::{
@@ -8,9 +8,10 @@ use aya_ebpf::{
     btf_maps::InodeStorage,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, ProgramArray, Queue, RingBuf},
 };
 use enforcer_common::{
+    calls::NUMBERS,
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
@@ -87,6 +88,13 @@ pub static HOLD_SETTINGS: Array<HoldSettings> = Array::with_max_entries(1, BPF_F
 /// Address of an object of System V IPC → generation of the session that made it.
 #[map]
 pub static IPC_OBJECTS: HashMap<u64, u64> = HashMap::with_max_entries(limits::IPC_OBJECTS, BPF_F_NO_PREALLOC);
+/// Number of a system call (those of 32-bit programs behind the others) → what is to be known of it. Each
+/// generation of programs has its own.
+#[map]
+pub static CALLS: Array<u32> = Array::with_max_entries(NUMBERS, 0);
+/// What the programs behind system calls go on in. Each generation has its own.
+#[map]
+pub static CALL_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

@@ -2,6 +2,7 @@
 
 use super::{
     btf::Btf,
+    calls::{self, Watched},
     cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
     offsets::Globals,
@@ -55,6 +56,8 @@ pub struct Host {
     pub cast: Option<Cast>,
     /// The programs that this kernel needs.
     pub programs: Vec<&'static HookProgram>,
+    /// The rare system calls that this kernel has.
+    pub calls: Vec<Watched>,
 }
 
 impl Host {
@@ -89,7 +92,8 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, cast: Cast::find(&btf), programs })
+        let calls = calls::find(&btf, &symbols);
+        Ok(Self { globals, cast: Cast::find(&btf), programs, calls })
     }
 }
 
@@ -124,8 +128,8 @@ pub struct Loaded {
     pub machine_code: u32,
 }
 
-/// Loads the object with its maps pinned in `maps` (those that are there already are used).
-pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Loaded>), StartError> {
+/// Reads the object and makes or opens its maps.
+pub(super) fn open(host: &Host, generation: u32, maps: &Path) -> Result<Ebpf, StartError> {
     let mut object = OBJECT.to_vec();
     if host.globals.tagged_paths {
         object = tag_trusted(object, TAGGED_FUNCTIONS).map_err(|e| internal(e.to_string()))?;
@@ -147,11 +151,15 @@ pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, Vec<Load
     for name in MAPS {
         loader.map_pin_path(name, maps.join(name));
     }
-    let mut ebpf =
-        loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))?;
+    loader.load(&object).map_err(|e| refused(format!("cannot create the maps: {}", chain(&e))))
+}
+
+/// Loads the object with its maps pinned in `maps` (those that are there already are used).
+pub fn load(host: &Host, generation: u32, maps: &Path) -> Result<(Ebpf, AyaBtf, Vec<Loaded>), StartError> {
+    let mut ebpf = open(host, generation, maps)?;
     let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
     let loaded = load_all(&mut ebpf, host, &btf)?;
-    Ok((ebpf, loaded))
+    Ok((ebpf, btf, loaded))
 }
 
 /// Hands all programs to the verifier, as many at a time as there are CPUs: it is most of the time

@@ -3,6 +3,7 @@
 
 mod arena;
 mod btf;
+mod calls;
 mod cast;
 mod executors;
 mod holds;
@@ -58,6 +59,7 @@ pub struct Kernel {
     policies: Policies,
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
+    calls: Vec<calls::Watched>,
     links: PathBuf,
     net_layer: NetLayer,
     /// Programs that were attached or pinned once and were not any more at the start.
@@ -105,8 +107,11 @@ impl Kernel {
         let mut brought_back = Vec::new();
         let generation = match &found {
             Some(meta) if meta.object == digest => {
-                brought_back = pins::missing(&host, &links_of(pins, meta.generation));
-                if brought_back.is_empty() { meta.generation } else { meta.generation + 1 }
+                let links = links_of(pins, meta.generation);
+                brought_back = pins::missing(&host, &links);
+                let complete =
+                    brought_back.is_empty() && calls::missing(&links, &host.calls).next().is_none();
+                if complete { meta.generation } else { meta.generation + 1 }
             }
             Some(meta) => meta.generation + 1,
             None => 1,
@@ -136,6 +141,7 @@ impl Kernel {
             policies,
             sessions,
             programs: host.programs,
+            calls: host.calls,
             links,
             net_layer,
             brought_back,
@@ -187,6 +193,9 @@ impl Enforcement for Kernel {
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
+        if let Some(problem) = calls::undoable(&self.links, &self.calls, policy.grants()) {
+            return Err(EnforcementError::Unsupported(problem));
+        }
         let mode = match policy.mode() {
             Mode::Enforce => MODE_ENFORCE,
             Mode::Audit => MODE_AUDIT,
@@ -335,6 +344,11 @@ impl Enforcement for Kernel {
         Ok(all.filter(|(_, a)| a.version == 1).map(|(slot, a)| (slot, a.same_call)).collect())
     }
 
+    fn calls_beyond(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        let all = (0..limits::AGENTS).map(|slot| (AgentSlot(slot), self.tables.agent(slot)));
+        Ok(all.filter(|(_, a)| a.version == 1).map(|(slot, a)| (slot, a.calls_beyond)).collect())
+    }
+
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
         let mut count = 0;
         let mut take = |ring: &mut RingBuf<MapData>, end: usize| {
@@ -372,7 +386,10 @@ impl Enforcement for Kernel {
         let usage = |name: &str, used: u64, room: u64| Usage { name: name.to_owned(), used, room };
         Health {
             generation: self.generation,
-            hooks: hooks.chain(self.net_layer.health(active)).collect(),
+            hooks: hooks
+                .chain(self.net_layer.health(active))
+                .chain(calls::health(&self.links, &self.calls, active))
+                .collect(),
             usage: vec![
                 usage("arena", arena, limits::ARENA as u64),
                 usage("policies", policies, limits::POLICIES.into()),

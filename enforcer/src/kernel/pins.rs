@@ -1,6 +1,7 @@
 //! What outlives a daemon: the directory of pins, the generation that is in force there, and the change to another.
 
 use super::{
+    calls,
     load::{self, Host, Loaded},
     net_layer,
     tables::Tables,
@@ -47,9 +48,11 @@ pub(super) fn replace(
     // Left over from a start that did not get far enough to be recorded.
     remove_directory(links)?;
     make_private(links)?;
-    let (mut ebpf, mut loaded) = load::load(host, generation, maps)?;
+    let (mut ebpf, btf, mut loaded) = load::load(host, generation, maps)?;
     loaded.extend(net_layer::load(&mut ebpf, links)?);
     load::attach(&mut ebpf, host, links)?;
+    drop(ebpf);
+    loaded.extend(calls::attach(&btf, links, &host.calls, || load::open(host, generation, maps)));
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
     let mut meta = tables.meta().map_err(internal)?;

@@ -1,6 +1,6 @@
 //! The signed log itself: appending to its tree, and verifying it, which `enforcer audit verify` does.
 
-use crate::records::{decoded, denials};
+use crate::{made::denials, records::decoded};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use enforcer::log::{
     export, leaf,

@@ -3,6 +3,7 @@
 
 mod approval;
 mod log;
+mod made;
 mod policy;
 mod records;
 

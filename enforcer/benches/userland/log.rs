@@ -36,7 +36,9 @@ fn written(dir: &Path, records: &[leaf::Sealed]) -> PathBuf {
     let log = dir.join("0001");
     let mut store = recover::create(&log, "bench/0001", vec![key()]).expect("a log");
     for some in records.chunks(256) {
-        some.iter().for_each(|record| store.append(record));
+        for record in some {
+            store.append(record);
+        }
         store.flush().expect("written");
     }
     store.commit().expect("signed");

@@ -1,8 +1,13 @@
 //! The thread that writes the signed log, so that disks and signatures never make the rings wait.
 
 use crate::{
-    log::{error::LogError, leaf::Sealed, segments::Ready, store::Store},
-    sink::Wake,
+    log::{
+        error::LogError,
+        leaf::{Disclosed, Sealed},
+        segments::Ready,
+        store::Store,
+    },
+    sink::{Fresh, Item, Position, Wake},
 };
 use std::{
     fs, io,
@@ -20,10 +25,25 @@ const IDLE: Duration = Duration::from_secs(60);
 /// After how long it tries again what has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A record on its way into the log.
+pub(super) struct Taken {
+    /// What is written.
+    pub(super) sealed: Sealed,
+    /// As sinks deliver it, where that was at hand.
+    pub(super) shown: Option<Disclosed>,
+}
+
+impl Taken {
+    /// Bytes that it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.sealed.leaf.len() + self.sealed.clear.len() + self.shown.as_ref().map_or(0, |shown| shown.text.len())
+    }
+}
+
 /// The writer, as the daemon's thread sees it.
 pub(super) struct Ledger {
     // Closed first: then the thread commits what is left, and ends.
-    batches: Option<Sender<Vec<Sealed>>>,
+    batches: Option<Sender<Vec<Taken>>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,8 +67,15 @@ impl Committed {
 }
 
 impl Ledger {
-    /// Starts the thread. At least every `interval` there is a checkpoint over what has come; `wake` is told.
-    pub(super) fn start(ready: Ready, interval: Duration, wake: Arc<Wake>) -> io::Result<Self> {
+    /// Starts the thread. At least every `interval` there is a checkpoint over what has come; `wake` is told. What is
+    /// written goes to `fresh` too; the log's number is `number`.
+    pub(super) fn start(
+        ready: Ready,
+        interval: Duration,
+        wake: Arc<Wake>,
+        fresh: Arc<Fresh>,
+        number: u32,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (batches, orders) = mpsc::channel();
         let writer = Writer {
@@ -56,6 +83,8 @@ impl Ledger {
             keys: ready.keys,
             shared: Arc::clone(&shared),
             wake,
+            fresh,
+            number,
             unflushed: 0,
             committed_at: None,
             interval,
@@ -66,7 +95,7 @@ impl Ledger {
     }
 
     /// Hands records over, in the order of their indexes.
-    pub(super) fn append(&self, batch: Vec<Sealed>) {
+    pub(super) fn append(&self, batch: Vec<Taken>) {
         self.shared.waiting.fetch_add(bytes(&batch), Ordering::Relaxed);
         let sent = self.batches.as_ref().map(|batches| batches.send(batch));
         if !matches!(sent, Some(Ok(()))) {
@@ -116,6 +145,8 @@ struct Writer {
     keys: crate::log::key::Keys,
     shared: Arc<Shared>,
     wake: Arc<Wake>,
+    fresh: Arc<Fresh>,
+    number: u32,
     unflushed: usize,
     /// When the last commit was tried.
     committed_at: Option<Instant>,
@@ -123,10 +154,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<Vec<Sealed>>) {
+    fn run(mut self, orders: &Receiver<Vec<Taken>>) {
         loop {
             match orders.recv_timeout(self.pause(Instant::now())) {
-                Ok(batch) => self.take(&batch),
+                Ok(batch) => self.take(batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -152,9 +183,20 @@ impl Writer {
         self.shared.error.lock().is_ok_and(|error| error.is_some())
     }
 
-    fn take(&mut self, batch: &[Sealed]) {
-        batch.iter().for_each(|record| self.store.append(record));
-        self.unflushed += bytes(batch);
+    fn take(&mut self, batch: Vec<Taken>) {
+        self.unflushed += bytes(&batch);
+        let (at, origin) = (Position { log: self.number, index: self.store.size() }, self.store.origin().to_owned());
+        let wanted = self.fresh.is_wanted();
+        let mut items = Vec::with_capacity(if wanted { batch.len() } else { 0 });
+        for record in batch {
+            let hash = self.store.append(&record.sealed);
+            if wanted {
+                items.push(record.shown.map(|shown| Item::made(shown, &hash, &origin)));
+            }
+        }
+        if wanted {
+            self.fresh.put(at, items);
+        }
         let flushed = self.store.flush();
         self.note(flushed);
     }
@@ -195,6 +237,6 @@ impl Writer {
     }
 }
 
-fn bytes(batch: &[Sealed]) -> usize {
-    batch.iter().map(|record| record.leaf.len() + record.clear.len()).sum()
+fn bytes(batch: &[Taken]) -> usize {
+    batch.iter().map(Taken::bytes).sum()
 }

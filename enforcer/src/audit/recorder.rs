@@ -1,17 +1,23 @@
 //! Where the daemon's records go: into the signed log, and as they come into a file of JSON lines.
 
-use super::{JsonLines, Sink, alerts::Alerts, ledger::Ledger, retention::Retention, witnesses::Witnesses};
+use super::{
+    JsonLines, Sink,
+    alerts::Alerts,
+    ledger::{Ledger, Taken},
+    retention::Retention,
+    witnesses::Witnesses,
+};
 use crate::{
     event::{flat::Flat, json::SCHEMA, kinds, text::rfc3339},
     log::{
         error::LogError,
         key::{KeyPlaces, host_id},
-        leaf::{self, Place, Salt, Sealed},
+        leaf::{self, Disclosed, Place, Salt, Sealed},
         reader::Reader,
         segments,
     },
     settings::Settings,
-    sink::{SinkStatus, Sinks, Wake},
+    sink::{Fresh, SinkStatus, Sinks, Wake},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -66,7 +72,9 @@ pub struct Recorder {
     salts: Salts,
     /// Index of the next record.
     next: u64,
-    batch: Vec<Sealed>,
+    batch: Vec<Taken>,
+    /// Sinks take records as text from memory.
+    shows: bool,
     batch_bytes: usize,
     lost: u64,
     /// Lost records that the log does not mention yet.
@@ -98,13 +106,14 @@ impl Recorder {
         let log = ready.store.directory().to_owned();
         let previous = previous(&log, ready.store.last());
         let wake = Arc::new(Wake::default());
-        let ledger =
-            Ledger::start(ready, interval, Arc::clone(&wake)).map_err(|e| LogError::io("write", &log, e))?;
+        let number = log.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
+        let fresh = Arc::new(Fresh::default());
+        let ledger = Ledger::start(ready, interval, Arc::clone(&wake), Arc::clone(&fresh), number)
+            .map_err(|e| LogError::io("write", &log, e))?;
         let witnesses = Witnesses::start(&settings.audit, &log, Arc::clone(&wake));
         let witnesses = witnesses.map_err(|e| LogError::io("start a thread for", &log, e))?;
-        let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake)
+        let sinks = Sinks::start(&settings.sinks, &directory(state), &cursors(state), wake, &fresh)
             .map_err(|e| LogError::Sink(e.to_string()))?;
-        let number = log.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
         let retention = Retention::start(settings, (number, &log), sinks.passed(), ledger.committed_handle());
         let retention = retention.map_err(|e| LogError::io("start a thread for", &log, e))?;
         let mut recorder = Self {
@@ -118,6 +127,7 @@ impl Recorder {
             salts: Salts::default(),
             next,
             batch: Vec::new(),
+            shows: fresh.is_wanted(),
             batch_bytes: 0,
             lost: 0,
             unsaid: 0,
@@ -158,15 +168,17 @@ impl Recorder {
         let salts = &mut self.salts;
         let sealed = leaf::seal(record, &self.place, self.next, &mut || salts.next());
         self.lines.append_numbered(self.next, record);
-        self.keep(sealed);
+        let shown = self.shows.then(|| leaf::show(record, &self.place, self.next));
+        self.keep(sealed, shown);
         self.look_for_alert(record);
     }
 
-    fn keep(&mut self, sealed: Sealed) {
+    fn keep(&mut self, sealed: Sealed, shown: Option<Disclosed>) {
         self.last_record = Instant::now();
         self.next += 1;
-        self.batch_bytes += sealed.leaf.len() + sealed.clear.len();
-        self.batch.push(sealed);
+        let taken = Taken { sealed, shown };
+        self.batch_bytes += taken.bytes();
+        self.batch.push(taken);
         if self.batch_bytes > BATCH {
             self.hand_over();
         }
@@ -231,7 +243,8 @@ impl Sink for Recorder {
         let salts = &mut self.salts;
         let sealed = leaf::seal_flat(record, &self.place, self.next, &mut || salts.next());
         self.lines.append_flat(self.next, record);
-        self.keep(sealed);
+        let shown = self.shows.then(|| leaf::show_flat(record, &self.place, self.next));
+        self.keep(sealed, shown);
         if self.alerts.may_be_about(record) {
             self.look_for_alert(&record.to_map());
         }

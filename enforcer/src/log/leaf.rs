@@ -101,36 +101,90 @@ pub fn seal_flat(record: &Flat, place: &Place, seq: u64, salts: &mut dyn FnMut()
     seal(&record.to_map(), place, seq, salts)
 }
 
+/// The text of a record as it is read back from its leaf number `seq` with the whole clear part.
+pub fn show(record: &Map<String, Value>, place: &Place, seq: u64) -> Disclosed {
+    let mut text = Vec::with_capacity(1024);
+    let mut own = Own::new(place, seq);
+    for (key, value) in record {
+        own.put_before(key, &mut text);
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        put(&mut text, key);
+        text.push(b':');
+        put(&mut text, value);
+    }
+    own.put_before(LAST, &mut text);
+    text.push(b'}');
+    let kind = record.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Disclosed { text: String::from_utf8(text).expect("JSON is UTF-8"), kind }
+}
+
+/// As [`show`], of a record of the kernel.
+pub fn show_flat(record: &Flat, place: &Place, seq: u64) -> Disclosed {
+    let mut text = Vec::with_capacity(1536);
+    let mut own = Own::new(place, seq);
+    for field in record.fields() {
+        own.put_before(field.key(), &mut text);
+        put_key(&mut text, field.key());
+        text.extend_from_slice(field.text());
+    }
+    own.put_before(LAST, &mut text);
+    text.push(b'}');
+    let kind = record.get("kind").and_then(|kind| serde_json::from_slice(kind).ok()).unwrap_or_default();
+    Disclosed { text: String::from_utf8(text).expect("JSON is UTF-8"), kind }
+}
+
+/// Sorts after every key that records have.
+const LAST: &str = "\u{10ffff}";
+
 /// The fields that the log adds, in order.
-struct Own {
-    fields: [(&'static str, Value); 4],
+struct Own<'a> {
+    fields: [(&'static str, OwnValue<'a>); 4],
     next: usize,
 }
 
-impl Own {
-    fn new(place: &Place, seq: u64) -> Self {
+#[derive(Clone, Copy)]
+enum OwnValue<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+impl<'a> Own<'a> {
+    fn new(place: &'a Place, seq: u64) -> Self {
         let fields = [
-            ("boot", place.boot.as_str().into()),
-            ("host", place.host.as_str().into()),
-            ("leaf", VERSION.into()),
-            ("seq", seq.into()),
+            ("boot", OwnValue::Text(&place.boot)),
+            ("host", OwnValue::Text(&place.host)),
+            ("leaf", OwnValue::Number(VERSION)),
+            ("seq", OwnValue::Number(seq)),
         ];
         Self { fields, next: 0 }
     }
 
     /// Writes those that come before `key`.
     fn before(&mut self, key: &str, writer: &mut Writer<'_>) {
+        self.put_before(key, &mut writer.leaf);
+    }
+
+    fn put_before(&mut self, key: &str, out: &mut Vec<u8>) {
         while let Some((name, value)) = self.fields.get(self.next).filter(|(name, _)| *name < key) {
-            writer.key(name);
-            put(&mut writer.leaf, value);
+            put_key(out, name);
+            match value {
+                OwnValue::Text(text) => put(out, text),
+                OwnValue::Number(number) => put(out, number),
+            }
             self.next += 1;
         }
     }
 
     fn rest(&mut self, writer: &mut Writer<'_>) {
-        // Sorts after every key that records have.
-        self.before("\u{10ffff}", writer);
+        self.before(LAST, writer);
     }
+}
+
+/// A key that needs no escapes, with what stands before and after it.
+fn put_key(out: &mut Vec<u8>, key: &str) {
+    out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 struct Writer<'a> {
@@ -167,7 +221,7 @@ impl<'a> Writer<'a> {
 
     fn flat(&mut self, field: View<'_>) {
         let (key, text) = (field.key(), field.text());
-        self.key(key);
+        put_key(&mut self.leaf, key);
         let (start, clear_start) = (self.leaf.len(), self.clear.len());
         if SEALED.contains(&key) && text != b"null" {
             return self.seal_text(&["/", key], text);
@@ -176,11 +230,11 @@ impl<'a> Writer<'a> {
         let sealed =
             field.members().filter(|(member, _)| key == "object" && SEALED_IN_OBJECT.contains(member));
         for (member, at) in sealed {
-            self.leaf.extend(&text[done..at.start]);
+            self.leaf.extend_from_slice(&text[done..at.start]);
             self.seal_text(&["/object/", member], &text[at.clone()]);
             done = at.end;
         }
-        self.leaf.extend(&text[done..]);
+        self.leaf.extend_from_slice(&text[done..]);
         if self.leaf.len() - start > LONG {
             self.leaf.truncate(start);
             self.clear.truncate(clear_start);
@@ -212,7 +266,7 @@ impl<'a> Writer<'a> {
 
     /// The same of a value that is JSON already; the pointer in its parts, which need no escapes.
     fn seal_text(&mut self, pointer: &[&str], value: &[u8]) {
-        self.seal_with(pointer, |out| out.extend(value));
+        self.seal_with(pointer, |out| out.extend_from_slice(value));
     }
 
     fn seal_with(&mut self, pointer: &[&str], value: impl FnOnce(&mut Vec<u8>)) {

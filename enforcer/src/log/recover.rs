@@ -145,7 +145,9 @@ fn take_up(store: &mut Store) -> Result<(u64, u64), LogError> {
         }
         let Some(records) = longest else { break };
         let full = records.len() + have == TILE_WIDTH;
-        records.iter().for_each(|record| store.append(record));
+        for record in records {
+            store.append(&record);
+        }
         store.note_flushed();
         if !full {
             break;

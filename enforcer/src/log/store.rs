@@ -12,7 +12,7 @@ use super::{
     leaf::Sealed,
     note::{Checkpoint, SecretKey},
     tile::{Kind, Tile, put_clear, put_entry},
-    tree::{Edge, FullTile, TILE_HEIGHT, TILE_WIDTH, leaf_hash, partial_width},
+    tree::{Edge, FullTile, Hash, TILE_HEIGHT, TILE_WIDTH, leaf_hash, partial_width},
 };
 use std::{
     collections::VecDeque,
@@ -122,12 +122,13 @@ impl Store {
         self.signers = signers;
     }
 
-    /// Takes a record. Nothing is written yet.
-    pub fn append(&mut self, record: &Sealed) {
+    /// Takes a record; returns its hash. Nothing is written yet.
+    pub fn append(&mut self, record: &Sealed) -> Hash {
         self.bundle.add(record);
+        let hash = leaf_hash(&record.leaf);
         let (full, tiles) = (&mut self.full, &mut self.tiles);
         let (bundle, flushed) = (&mut self.bundle, &mut self.flushed);
-        self.edge.push(leaf_hash(&record.leaf), &mut |tile| {
+        self.edge.push(hash, &mut |tile| {
             if tile.level == 0 {
                 let next = Bundle {
                     entries: Vec::with_capacity(bundle.entries.len()),
@@ -139,6 +140,7 @@ impl Store {
             }
             tiles.push_back(tile);
         });
+        hash
     }
 
     /// Says that what was appended so far is on the disk already, in the journal or in bundles.

@@ -5,17 +5,17 @@ use crate::{
     log::{
         leaf::{self, Sealed},
         note::Checkpoint,
-        tree::leaf_hash,
+        tree::{Hash, leaf_hash},
     },
 };
 use serde_json::{Map, Value, json};
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
 /// One thing to deliver. Its fields are those of `docs/records.md`, with those of the log (`seq`, `log`, `leaf_hash`).
 #[derive(Clone, Debug)]
 pub struct Item {
     /// Text and kind, where it is a record whose fields nobody has asked for.
-    text: Option<leaf::Disclosed>,
+    text: Option<Arc<leaf::Disclosed>>,
     fields: OnceCell<Map<String, Value>>,
 }
 
@@ -29,13 +29,10 @@ impl Item {
     /// Record number `index` of the log `origin`. With `redact` everything that is sealed stays sealed.
     pub(super) fn record(origin: &str, index: u64, sealed: &Sealed, redact: bool) -> Self {
         let clear = if redact { &[][..] } else { &sealed.clear };
-        if let Some(mut record) = leaf::disclose(&sealed.leaf, clear, index)
-            && record.text.pop() == Some('}')
+        if let Some(record) = leaf::disclose(&sealed.leaf, clear, index)
+            && record.text.ends_with('}')
         {
-            let hash = hex(&leaf_hash(&sealed.leaf));
-            let log = Value::from(origin);
-            record.text.push_str(&format!(",\"leaf_hash\":\"{hash}\",\"log\":{log}}}"));
-            return Self { text: Some(record), fields: OnceCell::new() };
+            return Self::made(record, &leaf_hash(&sealed.leaf), origin);
         }
         // A clear part that does not fit its leaf is no reason to withhold what was signed.
         let opened = leaf::open(&sealed.leaf, clear, index)
@@ -49,6 +46,23 @@ impl Item {
             }
             Err(error) => Self::unreadable(origin, index, 1, &error.to_string()),
         }
+    }
+
+    /// The same of a record whose text is known: an object with fields.
+    pub(crate) fn made(mut record: leaf::Disclosed, leaf_hash: &Hash, origin: &str) -> Self {
+        record.text.pop();
+        record.text.push_str(",\"leaf_hash\":\"");
+        record.text.push_str(&hex(leaf_hash));
+        // A log's name needs no escapes (see `log::note`), but nothing here depends on that.
+        record.text.push_str("\",\"log\":");
+        record.text.push_str(&Value::from(origin).to_string());
+        record.text.push('}');
+        Self { text: Some(Arc::new(record)), fields: OnceCell::new() }
+    }
+
+    /// Bytes of its text, where that is all that there is.
+    pub(super) fn size(&self) -> usize {
+        self.text.as_ref().map_or(0, |record| record.text.capacity())
     }
 
     /// A checkpoint of the log. Its time is that of the last record that it covers.
@@ -70,7 +84,7 @@ impl Item {
     /// Its fields.
     pub fn fields(&self) -> &Map<String, Value> {
         self.fields.get_or_init(|| {
-            let text = self.text.as_ref().map_or("{}", |record| &record.text);
+            let text = self.ready().unwrap_or("{}");
             // The leaf was read before, and what was put into it is what it commits to.
             serde_json::from_str(text).unwrap_or_default()
         })
@@ -84,10 +98,15 @@ impl Item {
         self.fields.get_mut().expect("they were read")
     }
 
+    /// It as one JSON object, where that is known.
+    pub(super) fn ready(&self) -> Option<&str> {
+        self.text.as_ref().map(|record| &*record.text)
+    }
+
     /// It as one JSON object.
     pub fn json(&self) -> String {
-        match &self.text {
-            Some(record) => record.text.clone(),
+        match self.ready() {
+            Some(text) => text.to_owned(),
             None => serde_json::to_string(self.fields()).expect("JSON values can be written to memory"),
         }
     }

@@ -1,11 +1,13 @@
 //! The audit log's way out of the host. The signed log is the queue: each sink has a thread that reads
-//! what is under a checkpoint from where its cursor stands and delivers it in order, at least once. A
+//! what is under a checkpoint from where its cursor stands and delivers it in order, at least once; what was written
+//! a moment ago is in memory still (`fresh`), the rest is read from the disk. A
 //! receiver that is gone costs disk, and nothing else ever waits for it.
 //!
 //! queue → item → format (`native` or `ocsf`) → receiver → cursor. Pure: `item`, `ocsf`, `retry`, `settings`.
 
 mod cursor;
 mod error;
+mod fresh;
 mod item;
 mod ocsf;
 mod queue;
@@ -17,6 +19,7 @@ mod worker;
 
 pub use cursor::{Cursor, Position};
 pub use error::SinkError;
+pub use fresh::Fresh;
 pub use item::Item;
 pub use queue::Queue;
 pub(crate) use receiver::Web;

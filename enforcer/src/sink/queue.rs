@@ -1,8 +1,14 @@
 //! Reading the signed log as a queue: only what is under a checkpoint leaves the host.
 
-use super::{cursor::Position, error::SinkError, item::Item};
+use super::{
+    Fresh,
+    cursor::Position,
+    error::SinkError,
+    fresh::Place,
+    item::Item,
+};
 use crate::log::{reader::Reader, segments, tree::TILE_WIDTH};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// What is read at a time.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +36,20 @@ pub struct Queue {
     redact: bool,
     checkpoints: bool,
     reader: Option<(u32, Reader)>,
+    fresh: Option<(Arc<Fresh>, Place)>,
 }
 
 impl Queue {
     /// The logs in `directory`.
     pub fn new(directory: PathBuf, redact: bool, checkpoints: bool) -> Self {
-        Self { directory, redact, checkpoints, reader: None }
+        Self { directory, redact, checkpoints, reader: None, fresh: None }
+    }
+
+    /// What was written a moment ago is taken from there, unless it is to be redacted.
+    pub fn take_fresh(&mut self, fresh: &Arc<Fresh>) {
+        if !self.redact {
+            self.fresh = Some((Arc::clone(fresh), fresh.join()));
+        }
     }
 
     /// The end of what is signed now.
@@ -63,6 +77,15 @@ impl Queue {
             let why = "removed by retention; this sink has not had them";
             items.push(Item::unreadable(&origin, index, reader.first() - index, why));
             index = reader.first();
+        }
+        if let Some((fresh, place)) = &self.fresh {
+            let limits = Limits { records: limits.records.saturating_sub(items.len()), ..limits };
+            let at = Position { index, ..from };
+            for item in fresh.get(*place, at, size, limits) {
+                bytes += item.size();
+                items.push(item);
+                index += 1;
+            }
         }
         while index < size && items.len() < limits.records && bytes < limits.bytes {
             match reader.record(index) {

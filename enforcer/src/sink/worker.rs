@@ -1,7 +1,7 @@
 //! The thread of a sink: from the log to the receiver, and the cursor behind.
 
 use super::{
-    SinkStatus, Wake,
+    Fresh, SinkStatus, Wake,
     cursor::{BEGINNING, Cursor, Position},
     error::SinkError,
     queue::{Limits, Queue},
@@ -55,17 +55,19 @@ impl Shared {
 
 impl Sinks {
     /// Starts a thread for each sink. The logs are in `logs`, cursors go to `cursors`; `wake` tells of new
-    /// checkpoints.
+    /// checkpoints, and `fresh` has what was written last.
     pub fn start(
         settings: &[SinkSettings],
         logs: &Path,
         cursors: &Path,
         wake: Arc<Wake>,
+        fresh: &Arc<Fresh>,
     ) -> Result<Self, SinkError> {
         let (sender, records) = mpsc::channel();
         let mut sinks = Self { wake, running: Vec::new(), records };
         for sink in settings {
-            let worker = Worker::new(sink, logs, cursors, &sinks.wake, sender.clone())?;
+            let mut worker = Worker::new(sink, logs, cursors, &sinks.wake, sender.clone())?;
+            worker.queue.take_fresh(fresh);
             let shared = Arc::clone(&worker.shared);
             let thread = thread::Builder::new().name(format!("sink-{}", sink.name));
             let thread = thread.spawn(move || worker.run());

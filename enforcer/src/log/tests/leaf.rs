@@ -167,6 +167,9 @@ fn records_of_the_kernel_are_sealed_the_same_with_and_without_a_tree_of_values()
 fn what_is_disclosed_as_text_is_what_is_opened() {
     for (seq, flat) in (0u64..).zip(flats()) {
         let sealed = seal_flat(&flat, &place(), seq, &mut || [9; 16]);
+        let shown = show_flat(&flat, &place(), seq);
+        assert_eq!(Some(&shown), disclose(&sealed.leaf, &sealed.clear, seq).as_ref());
+        assert_eq!(shown, show(&flat.to_map(), &place(), seq));
         for clear in [&sealed.clear[..], b""] {
             let opened = open(&sealed.leaf, clear, seq).expect("opens").record;
             let disclosed = disclose(&sealed.leaf, clear, seq).expect("at a glance");

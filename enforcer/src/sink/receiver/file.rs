@@ -35,7 +35,7 @@ impl Lines {
         let mut open = self.opened()?;
         let mut text = Vec::new();
         for message in messages {
-            let after = open.length + (text.len() + message.json.len()) as u64 + 1;
+            let after = open.length + (text.len() + message.json().len()) as u64 + 1;
             if after > limit && open.length + text.len() as u64 > 0 {
                 open.put(&text)?;
                 text.clear();
@@ -43,7 +43,7 @@ impl Lines {
                 self.rotate()?;
                 open = self.opened()?;
             }
-            text.extend(message.json.as_bytes());
+            text.extend(message.json().as_bytes());
             text.push(b'\n');
         }
         open.put(&text)?;

@@ -34,7 +34,7 @@ impl Receiver for Http {
 }
 
 fn array(messages: &[Message]) -> String {
-    let all: Vec<&str> = messages.iter().map(|message| message.json.as_str()).collect();
+    let all: Vec<&str> = messages.iter().map(|message| message.json()).collect();
     format!("[{}]", all.join(","))
 }
 
@@ -49,7 +49,7 @@ fn splunk(messages: &[Message]) -> String {
             "time": seconds, "host": message.item.text("host"), "source": "enforcer",
             "sourcetype": format!("enforcer:{}", message.item.kind()),
         });
-        out.push_str(&with_event(head, &message.json));
+        out.push_str(&with_event(head, message.json()));
         out.push('\n');
     }
     out

@@ -70,7 +70,7 @@ impl Journald {
 impl Receiver for Journald {
     fn deliver(&mut self, messages: &[Message]) -> Result<(), SinkError> {
         for message in messages {
-            self.send(&entry(&message.item, &message.json))
+            self.send(&entry(&message.item, message.json()))
                 .map_err(|e| SinkError::io("send to", self.settings.socket.display(), e))?;
         }
         Ok(())

@@ -22,17 +22,23 @@ use std::time::Duration;
 pub(super) struct Message {
     /// The item.
     pub(super) item: Item,
-    /// It as one JSON object, in the sink's format.
-    pub(super) json: String,
+    /// It as one JSON object, in the sink's format, where that is not the item's own text.
+    json: Option<String>,
 }
 
 impl Message {
     pub(super) fn new(item: Item, format: Format) -> Self {
         let json = match format {
-            Format::Native => item.json(),
-            Format::Ocsf => super::ocsf::event(&item).to_string(),
+            Format::Native if item.ready().is_some() => None,
+            Format::Native => Some(item.json()),
+            Format::Ocsf => Some(super::ocsf::event(&item).to_string()),
         };
         Self { json, item }
+    }
+
+    /// It as one JSON object, in the sink's format.
+    pub(super) fn json(&self) -> &str {
+        self.json.as_deref().or(self.item.ready()).unwrap_or_default()
     }
 }
 

@@ -115,7 +115,7 @@ fn record(message: &Message) -> Value {
     json!({
         "timeUnixNano": time, "observedTimeUnixNano": time,
         "severityNumber": number, "severityText": text,
-        "body": {"stringValue": message.json}, "attributes": attributes(&named(item, seq(item).as_deref())),
+        "body": {"stringValue": message.json()}, "attributes": attributes(&named(item, seq(item).as_deref())),
     })
 }
 
@@ -136,7 +136,7 @@ fn protobuf(messages: &[Message]) -> proto::ExportLogsServiceRequest {
             observed_time_unix_nano: time,
             severity_number,
             severity_text: text.to_owned(),
-            body: Some(proto::AnyValue::text(&message.json)),
+            body: Some(proto::AnyValue::text(message.json())),
             attributes: key_values(&named(item, seq(item).as_deref())),
         }
     };

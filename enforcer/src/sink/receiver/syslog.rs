@@ -78,7 +78,7 @@ impl Receiver for Syslog {
         };
         let mut bytes = Vec::new();
         for message in messages {
-            let line = line(&message.item, &message.json);
+            let line = line(&message.item, message.json());
             bytes.extend(format!("{} ", line.len()).as_bytes());
             bytes.extend(line.as_bytes());
         }

@@ -22,6 +22,8 @@ use std::{
 
 /// How long the thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of records that are handed to the operating system at once, about.
+const TOGETHER: usize = 4 << 20;
 /// After how long it tries again what has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -36,7 +38,9 @@ pub(super) struct Taken {
 impl Taken {
     /// Bytes that it takes while it waits.
     pub(super) fn bytes(&self) -> usize {
-        self.sealed.leaf.len() + self.sealed.clear.len() + self.shown.as_ref().map_or(0, |shown| shown.text.len())
+        self.sealed.leaf.len()
+            + self.sealed.clear.len()
+            + self.shown.as_ref().map_or(0, |shown| shown.text.len())
     }
 }
 
@@ -157,7 +161,7 @@ impl Writer {
     fn run(mut self, orders: &Receiver<Vec<Taken>>) {
         loop {
             match orders.recv_timeout(self.pause(Instant::now())) {
-                Ok(batch) => self.take(batch),
+                Ok(batch) => self.take_all(batch, orders),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -183,9 +187,23 @@ impl Writer {
         self.shared.error.lock().is_ok_and(|error| error.is_some())
     }
 
+    /// Takes these records and what has come meanwhile, and hands all of it to the operating system at once: the fewer
+    /// times, the fewer records pass through the journal on their way into a bundle.
+    fn take_all(&mut self, batch: Vec<Taken>, orders: &Receiver<Vec<Taken>>) {
+        self.take(batch);
+        while self.unflushed < TOGETHER
+            && let Ok(batch) = orders.try_recv()
+        {
+            self.take(batch);
+        }
+        let flushed = self.store.flush();
+        self.note(flushed);
+    }
+
     fn take(&mut self, batch: Vec<Taken>) {
         self.unflushed += bytes(&batch);
-        let (at, origin) = (Position { log: self.number, index: self.store.size() }, self.store.origin().to_owned());
+        let (at, origin) =
+            (Position { log: self.number, index: self.store.size() }, self.store.origin().to_owned());
         let wanted = self.fresh.is_wanted();
         let mut items = Vec::with_capacity(if wanted { batch.len() } else { 0 });
         for record in batch {
@@ -197,8 +215,6 @@ impl Writer {
         if wanted {
             self.fresh.put(at, items);
         }
-        let flushed = self.store.flush();
-        self.note(flushed);
     }
 
     fn commit(&mut self) {

@@ -7,11 +7,11 @@ use super::{
     canary::Canary,
     commands::Commands,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting},
-    first_use::FirstUses,
+    first_use::{FirstUses, of_program},
     held::Held,
     holds::Approvals,
     left_open::LeftOpens,
-    lives::{first_use, stranger},
+    lives::stranger,
     metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
@@ -340,7 +340,7 @@ impl Core {
                     let record = json::event(&event, offset, &names);
                     let used = numbers.loaded(event.header.policy);
                     let used = used.map(|(loaded, _)| first_uses.note(loaded, event.exe)).unwrap_or_default();
-                    let first = first_use(&record, used);
+                    let first = of_program(&record, used);
                     let complete = commands.begin(&event, record);
                     return complete.iter().chain(&first).for_each(|record| audit.append(record));
                 }
@@ -360,6 +360,7 @@ impl Core {
                     }
                     json::write(&event, None, offset, &names, flat);
                     audit.append_flat(flat);
+                    first_uses.granted(&event, numbers, table, flat).iter().for_each(|it| audit.append(it));
                 }
             }
             Err(error) => {

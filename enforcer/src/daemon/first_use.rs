@@ -1,9 +1,26 @@
-//! The first use of rules that let programs run. Pure. What other rules allow leaves no record, so nothing can be told
-//! of them here.
+//! The first use of rules that let programs run, and of rules under which a person let something. Pure. What other rules
+//! allow leaves no record, so nothing can be told of them here.
 
-use super::{names::describe, policies::Loaded};
-use crate::policy::{RuleId, reference};
-use enforcer_common::access::file::EXEC;
+use super::{
+    names::{deciding_rules, describe},
+    numbers::Numbers,
+    policies::Loaded,
+};
+use crate::{
+    event::{
+        decode::{Event, Kind},
+        flat::Flat,
+        json::SCHEMA,
+    },
+    policy::{Rule, RuleId, reference},
+    trust::table::Table,
+};
+use enforcer_common::{
+    access::file::EXEC,
+    event::{flag, reason},
+    verdict::Verdict,
+};
+use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// Programs of policies that were looked up; beyond that all are looked up again.
@@ -31,10 +48,62 @@ impl FirstUses {
         for id in reference::rules_among(&loaded.policy, loaded.image.rules_near(path), path) {
             let Some(rule) = loaded.policy.rule(id) else { continue };
             let lets = rule.operations() & EXEC != 0 && rule.effect().name() != "deny";
-            if lets && self.rules.insert((digest, id)) {
-                out.push(format!("{} {id} at {}", describe(rule), rule.origin()));
+            if lets {
+                out.extend(self.first(digest, id, rule));
             }
         }
         out
     }
+
+    /// The record of the first use of the rules under which a person let this, if it is that.
+    pub(super) fn granted(
+        &mut self,
+        event: &Event<'_>,
+        numbers: &Numbers,
+        table: &Table,
+        record: &Flat,
+    ) -> Option<Value> {
+        let header = &event.header;
+        let let_by_a_person = event.kind == Kind::Decision
+            && event.verdict == Ok(Verdict::Allow)
+            && header.reason == reason::GRANTED
+            && header.flags & flag::WOULD == 0;
+        if !let_by_a_person {
+            return None;
+        }
+        let (loaded, base) = numbers.loaded(header.policy)?;
+        let digest = loaded.policy.digest();
+        let rules = deciding_rules(loaded, event, base, table)?;
+        let first = rules.into_iter().filter_map(|(id, rule)| self.first(digest, id, rule)).collect();
+        let record = Value::Object(record.to_map());
+        first_use(&record, record["operation"].as_str().unwrap_or_default(), record["object"].clone(), first)
+    }
+
+    /// The rule as records name it, unless it was used before.
+    fn first(&mut self, digest: [u8; 32], id: RuleId, rule: &Rule) -> Option<String> {
+        let first = self.rules.insert((digest, id));
+        first.then(|| format!("{} {id} at {}", describe(rule), rule.origin()))
+    }
+}
+
+/// The same of rules that let a program run, from the record of its execution.
+pub(super) fn of_program(executed: &Value, rules: Vec<String>) -> Option<Value> {
+    let mut object = json!({"path": executed["exe"]});
+    if let Some(bytes) = executed.get("exe_b64") {
+        object["path_b64"] = bytes.clone();
+    }
+    first_use(executed, "exec", object, rules)
+}
+
+/// The record of the first use of rules, from that of the act.
+fn first_use(act: &Value, operation: &str, object: Value, rules: Vec<String>) -> Option<Value> {
+    if rules.is_empty() {
+        return None;
+    }
+    let of = |key: &str| act[key].clone();
+    Some(json!({
+        "schema": SCHEMA, "kind": "first-use", "time": of("time"), "agent": of("agent"),
+        "session": of("session"), "policy": of("policy"), "operation": operation, "object": object,
+        "rule": rules.into_iter().map(|text| json!({"text": text})).collect::<Vec<_>>(),
+    }))
 }

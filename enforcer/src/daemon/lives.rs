@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::{
         decode::{Event, Kind},
-        json::{Launcher, SCHEMA, SessionNote},
+        json::{Launcher, SessionNote},
         text::session_id,
     },
     launch::cgroup,
@@ -105,23 +105,6 @@ impl Core {
             tracing::error!(%error, "cannot end a session");
         }
     }
-}
-
-/// The record of the first use of rules, from that of the execution.
-pub(super) fn first_use(executed: &Value, rules: Vec<String>) -> Option<Value> {
-    if rules.is_empty() {
-        return None;
-    }
-    let of = |key: &str| executed[key].clone();
-    let mut object = json!({"path": of("exe")});
-    if let Some(bytes) = executed.get("exe_b64") {
-        object["path_b64"] = bytes.clone();
-    }
-    Some(json!({
-        "schema": SCHEMA, "kind": "first-use", "time": of("time"), "agent": of("agent"),
-        "session": of("session"), "policy": of("policy"), "operation": "exec", "object": object,
-        "rule": rules.into_iter().map(|text| json!({"text": text})).collect::<Vec<_>>(),
-    }))
 }
 
 /// What can be told of a session that nobody has introduced: the container that its cgroup is, as long as that exists.

@@ -29,6 +29,8 @@ use zerocopy::FromZeros;
 mod arguments;
 #[path = "break_glass_tests.rs"]
 mod break_glass;
+#[path = "tests_first_use.rs"]
+mod first_use;
 #[path = "tests_left_open.rs"]
 mod left_open;
 #[path = "metrics_tests.rs"]

@@ -1,12 +1,6 @@
 //! Reading the signed log as a queue: only what is under a checkpoint leaves the host.
 
-use super::{
-    Fresh,
-    cursor::Position,
-    error::SinkError,
-    fresh::Place,
-    item::Item,
-};
+use super::{Fresh, cursor::Position, error::SinkError, fresh::Place, item::Item};
 use crate::log::{reader::Reader, segments, tree::TILE_WIDTH};
 use std::{path::PathBuf, sync::Arc};
 

@@ -2,7 +2,7 @@
 //! allow leaves no record, so nothing can be told of them here.
 
 use super::{
-    names::{deciding_rules, describe},
+    names::deciding_rules,
     numbers::Numbers,
     policies::Loaded,
 };
@@ -12,7 +12,7 @@ use crate::{
         flat::Flat,
         json::SCHEMA,
     },
-    policy::{Rule, RuleId, reference},
+    policy::{RuleId, reference},
     trust::table::Table,
 };
 use enforcer_common::{
@@ -49,7 +49,7 @@ impl FirstUses {
             let Some(rule) = loaded.policy.rule(id) else { continue };
             let lets = rule.operations() & EXEC != 0 && rule.effect().name() != "deny";
             if lets {
-                out.extend(self.first(digest, id, rule));
+                out.extend(self.first(loaded, id));
             }
         }
         out
@@ -72,17 +72,16 @@ impl FirstUses {
             return None;
         }
         let (loaded, base) = numbers.loaded(header.policy)?;
-        let digest = loaded.policy.digest();
         let rules = deciding_rules(loaded, event, base, table)?;
-        let first = rules.into_iter().filter_map(|(id, rule)| self.first(digest, id, rule)).collect();
+        let first = rules.into_iter().filter_map(|(id, _)| self.first(loaded, id)).collect();
         let record = Value::Object(record.to_map());
         first_use(&record, record["operation"].as_str().unwrap_or_default(), record["object"].clone(), first)
     }
 
     /// The rule as records name it, unless it was used before.
-    fn first(&mut self, digest: [u8; 32], id: RuleId, rule: &Rule) -> Option<String> {
-        let first = self.rules.insert((digest, id));
-        first.then(|| format!("{} {id} at {}", describe(rule), rule.origin()))
+    fn first(&mut self, loaded: &Loaded, id: RuleId) -> Option<String> {
+        let first = self.rules.insert((loaded.policy.digest(), id));
+        loaded.words(id).filter(|_| first).map(|words| words.text.clone())
     }
 }
 

@@ -63,11 +63,8 @@ fn policy_rules(
     base: Option<u32>,
     table: &Table,
 ) -> Option<Vec<json::RuleNote>> {
-    let note = |(id, rule): (RuleId, &Rule)| json::RuleNote {
-        text: format!("{} {id} at {}", describe(rule), rule.origin()),
-        because: rule.because().map(str::to_owned),
-    };
-    Some(deciding_rules(loaded, event, base, table)?.into_iter().map(note).collect())
+    let rules = deciding_rules(loaded, event, base, table)?;
+    Some(rules.into_iter().filter_map(|(id, _)| loaded.words(id).cloned()).collect())
 }
 
 /// The rules that speak about what was asked for. Where the object itself is known, exactly those; else

@@ -2,13 +2,16 @@
 
 use super::{
     canary,
+    names::describe,
     registry::{Claim, Reading},
 };
 use crate::{
-    policy::{self, Image, ValidPolicy},
+    event::json::RuleNote,
+    policy::{self, Image, Rule, RuleId, ValidPolicy},
     settings::is_below,
 };
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     fs::{self, File, OpenOptions},
     hash::{DefaultHasher, Hash, Hasher},
@@ -30,6 +33,20 @@ pub struct Loaded {
     pub image: Image,
     /// Its text, to be kept as the last good one.
     pub text: String,
+    /// Its rules as records name them, made when the first record does.
+    words: OnceCell<Vec<RuleNote>>,
+}
+
+impl Loaded {
+    /// A rule as records name it.
+    pub(super) fn words(&self, id: RuleId) -> Option<&RuleNote> {
+        let note = |(id, rule): (RuleId, &Rule)| RuleNote {
+            text: format!("{} {id} at {}", describe(rule), rule.origin()),
+            because: rule.because().map(str::to_owned),
+        };
+        let words = self.words.get_or_init(|| self.policy.numbered_rules().map(note).collect());
+        words.get(usize::try_from(id.0).ok()?)
+    }
 }
 
 /// A file of the directory.
@@ -139,7 +156,7 @@ pub fn compile(name: &str, text: String) -> Result<Loaded, String> {
 
 fn with_tables(name: &str, policy: ValidPolicy, text: String) -> Result<Loaded, String> {
     let image = policy::compile(&policy).map_err(|e| format!("{name}: {e}"))?;
-    Ok(Loaded { policy, image, text })
+    Ok(Loaded { policy, image, text, words: OnceCell::new() })
 }
 
 /// Reads a file that only root can have written: whoever writes a policy decides what agents may do.

@@ -21,7 +21,6 @@ pub struct JsonLines {
     path: PathBuf,
     file: File,
     waiting: Vec<u8>,
-    records_waiting: u64,
     /// The last write stopped inside a line.
     torn: bool,
     /// Something was written since the last sync.
@@ -45,16 +44,7 @@ impl JsonLines {
             .open(path)?;
         // A line that a crash cut short must not swallow the next one.
         let torn = ends_inside_a_line(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            waiting: Vec::new(),
-            records_waiting: 0,
-            torn,
-            dirty: false,
-            lost: 0,
-            unsaid: 0,
-        })
+        Ok(Self { path: path.to_owned(), file, waiting: Vec::new(), torn, dirty: false, lost: 0, unsaid: 0 })
     }
 
     /// Where it is.
@@ -74,7 +64,6 @@ impl JsonLines {
                 false => self.waiting[start] = b',',
             }
             self.waiting.push(b'\n');
-            self.records_waiting += 1;
             self.write_batch();
         }
     }
@@ -86,7 +75,6 @@ impl JsonLines {
             serde_json::to_writer(&mut self.waiting, &seq).expect("numbers can be written to memory");
             record.write_fields(&mut self.waiting);
             self.waiting.extend(b"}\n");
-            self.records_waiting += 1;
             self.write_batch();
         }
     }
@@ -124,7 +112,6 @@ impl JsonLines {
     fn push(&mut self, record: &Value) {
         serde_json::to_writer(&mut self.waiting, record).expect("JSON values can be written to memory");
         self.waiting.push(b'\n');
-        self.records_waiting += 1;
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
@@ -144,11 +131,15 @@ impl JsonLines {
                 break Ok(());
             }
         };
+        if result.is_ok() {
+            (self.torn, self.dirty) = (false, true);
+            self.waiting.clear();
+            return Ok(());
+        }
         // A record that was cut is written again as a whole; its first attempt stays as a torn line.
         let whole = self.waiting[..written].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         self.torn = written > whole;
         self.dirty |= written > 0;
-        self.records_waiting -= self.waiting[..whole].iter().filter(|b| **b == b'\n').count() as u64;
         self.waiting.drain(..whole);
         result
     }

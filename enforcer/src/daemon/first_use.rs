@@ -1,11 +1,7 @@
 //! The first use of rules that let programs run, and of rules under which a person let something. Pure. What other rules
 //! allow leaves no record, so nothing can be told of them here.
 
-use super::{
-    names::deciding_rules,
-    numbers::Numbers,
-    policies::Loaded,
-};
+use super::{names::deciding_rules, numbers::Numbers, policies::Loaded};
 use crate::{
     event::{
         decode::{Event, Kind},

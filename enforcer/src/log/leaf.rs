@@ -165,7 +165,10 @@ impl<'a> Own<'a> {
     }
 
     fn put_before(&mut self, key: &str, out: &mut Vec<u8>) {
-        while let Some((name, value)) = self.fields.get(self.next).filter(|(name, _)| *name < key) {
+        // Most keys are told apart by their first byte, without a call.
+        let first = key.as_bytes().first().copied().unwrap_or_default();
+        let before = |name: &str| name.as_bytes().first().is_some_and(|byte| *byte <= first) && name < key;
+        while let Some((name, value)) = self.fields.get(self.next).filter(|(name, _)| before(name)) {
             put_key(out, name);
             match value {
                 OwnValue::Text(text) => put(out, text),

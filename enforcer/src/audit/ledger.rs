@@ -38,9 +38,12 @@ pub(super) struct Taken {
 impl Taken {
     /// Bytes that it takes while it waits.
     pub(super) fn bytes(&self) -> usize {
-        self.sealed.leaf.len()
-            + self.sealed.clear.len()
-            + self.shown.as_ref().map_or(0, |shown| shown.text.len())
+        self.written() + self.shown.as_ref().map_or(0, |shown| shown.text.len())
+    }
+
+    /// Bytes that are written.
+    fn written(&self) -> usize {
+        self.sealed.leaf.len() + self.sealed.clear.len()
     }
 }
 
@@ -201,7 +204,10 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Vec<Taken>) {
-        self.unflushed += bytes(&batch);
+        // What sinks get is kept elsewhere from now on, and bounded there.
+        let (all, written): (usize, usize) = (bytes(&batch), batch.iter().map(Taken::written).sum());
+        self.shared.waiting.fetch_sub(all - written, Ordering::Relaxed);
+        self.unflushed += written;
         let (at, origin) =
             (Position { log: self.number, index: self.store.size() }, self.store.origin().to_owned());
         let wanted = self.fresh.is_wanted();

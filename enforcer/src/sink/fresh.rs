@@ -153,7 +153,9 @@ mod tests {
             Some(Item::made(Disclosed { text, kind: String::new() }, &[0; 32], "a"))
         };
         fresh.put(at(10), vec![big(), big(), big()]);
-        assert_eq!((fresh.lock().from, fresh.lock().items.len()), (at(11), 2));
+        let inner = fresh.lock();
+        assert!(inner.bytes <= MOST && inner.from > at(10), "{} from {:?}", inner.bytes, inner.from);
+        assert_eq!(inner.end(), at(13));
     }
 
     #[test]

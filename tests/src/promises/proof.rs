@@ -15,6 +15,8 @@ cases!(proof:
     an_executed_program_leaves_its_arguments_and_who_started_it,
     a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act,
     a_full_disk_freezes_agents_until_the_log_can_be_written,
+    a_full_disk_takes_the_upper_tiers_away_where_that_is_said,
+    a_full_disk_stops_nothing_where_that_is_said,
 );
 
 const TRUE: &str = "/usr/bin/true";
@@ -150,6 +152,71 @@ fn signed(kind: &str) -> Outcome<Value> {
         let ran = Command::new("enforcer").args(words).run().ok()?;
         serde_json::from_str(ran.out.lines().next()?).ok()
     })?)
+}
+
+/// Leaves no room in the state.
+fn fill() -> Outcome {
+    let ran = Command::new("dd").args(["if=/dev/zero", &format!("of={STATE}/filler"), "bs=4k"]).run()?;
+    ensure!(ran.code != Some(0), "the disk is not full: {ran}");
+    wait_for("a status that says so", 60, || {
+        let status = Command::new("enforcer").args(["status"]).run().ok()?;
+        (status.code == Some(1) && status.out.contains("log")).then_some(())
+    })?;
+    Ok(())
+}
+
+/// What a session and a launch are told before, while and after nothing can be written. The second is told `refused`
+/// where tier medium is.
+fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outcome {
+    tree(t)?;
+    let small = SmallState::begin(on_failure)?;
+    let (shut, open, tiered) = (t.at("shut/f1"), t.at("open/f1"), t.at("open/f2"));
+    let (first, second) = (t.at("stop-1"), t.at("stop-2"));
+    let policy = t.policy().line("trust: supervised").allow("read", &open);
+    let policy = policy.file(format!("allow: [read], tier: medium, paths: ['{tiered}']"));
+    let agent = t.agent(policy)?;
+    let words = ["trust", "set", agent.name(), "supervised", "--reason", "a test says so"];
+    let stated = Command::new("enforcer").args(words).run()?;
+    ensure!(stated.code == Some(0), "{stated}");
+    let read = format!("read {tiered}");
+    let mut live = agent.start(&[
+        read.clone(),
+        format!("hammer {open} {shut} {first} 1"),
+        read.clone(),
+        format!("hammer {open} {shut} {second} 1"),
+        read,
+    ])?;
+    let cgroup = live.cgroup()?.display().to_string();
+    live.expect(&["ok"])?;
+    events::wait("a refusal", live.mark, |record| events::decides(record, &live.id))?;
+
+    fill()?;
+    fs::write(&first, "")?;
+    live.expect(&["ok", if refused { "EPERM" } else { "ok" }])?;
+    ensure!(frozen(&cgroup) == Some(false), "frozen, although the settings say {on_failure}");
+    let ran = Command::new("enforcer").args(["exec", agent.name(), "--", PROBE, "prctl-name"]).run()?;
+    let said = ran.err.contains("cannot be written");
+    ensure!((ran.code != Some(0), said) == (refused, refused), "a launch: {ran}");
+
+    fs::remove_file(format!("{STATE}/filler"))?;
+    signed("log-recovered")?;
+    fs::write(&second, "")?;
+    live.expect(&["ok", "ok"])?;
+    live.finish()?;
+    drop(agent);
+    drop(small);
+    wait_for("the daemon", 60, || {
+        Command::new("enforcer").args(["status"]).run().ok().filter(|ran| matches!(ran.code, Some(0 | 1)))
+    })?;
+    Ok(())
+}
+
+fn a_full_disk_takes_the_upper_tiers_away_where_that_is_said(t: &mut Test) -> Outcome {
+    while_the_disk_is_full(t, "refuse", true)
+}
+
+fn a_full_disk_stops_nothing_where_that_is_said(t: &mut Test) -> Outcome {
+    while_the_disk_is_full(t, "continue", false)
 }
 
 fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outcome {

@@ -90,6 +90,14 @@ fn a_level_counts_at_once_in_a_session_that_runs(t: &mut Test) -> Outcome {
         record["hold"] == third.hold.as_str() && record["kind"] == "decision"
     })?;
     ensure!(refused["trust"] == "probation", "{refused}");
+    let uses: Vec<Value> = events::since(live.mark)?
+        .into_iter()
+        .filter(|record| record["kind"] == "first-use" && record["operation"] == "unlink")
+        .filter(|record| record["session"] == live.id.as_str())
+        .collect();
+    ensure!(uses.len() == 1 && uses[0]["object"]["path"] == format!("{w}/f8").as_str(), "{uses:?}");
+    let rule = uses[0]["rule"][0]["text"].as_str().unwrap_or_default();
+    ensure!(rule.starts_with("hold delete"), "{uses:?}");
 
     let changes: Vec<Value> = events::since(live.mark)?
         .into_iter()

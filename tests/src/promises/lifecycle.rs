@@ -106,6 +106,7 @@ impl Drop for Builds {
 }
 
 fn no_attack_succeeds_through_kills_restarts_upgrades_and_downgrades(t: &mut Test) -> Outcome {
+    t.needs_thorough()?;
     tree(t)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();

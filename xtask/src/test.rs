@@ -61,7 +61,7 @@ const GUESTS: [GuestTest; 3] = [
         daemon: true,
         cmdline: "",
         sampled: true,
-        timeout: [2700, 9000],
+        timeout: [3300, 9000],
     },
     GuestTest {
         name: "semantics",

@@ -123,7 +123,7 @@ macro_rules! table {
 }
 kernel_fields!(table);
 
-/// What stands in the instructions for the first member; the others follow, then [`EXTRA`]. No offset is as large, and
+/// What stands in the instructions for the first member; the others follow, then [`Extra`]. No offset is as large, and
 /// the verifier would refuse one that stayed.
 pub const PLACEHOLDER: i32 = 0x7ffe_0000;
 

@@ -2,7 +2,10 @@
 
 use crate::{maps, object, subject::task, verifier::bound};
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
-use enforcer_common::limits;
+use enforcer_common::{
+    limits,
+    map::{Gate, Root},
+};
 
 /// What the gate says about the running task.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,19 @@ pub fn side() -> Side {
     let gate = maps::gate();
     // SAFETY: map values.
     unsafe {
+        let root = root_of(gate, task());
+        if !root.is_null() {
+            return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
+        }
+        if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
+    }
+}
+
+/// The root that the running task lives below, or null.
+#[inline(always)]
+unsafe fn root_of(gate: *const Gate, task: *const u8) -> *const Root {
+    // SAFETY: a map value.
+    unsafe {
         let mut i = 0;
         while i < limits::ROOTS {
             let root = &raw const (*gate).root[i];
@@ -35,13 +51,13 @@ pub fn side() -> Side {
             if level == 0 {
                 break;
             }
-            let id = ancestor(task(), level);
+            let id = ancestor(task, level);
             if id != 0 && id == (*root).id {
-                return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
+                return root;
             }
             i += 1;
         }
-        if (*gate).strays != 0 && decides(gate) { Side::Perhaps } else { Side::Outside }
+        core::ptr::null()
     }
 }
 
@@ -68,7 +84,7 @@ fn ancestor(task: *const u8, level: u32) -> u64 {
 
 /// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
 #[inline(always)]
-pub unsafe fn decides(gate: *const enforcer_common::map::Gate) -> bool {
+pub unsafe fn decides(gate: *const Gate) -> bool {
     // SAFETY: a map value.
     unsafe { (*gate).generation == object::GENERATION.get() as u32 }
 }
@@ -84,20 +100,5 @@ pub fn has_storage(task: *const u8) -> bool {
 pub fn is_outside(task: *const u8) -> bool {
     let gate = maps::gate();
     // SAFETY: map values.
-    unsafe {
-        let mut i = 0;
-        while i < limits::ROOTS {
-            let root = &raw const (*gate).root[i];
-            let level = (*root).level;
-            if level == 0 {
-                break;
-            }
-            let id = ancestor(task, level);
-            if id != 0 && id == (*root).id {
-                return false;
-            }
-            i += 1;
-        }
-        core::ptr::read_volatile(&raw const (*gate).strays) == 0
-    }
+    unsafe { root_of(gate, task).is_null() && core::ptr::read_volatile(&raw const (*gate).strays) == 0 }
 }

@@ -6,7 +6,6 @@ use enforcer_common::{
     access::net::BIND,
     address::Address,
     event::reason,
-    limits,
     map::{NetKey, NetValue, PortRange},
     offsets::Extra,
     scratch::{Reached, Scratch, Sockaddr},

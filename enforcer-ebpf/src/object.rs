@@ -1,4 +1,4 @@
-//! The only reader of kernel memory. Offsets are globals that the daemon fills from the running
+//! The only reader of kernel memory. Offsets stand in the instructions, where the daemon writes them from the running
 //! kernel's BTF before loading; the verifier knows them as constants and checks each typed load.
 
 use crate::{maps, proc::PROC, subject, verifier::compare_exchange};
@@ -195,30 +195,28 @@ pub fn stamp_since(since: u32) -> u64 {
 /// earlier time, and that word is the same; else something with a bit of [`MOVING`]. Only where [`casts`].
 #[inline(always)]
 pub fn stamp_if(moves: u64) -> u64 {
-    let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
-    if rename == 0 || mount == 0 {
-        return MOVING;
-    }
-    // SAFETY: a map value. Read before the kernel's count, as in `stamp`.
-    if unsafe { core::ptr::read_volatile(maps::moves()) } != moves {
-        return MOVING;
-    }
-    let (renames, mounts) = (half(rename), half(mount));
-    if renames != moves as u32 {
-        return MOVING;
-    }
-    moves >> 32 << 32 | u64::from(mounts)
+    if told() == moves { stamp_of(moves).0 } else { MOVING }
+}
+
+/// The word in [`maps::MOVES`].
+#[inline(always)]
+pub fn told() -> u64 {
+    // SAFETY: a map value.
+    unsafe { core::ptr::read_volatile(maps::moves()) }
 }
 
 #[inline(always)]
 fn stamp_by_loads() -> (u64, u32) {
+    stamp_of(told())
+}
+
+/// The stamp that `word`, read before, stands for if the kernel's count has not gone on, and that count.
+#[inline(always)]
+fn stamp_of(word: u64) -> (u64, u32) {
     let (rename, mount) = (RENAME_LOCK.get() as u64, MOUNT_LOCK.get() as u64);
-    let moves = maps::moves();
     if rename == 0 || mount == 0 {
         return (MOVING, 0);
     }
-    // SAFETY: a map value.
-    let word = unsafe { core::ptr::read_volatile(moves) };
     let (renames, mounts) = (half(rename), half(mount));
     if word as u32 != renames {
         return (MOVING, renames);

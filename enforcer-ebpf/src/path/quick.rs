@@ -64,7 +64,7 @@ pub fn may_open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32
     unsafe {
         // Before any name is read. The kernel's own count is compared at the end: equal means that there was no
         // rename from here to there.
-        let moves = core::ptr::read_volatile(maps::moves());
+        let moves = object::told();
         let dentry = pointer(path, &object::PATH_DENTRY);
         let parent = pointer(dentry, &object::DENTRY_PARENT);
         let directory = pointer(parent, &object::DENTRY_INODE);

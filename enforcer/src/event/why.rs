@@ -79,9 +79,8 @@ pub fn why(record: &Map<String, Value>) -> Why {
         outcome,
         layer: if was_loaded { LOADED.to_owned() } else { layer(reason).to_owned() },
         ask: match reason {
-            "rule" | "too-many-holds" => ask(reason, record, &rules, owner),
-            _ if was_loaded => {
-                format!("it could not be judged ({reason}): try again, and ask the operator if it stays so")
+            why if was_loaded && !matches!(why, "rule" | "too-many-holds") => {
+                format!("it could not be judged ({why}): try again, and ask the operator if it stays so")
             }
             _ => ask(reason, record, &rules, owner),
         },

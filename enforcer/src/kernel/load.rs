@@ -269,27 +269,19 @@ pub fn attach(ebpf: &mut Ebpf, host: &Host, links: &Path) -> Result<(), StartErr
 }
 
 fn attach_one(program: &mut Program, wanted: &HookProgram) -> Result<FdLink, ProgramError> {
+    // The types have these two functions in common, and no trait.
+    macro_rules! attached {
+        ($type:ty) => {{
+            let program: &mut $type = program.try_into()?;
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }};
+    }
     match wanted.kind {
-        Kind::Lsm => {
-            let program: &mut Lsm = program.try_into()?;
-            let id = program.attach()?;
-            Ok(program.take_link(id)?.into())
-        }
-        Kind::Tracepoint => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            let id = program.attach()?;
-            Ok(program.take_link(id)?.into())
-        }
-        Kind::Entry => {
-            let program: &mut FEntry = program.try_into()?;
-            let id = program.attach()?;
-            Ok(program.take_link(id)?.into())
-        }
-        Kind::Exit => {
-            let program: &mut FExit = program.try_into()?;
-            let id = program.attach()?;
-            Ok(program.take_link(id)?.into())
-        }
+        Kind::Lsm => attached!(Lsm),
+        Kind::Tracepoint => attached!(BtfTracePoint),
+        Kind::Entry => attached!(FEntry),
+        Kind::Exit => attached!(FExit),
     }
 }
 

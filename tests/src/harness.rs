@@ -107,13 +107,15 @@ pub struct Test {
     pub name: &'static str,
     /// Whether the long form was asked for.
     pub full: bool,
+    /// How long what has a length is to take, where the command line says so.
+    pub minutes: Option<u64>,
     directory: PathBuf,
 }
 
 impl Test {
-    fn new(case: &Case, full: bool) -> io::Result<Self> {
+    fn new(case: &Case, full: bool, minutes: Option<u64>) -> io::Result<Self> {
         let directory = Path::new(HOME).join(case.name.replace("::", "."));
-        let test = Self { name: case.name, full, directory };
+        let test = Self { name: case.name, full, minutes, directory };
         test.fresh()?;
         Ok(test)
     }
@@ -217,19 +219,22 @@ pub fn outside_all(acts: &[String]) -> Outcome<Vec<String>> {
 /// How many samples there are of the cases; the kernels beside the first have different ones.
 const SAMPLES: usize = 2;
 
-/// Runs the tests of some tables as the command line says: `[--full] [--sample-0|--sample-1] [--list]
-/// [FILTER…]`. Prints libtest's lines and a summary, or the tests' names; 1 if one failed. A sample is every other
+/// Runs the tests of some tables as the command line says: `[--full] [--minutes=N]
+/// [--sample-0|--sample-1] [--list] [FILTER…]`. Prints libtest's lines and a summary, or the tests' names; 1 if one failed. A sample is every other
 /// case, and of the modules that are named in `seldom` every fourth.
 pub fn main(tables: &[&[Case]], seldom: &[&str]) -> ExitCode {
-    let (mut full, mut sample, mut list, mut filters) = (false, None, false, Vec::new());
+    let (mut full, mut minutes, mut sample, mut list, mut filters) = (false, None, None, false, Vec::new());
     for word in std::env::args().skip(1) {
         match word.as_str() {
             "--full" => full = true,
             "--sample-0" => sample = Some(0),
             "--sample-1" => sample = Some(1),
             "--list" => list = true,
+            _ if word.strip_prefix("--minutes=").is_some_and(|n| n.parse::<u64>().is_ok()) => {
+                minutes = word.strip_prefix("--minutes=").and_then(|n| n.parse().ok());
+            }
             _ if word.starts_with('-') => {
-                eprintln!("usage: [--full] [--sample-0|--sample-1] [--list] [FILTER…]");
+                eprintln!("usage: [--full] [--minutes=N] [--sample-0|--sample-1] [--list] [FILTER…]");
                 return ExitCode::from(2);
             }
             _ => filters.push(word),
@@ -254,7 +259,7 @@ pub fn main(tables: &[&[Case]], seldom: &[&str]) -> ExitCode {
         }
         let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let mut test = Test::new(case, full)?;
+            let mut test = Test::new(case, full, minutes)?;
             (case.run)(&mut test)
         }));
         let outcome = outcome.unwrap_or_else(|_| Err(Failed::new("the test panicked")));

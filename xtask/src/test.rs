@@ -45,51 +45,77 @@ struct GuestTest {
     name: &'static str,
     /// A program among those of enforcer-tests. It prints libtest's lines and a summary of its own.
     program: &'static str,
-    /// Whether the daemon runs before the program does.
-    daemon: bool,
+    /// What is there before the program runs.
+    starts_with: StartsWith,
     cmdline: &'static str,
-    /// Whether all of it runs on 6.12 only, and a sample on each of the others, unless `--full` asks for all.
-    sampled: bool,
+    kernels: Kernels,
     /// Seconds, without and with `--full`.
     timeout: [u64; 2],
 }
 
-const GUESTS: [GuestTest; 3] = [
+/// What a guest has of ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StartsWith {
+    /// This build, and a daemon that runs.
+    Daemon,
+    /// This build.
+    Build,
+    /// A package of it, which is not installed.
+    Package,
+}
+
+/// Which kernels a guest is booted with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernels {
+    All,
+    /// All of it on 6.12, and a sample on each of the others, unless `--full` asks for all.
+    Sampled,
+    /// 6.12 alone, with `--full` only: what takes long and no kernel changes.
+    OneInFull,
+}
+
+const GUESTS: [GuestTest; 5] = [
     GuestTest {
         name: "suite",
         program: "guest-suite",
-        daemon: true,
+        starts_with: StartsWith::Daemon,
         cmdline: "",
-        sampled: true,
+        kernels: Kernels::Sampled,
         timeout: [3300, 9000],
     },
     GuestTest {
         name: "semantics",
         program: "semantics",
-        daemon: true,
+        starts_with: StartsWith::Daemon,
         cmdline: "",
-        sampled: false,
+        kernels: Kernels::All,
         timeout: [600, 3600],
+    },
+    GuestTest {
+        name: "endurance",
+        program: "endurance-suite",
+        starts_with: StartsWith::Daemon,
+        cmdline: "",
+        kernels: Kernels::OneInFull,
+        timeout: [12_000, 12_000],
+    },
+    GuestTest {
+        name: "package",
+        program: "package-suite",
+        starts_with: StartsWith::Package,
+        cmdline: "",
+        kernels: Kernels::OneInFull,
+        timeout: [1_500, 1_500],
     },
     GuestTest {
         name: "refusals",
         program: "refusal-suite",
-        daemon: false,
+        starts_with: StartsWith::Build,
         cmdline: "lsm=landlock,lockdown,yama",
-        sampled: false,
+        kernels: Kernels::All,
         timeout: [120, 120],
     },
 ];
-
-/// With --full only: making the package takes tools that are compiled first.
-const PACKAGE: GuestTest = GuestTest {
-    name: "package",
-    program: "package-suite",
-    daemon: false,
-    cmdline: "",
-    sampled: false,
-    timeout: [600, 600],
-};
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -230,18 +256,25 @@ const LANES: usize = 2;
 
 fn guests(options: &Options, tally: &mut Tally) {
     let kernels = if options.kernel.is_empty() { Kernel::ALL.to_vec() } else { options.kernel.clone() };
-    if options.full && kernels.contains(&Kernel::V6_12) {
-        package(options, tally);
-    }
     // The long ones first, so that none of them is left for the end.
-    let jobs: Vec<(&GuestTest, Kernel)> =
-        GUESTS.iter().flat_map(|test| kernels.iter().map(move |kernel| (test, *kernel))).collect();
+    let wanted = |test: &GuestTest, kernel: &Kernel| {
+        test.kernels != Kernels::OneInFull || options.full && *kernel == Kernel::V6_12
+    };
+    let jobs: Vec<(&GuestTest, Kernel)> = GUESTS
+        .iter()
+        .flat_map(|test| {
+            kernels.iter().filter(|kernel| wanted(test, kernel)).map(move |kernel| (test, *kernel))
+        })
+        .collect();
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     let bench = AtomicBool::new(options.filter.is_none() && kernels.contains(&Kernel::V6_12));
     let lane = || {
         while let Some((test, kernel)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let label = format!("{} on {}", test.name, kernel.name());
-            let one = guest(options, *kernel, test, &label, None);
+            let one = match test.starts_with {
+                StartsWith::Package => package(options, *kernel, test, &label),
+                _ => guest(options, *kernel, test, &label, None),
+            };
             all.lock().unwrap_or_else(PoisonError::into_inner).add(one);
         }
         // Last, by whoever is done first: instructions are counted, so it does not matter what runs beside.
@@ -256,10 +289,14 @@ fn guests(options: &Options, tally: &mut Tally) {
 
 /// Looks at the packages, then installs, upgrades, removes and purges the Debian one in a guest that has nothing else of
 /// ours.
-fn package(options: &Options, tally: &mut Tally) {
+fn package(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Tally {
     match package::checked(&compile::as_built(), false) {
-        Ok(made) => tally.add(guest(options, Kernel::V6_12, &PACKAGE, "package on 6.12", Some(made.deb))),
-        Err(error) => tally.one("package on 6.12", Err(error)),
+        Ok(made) => guest(options, kernel, test, label, Some(made.deb)),
+        Err(error) => {
+            let mut tally = Tally::default();
+            tally.one(label, Err(error));
+            tally
+        }
     }
 }
 
@@ -283,14 +320,14 @@ fn guest(
     let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];
     if options.full {
         command.push("--full".into());
-    } else if test.sampled && options.filter.is_none() {
+    } else if test.kernels == Kernels::Sampled && options.filter.is_none() {
         command.extend(sample(kernel).map(OsString::from));
     }
     command.extend(options.filter.as_ref().map(OsString::from));
     let policies = compile::root().join("tests/policies");
     let vm_options = vm::Options {
         no_build: true,
-        no_daemon: !test.daemon,
+        no_daemon: test.starts_with != StartsWith::Daemon,
         policies: policies.is_dir().then_some(policies),
         cmdline: test.cmdline.to_owned(),
         package,

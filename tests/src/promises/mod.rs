@@ -36,9 +36,11 @@ mod proc;
 mod proof;
 mod refusals;
 mod replay;
+mod scale;
 mod second_layer;
 mod sessions;
 mod signed;
+mod soak;
 mod tasks;
 mod trust;
 pub(crate) mod units;
@@ -105,6 +107,9 @@ pub const SELDOM: &[&str] = &[
 
 /// The tests of the Debian package.
 pub const PACKAGE: &[&[Case]] = &[package::CASES];
+
+/// The tests of a daemon under much, and for long.
+pub const ENDURANCE: &[&[Case]] = &[scale::CASES, soak::CASES];
 
 /// The tests for a kernel without the BPF LSM.
 pub const WITHOUT_LSM: &[&[Case]] = &[refusals::CASES];

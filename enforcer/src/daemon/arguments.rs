@@ -5,8 +5,8 @@ use super::{
     content,
     core::{Core, boot_time},
     held::Held,
+    loaded::Kept,
     names::{Names, matching_rules},
-    policies::Loaded,
 };
 use crate::{
     event::{
@@ -38,7 +38,7 @@ struct Stage {
     /// Start of the process.
     started: u64,
     /// The policy in force then. Its number may soon mean nothing any more.
-    policy: Option<Rc<Loaded>>,
+    policy: Option<Rc<Kept>>,
     rules: Vec<RuleId>,
     /// How many arguments the caller gave, the name included: an interpreter is given more in front of them.
     count: usize,
@@ -74,7 +74,7 @@ impl Arguments {
             self.stages.retain(|_, of| of.iter().all(|stage| header.time.saturating_sub(stage.at) < OLD));
         }
         let known = names.numbers.loaded(header.policy);
-        let rules = known.and_then(|(loaded, base)| matching_rules(loaded, event, base)).unwrap_or_default();
+        let rules = known.and_then(|(loaded, base)| matching_rules(&loaded, event, base)).unwrap_or_default();
         let stages = self.stages.entry(header.tgid).or_default();
         // The lowest bit: the first of this exec.
         if header.argument & 1 != 0 {
@@ -92,7 +92,7 @@ impl Arguments {
         let header = &event.header;
         let mut stages = self.stages.remove(&header.tgid).unwrap_or_default();
         // The same policy published again has another number, and the same rules.
-        let digest = |policy: Option<Rc<Loaded>>| policy.map(|loaded| loaded.policy.digest());
+        let digest = |policy: Option<Rc<Kept>>| policy.map(|kept| kept.head().digest());
         let in_force = digest(names.numbers.shared(header.policy));
         stages.retain(|stage| {
             stage.started == header.started && in_force.is_some() && digest(stage.policy.clone()) == in_force
@@ -192,7 +192,7 @@ impl Core {
     fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
         let Waiting { mut held, mut record, session, stages, count, trust, since } = one;
         let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
-        let known = stages.first().and_then(|stage| stage.policy.clone());
+        let known = stages.first().and_then(|stage| Some(stage.policy.as_ref()?.whole()));
         let (process, started) = held.process();
         let content = known
             .as_ref()

@@ -12,10 +12,11 @@ use super::{
     holds::Approvals,
     left_open::LeftOpens,
     lives::stranger,
+    loaded::Kept,
     metrics::Verdicts,
     names::Names,
     numbers::{InKernel, Numbers},
-    policies::{Known, LastGood, Loaded},
+    policies::{Known, LastGood},
     proof::CanaryAgent,
     published::Store,
     recent::Recent,
@@ -78,7 +79,7 @@ pub struct AgentState {
     /// The file that its policy came from.
     pub file: PathBuf,
     /// The policy.
-    pub loaded: Rc<Loaded>,
+    pub policy: Rc<Kept>,
     /// What the kernel calls it.
     pub published: PublishedPolicy,
 }
@@ -339,7 +340,8 @@ impl Core {
                     recent.note(&event, offset);
                     let record = json::event(&event, offset, &names);
                     let used = numbers.loaded(event.header.policy);
-                    let used = used.map(|(loaded, _)| first_uses.note(loaded, event.exe)).unwrap_or_default();
+                    let used =
+                        used.map(|(loaded, _)| first_uses.note(&loaded, event.exe)).unwrap_or_default();
                     let first = of_program(&record, used);
                     let complete = commands.begin(&event, record);
                     return complete.iter().chain(&first).for_each(|record| audit.append(record));

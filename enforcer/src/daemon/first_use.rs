@@ -1,7 +1,7 @@
 //! The first use of rules that let programs run, and of rules under which a person let something. Pure. What other rules
 //! allow leaves no record, so nothing can be told of them here.
 
-use super::{names::deciding_rules, numbers::Numbers, policies::Loaded};
+use super::{loaded::Loaded, names::deciding_rules, numbers::Numbers};
 use crate::{
     event::{
         decode::{Event, Kind},
@@ -68,8 +68,8 @@ impl FirstUses {
             return None;
         }
         let (loaded, base) = numbers.loaded(header.policy)?;
-        let rules = deciding_rules(loaded, event, base, table)?;
-        let first = rules.into_iter().filter_map(|(id, _)| self.first(loaded, id)).collect();
+        let rules = deciding_rules(&loaded, event, base, table)?;
+        let first = rules.into_iter().filter_map(|(id, _)| self.first(&loaded, id)).collect();
         let record = Value::Object(record.to_map());
         first_use(&record, record["operation"].as_str().unwrap_or_default(), record["object"].clone(), first)
     }

@@ -39,9 +39,10 @@ impl Held {
     pub(super) fn new(event: &Event<'_>, names: &Names<'_>, recent: Vec<String>) -> Self {
         let header = &event.header;
         let known = names.numbers.loaded(header.policy);
-        let policy = known.map(|(loaded, _)| &loaded.policy);
+        let policy = known.as_ref().map(|(loaded, _)| &loaded.policy);
         let rules = known
-            .and_then(|(loaded, base)| deciding_rules(loaded, event, base, names.table))
+            .as_ref()
+            .and_then(|(loaded, base)| deciding_rules(loaded, event, *base, names.table))
             .unwrap_or_default();
         let note = names.policy(header.policy);
         let agent = names.slots.name(AgentSlot(header.agent));

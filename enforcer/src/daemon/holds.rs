@@ -246,8 +246,8 @@ impl Core {
                 return tracing::error!(%error, "cannot read what waits for a person");
             }
         };
-        let in_force = self.agents.values().find(|state| state.slot == agent);
-        let in_force = in_force.map(|state| state.loaded.policy.digest());
+        let in_force = self.slots.name(agent).and_then(|name| self.agents.get(name));
+        let in_force = in_force.map(|state| state.policy.head().digest());
         for (key, waiter) in waiters {
             let of_agent = |(id, hold): &&(_, Hold)| *id == waiter.id && hold.agent == agent.0;
             let Some((id, hold)) = holds.iter().find(of_agent) else { continue };

@@ -61,7 +61,7 @@ impl Core {
     fn present(&self, slot: u32, uid: u32) -> Option<String> {
         let (name, agent) = self.agents.iter().find(|(_, agent)| agent.slot.0 == slot)?;
         let now = u64::try_from(boot_time()).unwrap_or(0);
-        let plan = plan(&agent.loaded.policy, &self.settings.launch, uid, &Host::look()).ok()?;
+        let plan = plan(&agent.policy.whole().policy, &self.settings.launch, uid, &Host::look()).ok()?;
         let is_lifted = plan.layers.landlock.is_some() && self.glass.of(name, now).is_some();
         (!is_lifted).then(|| plan.layers.digest())
     }

@@ -1,21 +1,26 @@
 //! Files with several names, once policies are in force.
 
 use super::core::Core;
+use crate::links::Looked;
 
 impl Core {
-    /// Looks again for the files that matter to these agents' new policies: until such a policy was in force, an
-    /// agent could give further names to what it denies, also between the first look and then. Nothing that was
-    /// found is forgotten.
-    pub(super) fn look_again(&mut self, agents: &[String]) {
+    /// Looks again for the files that matter to these agents' new policies, for each of which was looked there: until
+    /// such a policy was in force, an agent could give further names to what it denies, also between the first look and
+    /// then. Nothing that was found is forgotten.
+    pub(super) fn look_again(&mut self, agents: &[(String, Looked)]) {
         self.links.forget();
-        for agent in agents {
+        for (agent, looked) in agents {
             super::progress::goes_on();
+            if self.links.is_as_before(looked) {
+                continue;
+            }
             let Some(state) = self.agents.get(agent) else { continue };
-            let (policy, image) = (&state.loaded.policy, &state.loaded.image);
-            let found = self.links.find(policy, image);
-            let added = self.enforcement.add_links(&state.published, image, &found.files);
+            let whole = state.policy.whole();
+            let found = self.links.find(&whole.policy, &whole.image);
+            let added = self.enforcement.add_links(&state.published, &whole.image, &found.files);
             self.note_links(agent, added.err().map(|error| error.to_string()).or(found.incomplete));
         }
+        self.links.begin();
     }
 
     /// Remembers why an agent's files may have names that are not known.

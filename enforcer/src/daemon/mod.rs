@@ -17,6 +17,8 @@ mod layers;
 mod left_open;
 mod links;
 mod lives;
+mod loaded;
+mod memory;
 mod metrics;
 mod metrics_server;
 mod names;
@@ -45,6 +47,8 @@ pub mod watch;
 #[expect(unreachable_pub, reason = "the file serves the integration tests too")]
 #[path = "../../tests/support/fake.rs"]
 mod fake;
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the numbers in ring records mean: agents, policies, and the rules that decided.
 
 use super::{
-    break_glass::Glass, enforcement::AgentSlot, numbers::Numbers, policies::Loaded, registry::Slots,
+    break_glass::Glass, enforcement::AgentSlot, loaded::Loaded, numbers::Numbers, registry::Slots,
     sessions::Sessions,
 };
 use crate::trust::table::Table;
@@ -53,7 +53,7 @@ impl json::Context for Names<'_> {
             return Some(Vec::new());
         }
         let (loaded, base) = self.numbers.loaded(event.header.policy)?;
-        policy_rules(loaded, event, base, self.table)
+        policy_rules(&loaded, event, base, self.table)
     }
 }
 

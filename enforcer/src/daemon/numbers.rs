@@ -6,7 +6,7 @@
 
 use super::{
     enforcement::PublishedPolicy,
-    policies::{self, Loaded},
+    loaded::{Kept, Loaded},
     published::{Published, Store},
 };
 use crate::event::{json::PolicyNote, text::hex};
@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     rc::Rc,
+    time::Instant,
 };
 
 /// No program of the kernel runs for so long, in nanoseconds (see `kernel::publish`).
@@ -31,24 +32,24 @@ pub struct Numbers {
 
 struct Entry {
     what: Published,
-    /// The policy itself, compiled again when a record first asks for its rules. `None`: this build reads
-    /// its text as another policy.
-    loaded: OnceCell<Option<Known>>,
+    /// The policy itself, read again when a record first asks for its rules. `None`: this build reads its text as
+    /// another policy.
+    known: OnceCell<Option<Known>>,
     /// Boot time at which it was seen not to be in force.
     replaced: Option<i128>,
 }
 
 #[derive(Clone)]
 struct Known {
-    loaded: Rc<Loaded>,
+    kept: Rc<Kept>,
     /// Where its tables lie, if they are those that the kernel has.
     base: Option<u32>,
 }
 
 impl Known {
-    fn new(loaded: Rc<Loaded>, what: &Published) -> Self {
-        let base = (hex(&loaded.image.digest()) == what.image).then_some(what.base);
-        Self { loaded, base }
+    fn new(kept: Rc<Kept>, image: &str, what: &Published) -> Self {
+        let base = (image == what.image).then_some(what.base);
+        Self { kept, base }
     }
 }
 
@@ -81,7 +82,7 @@ impl Numbers {
                 continue;
             }
             let replaced = (!kernel.in_force.contains(&number)).then_some(now);
-            entries.insert(number, Entry { what, loaded: OnceCell::new(), replaced });
+            entries.insert(number, Entry { what, known: OnceCell::new(), replaced });
         }
         let unknown: Vec<String> =
             kernel.in_force.iter().filter(|n| !entries.contains_key(n)).map(ToString::to_string).collect();
@@ -103,8 +104,8 @@ impl Numbers {
 
     /// Notes a number that the kernel is about to use. What cannot be kept on disk is known to this daemon
     /// at least.
-    pub fn note(&mut self, file: &Path, loaded: &Rc<Loaded>, published: &PublishedPolicy) {
-        let policy = &loaded.policy;
+    pub fn note(&mut self, file: &Path, kept: &Rc<Kept>, published: &PublishedPolicy) {
+        let policy = kept.head();
         let what = Published {
             number: published.id,
             tables: self.tables.clone(),
@@ -114,7 +115,7 @@ impl Numbers {
             image: hex(&published.image_digest),
             base: published.base,
             file: file.display().to_string(),
-            text: loaded.text.clone(),
+            text: kept.text().to_owned(),
         };
         if let Err(error) = self.store.keep(&what) {
             tracing::warn!(
@@ -123,16 +124,17 @@ impl Numbers {
                 self.store.directory().display(), what.number
             );
         }
-        // The same policy under an earlier number need not be compiled again.
-        for entry in self.entries.values() {
-            if (&entry.what.digest, &entry.what.file, &entry.what.text)
+        let image = hex(&kept.whole().image.digest());
+        // The same policy under the agent's earlier number need not be read again.
+        let earlier = self.current.get(policy.id()).and_then(|number| self.entries.get(number));
+        if let Some(earlier) = earlier
+            && (&earlier.what.digest, &earlier.what.file, &earlier.what.text)
                 == (&what.digest, &what.file, &what.text)
-            {
-                let _ = entry.loaded.set(Some(Known::new(Rc::clone(loaded), &entry.what)));
-            }
+        {
+            let _ = earlier.known.set(Some(Known::new(Rc::clone(kept), &image, &earlier.what)));
         }
-        let loaded = OnceCell::from(Some(Known::new(Rc::clone(loaded), &what)));
-        self.entries.insert(what.number, Entry { what, loaded, replaced: None });
+        let known = OnceCell::from(Some(Known::new(Rc::clone(kept), &image, &what)));
+        self.entries.insert(what.number, Entry { what, known, replaced: None });
     }
 
     /// Takes back what was noted for a number that the kernel did not come to use.
@@ -176,8 +178,19 @@ impl Numbers {
     }
 
     /// The policy itself and, where its compiled tables are those that the kernel had, their place.
-    pub fn loaded(&self, number: u32) -> Option<(&Loaded, Option<u32>)> {
-        self.known(number).map(|known| (&*known.loaded, known.base))
+    pub fn loaded(&self, number: u32) -> Option<(Rc<Loaded>, Option<u32>)> {
+        self.known(number).map(|known| (known.kept.whole(), known.base))
+    }
+
+    /// The policy behind a number, for longer than its number means it.
+    pub fn shared(&self, number: u32) -> Option<Rc<Kept>> {
+        self.known(number).map(|known| Rc::clone(&known.kept))
+    }
+
+    /// Lets go of rules and tables that nobody has asked for lately; says of how many policies.
+    pub fn rest(&self, now: Instant) -> usize {
+        let known = self.entries.values().filter_map(|entry| entry.known.get()?.as_ref());
+        known.filter(|known| known.kept.rest(now)).count()
     }
 
     /// The number that is in force for an agent, and the policy's digest.
@@ -186,21 +199,19 @@ impl Numbers {
         self.entries.get(&number).map(|entry| (number, entry.what.digest.as_str()))
     }
 
-    /// The policy itself, for longer than its number means it.
-    pub fn shared(&self, number: u32) -> Option<Rc<Loaded>> {
-        self.known(number).map(|known| Rc::clone(&known.loaded))
-    }
-
     fn known(&self, number: u32) -> Option<&Known> {
         let entry = self.entries.get(&number)?;
-        entry.loaded.get_or_init(|| compile(&entry.what)).as_ref()
+        entry.known.get_or_init(|| read_again(&entry.what)).as_ref()
     }
 }
 
 /// The policy of an earlier daemon. Its profiles may be others in this build, which its digest tells.
-fn compile(what: &Published) -> Option<Known> {
-    match policies::compile(&what.file, what.text.clone()) {
-        Ok(loaded) if hex(&loaded.policy.digest()) == what.digest => Some(Known::new(Rc::new(loaded), what)),
+fn read_again(what: &Published) -> Option<Known> {
+    match Kept::read(&what.file, what.text.clone()) {
+        Ok(kept) if hex(&kept.head().digest()) == what.digest => {
+            let image = hex(&kept.whole().image.digest());
+            Some(Known::new(Rc::new(kept), &image, what))
+        }
         _ => {
             tracing::warn!(
                 "this build reads version {} of the policy of {} as another one: records under its number {} lack \
@@ -228,18 +239,18 @@ mod tests {
         )
     }
 
-    fn loaded(version: u32) -> Rc<Loaded> {
-        Rc::new(policies::compile("bot.yaml", text(version)).expect("valid"))
+    fn loaded(version: u32) -> Rc<Kept> {
+        Rc::new(Kept::read("bot.yaml", text(version)).expect("valid"))
     }
 
-    fn published(id: u32, loaded: &Loaded) -> PublishedPolicy {
-        PublishedPolicy { id, slot: id, base: 32, image_digest: loaded.image.digest() }
+    fn published(id: u32, kept: &Kept) -> PublishedPolicy {
+        PublishedPolicy { id, slot: id, base: 32, image_digest: kept.whole().image.digest() }
     }
 
-    fn kernel(tables: &str, held: &[(u32, &Loaded)], in_force: &[u32]) -> InKernel {
+    fn kernel(tables: &str, held: &[(u32, &Kept)], in_force: &[u32]) -> InKernel {
         InKernel {
             tables: tables.to_owned(),
-            held: held.iter().map(|(number, loaded)| (*number, loaded.policy.digest())).collect(),
+            held: held.iter().map(|(number, kept)| (*number, kept.head().digest())).collect(),
             in_force: in_force.iter().copied().collect(),
         }
     }
@@ -248,7 +259,7 @@ mod tests {
         Numbers::adopt(Store::new(dir), kernel, 0)
     }
 
-    fn noted(dir: &Path, number: u32, version: u32) -> Rc<Loaded> {
+    fn noted(dir: &Path, number: u32, version: u32) -> Rc<Kept> {
         let policy = loaded(version);
         let (mut numbers, problem) = start(dir, kernel("t", &[], &[]));
         assert_eq!(problem, None);
@@ -267,9 +278,9 @@ mod tests {
         let (numbers, problem) = start(dir.path(), kernel("t", &[(4, &policy)], &[4]));
         assert_eq!(problem, None);
         let note = numbers.policy(4).expect("known");
-        assert_eq!((note.id.as_str(), note.version, note.digest), ("bot", 7, hex(&policy.policy.digest())));
+        assert_eq!((note.id.as_str(), note.version, note.digest), ("bot", 7, hex(&policy.head().digest())));
         let (again, base) = numbers.loaded(4).expect("compiled");
-        assert_eq!((again.policy.digest(), base), (policy.policy.digest(), Some(32)));
+        assert_eq!((again.policy.digest(), base), (policy.head().digest(), Some(32)));
     }
 
     #[test]

@@ -42,8 +42,8 @@ impl Core {
         let entry = sessions.iter().find(|entry| entry.session.id == session);
         let slot = entry.map(|entry| AgentSlot(entry.session.agent));
         let slot = slot.ok_or_else(|| gone("the session has ended"))?;
-        let state = self.agents.values().find(|state| state.slot == slot);
-        let policy = &state.ok_or_else(|| gone("the agent has no policy any more"))?.loaded.policy;
+        let state = self.slots.name(slot).and_then(|name| self.agents.get(name));
+        let policy = state.ok_or_else(|| gone("the agent has no policy any more"))?.policy.head();
         let id = session_id(session);
         Ok(Who {
             agent: policy.id().to_owned(),

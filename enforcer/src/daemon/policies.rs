@@ -2,17 +2,12 @@
 
 use super::{
     canary,
-    names::describe,
+    loaded::{Kept, Loaded},
     progress,
     registry::{Claim, Reading},
 };
-use crate::{
-    event::json::RuleNote,
-    policy::{self, Image, Rule, RuleId, ValidPolicy},
-    settings::is_below,
-};
+use crate::{policy, settings::is_below};
 use std::{
-    cell::OnceCell,
     collections::HashMap,
     fs::{self, File, OpenOptions},
     hash::{DefaultHasher, Hash, Hasher},
@@ -25,57 +20,29 @@ use std::{
 /// The largest policy file that is read.
 const MAXIMUM: u64 = 4 << 20;
 
-/// A policy with its tables.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The checked policy.
-    pub policy: ValidPolicy,
-    /// The compiled tables.
-    pub image: Image,
-    /// Its text, to be kept as the last good one.
-    pub text: String,
-    /// Its rules as records name them, made when the first record does.
-    words: OnceCell<Vec<RuleNote>>,
-}
-
-impl Loaded {
-    /// A rule as records name it.
-    pub(super) fn words(&self, id: RuleId) -> Option<&RuleNote> {
-        let note = |(id, rule): (RuleId, &Rule)| RuleNote {
-            text: format!("{} {id} at {}", describe(rule), rule.origin()),
-            because: rule.because().map(str::to_owned),
-        };
-        let words = self.words.get_or_init(|| self.policy.numbered_rules().map(note).collect());
-        words.get(usize::try_from(id.0).ok()?)
-    }
-}
-
 /// A file of the directory.
 #[derive(Clone, Debug)]
 pub struct PolicyFile {
     /// Where it is.
     pub path: PathBuf,
     /// The policy, or what is wrong with the file.
-    pub outcome: Result<Rc<Loaded>, String>,
+    pub outcome: Result<Rc<Kept>, String>,
 }
 
 impl PolicyFile {
     /// What the plan needs to know of it.
     pub fn reading(&self) -> Reading {
-        let claim = |loaded: &Rc<Loaded>| Claim {
-            agent: loaded.policy.id().to_owned(),
-            digest: loaded.policy.digest(),
-        };
+        let claim =
+            |kept: &Rc<Kept>| Claim { agent: kept.head().id().to_owned(), digest: kept.head().digest() };
         Reading { path: self.path.clone(), outcome: self.outcome.as_ref().map(claim).map_err(Clone::clone) }
     }
 }
 
 /// What the files said when they were good the last time.
-pub type Known = HashMap<PathBuf, Rc<Loaded>>;
+pub type Known = HashMap<PathBuf, Rc<Kept>>;
 
-/// Reads every policy of a directory, in the order of their names. A directory that is not there is empty.
-/// A text that is `known` is not compiled again.
-pub fn read_all(directory: &Path, roots: &[String], known: &Known) -> io::Result<Vec<PolicyFile>> {
+/// The policies of a directory, in the order of their names. A directory that is not there is empty.
+pub fn paths(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -84,15 +51,19 @@ pub fn read_all(directory: &Path, roots: &[String], known: &Known) -> io::Result
     let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
     paths.retain(|path| is_policy(path));
     paths.sort();
-    let load = |path: PathBuf| {
+    Ok(paths)
+}
+
+impl PolicyFile {
+    /// Reads one of them. A text that is `known` is not compiled again.
+    pub fn read(path: PathBuf, roots: &[String], known: &Known) -> Self {
         progress::goes_on();
         let outcome = read(&path).and_then(|text| match known.get(&path) {
-            Some(loaded) if loaded.text == text => Ok(Rc::clone(loaded)),
+            Some(kept) if kept.text() == text => Ok(Rc::clone(kept)),
             _ => check(&path, text, roots).map(Rc::new),
         });
-        PolicyFile { path, outcome }
-    };
-    Ok(paths.into_iter().map(load).collect())
+        Self { path, outcome }
+    }
 }
 
 /// What tells a directory of policies from how it was: names, sizes and times of change. A directory that is not
@@ -128,11 +99,11 @@ pub fn is_policy(path: &Path) -> bool {
 }
 
 /// Reads and compiles one policy, and checks what only this host knows.
-pub fn load(path: &Path, roots: &[String]) -> Result<Loaded, String> {
+pub fn load(path: &Path, roots: &[String]) -> Result<Kept, String> {
     check(path, read(path)?, roots)
 }
 
-fn check(path: &Path, text: String, roots: &[String]) -> Result<Loaded, String> {
+fn check(path: &Path, text: String, roots: &[String]) -> Result<Kept, String> {
     let name = path.display().to_string();
     let policy = policy::parse(&name, &text).map_err(|errors| errors.render(false))?;
     if policy.id() == canary::AGENT {
@@ -147,18 +118,8 @@ fn check(path: &Path, text: String, roots: &[String]) -> Result<Loaded, String> 
             ));
         }
     }
-    with_tables(&name, policy, text)
-}
-
-/// Compiles the text of a policy that was in force; `name` is what its rules are named with.
-pub fn compile(name: &str, text: String) -> Result<Loaded, String> {
-    let policy = policy::parse(name, &text).map_err(|errors| errors.render(false))?;
-    with_tables(name, policy, text)
-}
-
-fn with_tables(name: &str, policy: ValidPolicy, text: String) -> Result<Loaded, String> {
-    let image = policy::compile(&policy).map_err(|e| format!("{name}: {e}"))?;
-    Ok(Loaded { policy, image, text, words: OnceCell::new() })
+    let loaded = Loaded::new(&name, policy)?;
+    Ok(Kept::new(name, text, loaded))
 }
 
 /// Reads a file that only root can have written: whoever writes a policy decides what agents may do.
@@ -207,6 +168,10 @@ impl LastGood {
     /// Keeps the text of a policy that is in force now.
     pub fn keep(&self, policy: &Path, text: &str) -> io::Result<()> {
         let Some(file) = self.file(policy) else { return Ok(()) };
+        // After a restart it is there for each of maybe many agents.
+        if fs::read(&file).is_ok_and(|kept| kept == text.as_bytes()) {
+            return Ok(());
+        }
         fs::create_dir_all(&self.directory)?;
         let fresh = self.directory.join(".new");
         let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
@@ -216,7 +181,7 @@ impl LastGood {
     }
 
     /// The policy that was in force from this file.
-    pub fn load(&self, policy: &Path, roots: &[String]) -> Option<Loaded> {
+    pub fn load(&self, policy: &Path, roots: &[String]) -> Option<Kept> {
         load(&self.file(policy)?, roots).ok()
     }
 }
@@ -250,10 +215,11 @@ mod tests {
         for name in ["README", ".hidden.yaml", "a.yaml~", "c.yaml.swp"] {
             fs::write(dir.path().join(name), "x").expect("write");
         }
-        let files = read_all(dir.path(), &roots(), &Known::new()).expect("read");
-        let agents: Vec<_> = files.iter().map(|f| f.reading().outcome.expect("good").agent).collect();
+        let files = paths(dir.path()).expect("read").into_iter();
+        let read = files.map(|path| PolicyFile::read(path, &roots(), &Known::new()).reading());
+        let agents: Vec<_> = read.map(|reading| reading.outcome.expect("good").agent).collect();
         assert_eq!(agents, ["a", "b"]);
-        assert!(read_all(&dir.path().join("none"), &roots(), &Known::new()).expect("empty").is_empty());
+        assert!(paths(&dir.path().join("none")).expect("empty").is_empty());
     }
 
     #[test]
@@ -303,6 +269,6 @@ mod tests {
         let path = Path::new("/etc/enforcer/policies.d/a.yaml");
         assert!(store.load(path, &roots()).is_none());
         store.keep(path, &text("a", "/agents.slice/a")).expect("keep");
-        assert_eq!(store.load(path, &roots()).expect("kept").policy.id(), "a");
+        assert_eq!(store.load(path, &roots()).expect("kept").head().id(), "a");
     }
 }

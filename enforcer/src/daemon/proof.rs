@@ -5,7 +5,7 @@ use super::{
     canary::{self, Silence},
     core::{Core, Shared, now},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy, SessionRef},
-    policies,
+    loaded::Kept,
     reload::InForceNow,
     watch,
 };
@@ -81,11 +81,11 @@ impl Core {
         let wrong = EnforcementError::Inconsistent;
         let text = policy_text(self.canary.allowed(), self.canary.refused());
         let file = Path::new("the daemon's own policy");
-        let loaded = policies::compile(&file.display().to_string(), text).map_err(wrong)?;
-        let (loaded, taken) = (Rc::new(loaded), self.taken()?);
+        let kept = Kept::read(&file.display().to_string(), text).map_err(wrong)?;
+        let (kept, taken) = (Rc::new(kept), self.taken()?);
         let InForceNow { slot, published: policy, links } =
-            self.put_in_force(canary::AGENT, file, &loaded, &taken)?;
-        self.say_published(canary::AGENT, file, &loaded, &policy, &links);
+            self.put_in_force(canary::AGENT, file, &kept, &taken)?;
+        self.say_published(canary::AGENT, file, &kept, &policy, &links);
         self.canary_agent = Some(CanaryAgent { slot, policy });
         Ok(())
     }
@@ -196,7 +196,8 @@ mod tests {
         {
             let state = PathBuf::from(OsStr::from_bytes(state));
             let (allowed, refused) = (state.join("allowed"), state.join("refused"));
-            let loaded = policies::compile("own", policy_text(&allowed, &refused)).expect("valid");
+            let loaded =
+                crate::daemon::loaded::compile("own", &policy_text(&allowed, &refused)).expect("valid");
             let tiers = Table::default().tiers(Trust::Probation);
             let verdict = |path: &Path| {
                 reference::file_verdict(&loaded.policy, path.as_os_str().as_bytes(), READ, &tiers).0

@@ -1,12 +1,12 @@
 //! Which agents there are, which policy each has, and what must be done when the files change.
 //!
-//! [`plan`] is the decision, pure; `core` carries it out.
+//! [`Plan`] is the decision, pure; `reload` carries it out.
 
 use super::enforcement::AgentSlot;
 use enforcer_common::limits;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// What a policy file turned out to be.
@@ -36,47 +36,49 @@ pub struct InForce {
     pub digest: [u8; 32],
 }
 
-/// What to do about a set of files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What to do about a set of files, one after the other.
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Agents whose policy must be published, and the index of its file among the readings.
-    pub publish: Vec<(String, usize)>,
-    /// Agents that have no file any more: refused everything from now on.
-    pub retire: Vec<String>,
-    /// Files that claim an agent which another file has claimed before, and what to say.
-    pub refused: Vec<(usize, String)>,
+    /// Which file has an agent.
+    claimed: BTreeMap<String, PathBuf>,
+    broken: BTreeSet<PathBuf>,
 }
 
-/// Decides what to do. `in_force` is what this daemon has published, `known` every agent that the kernel
-/// knows. A broken file leaves its agent as it is; a file that is gone takes its agent's policy away.
-pub fn plan(readings: &[Reading], in_force: &BTreeMap<String, InForce>, known: &BTreeSet<String>) -> Plan {
-    let mut plan = Plan::default();
-    let mut claimed: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, reading) in readings.iter().enumerate() {
-        let Ok(claim) = &reading.outcome else { continue };
-        match claimed.get(claim.agent.as_str()) {
-            None => drop(claimed.insert(&claim.agent, index)),
-            Some(first) => {
-                let (name, first) = (&claim.agent, readings[*first].path.display());
-                plan.refused.push((index, format!("agent {name} already has the policy {first}")));
-            }
+/// What to do about a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Publish it: the policy of this agent is new or has changed.
+    Publish(String),
+    /// Leave what is in force.
+    Nothing,
+    /// It claims an agent that another file has claimed before: what to say.
+    Refuse(String),
+}
+
+impl Plan {
+    /// Decides about the next file. `in_force` is what this daemon had published before the first. A broken file leaves
+    /// its agent as it is.
+    pub fn next(&mut self, reading: Reading, in_force: &BTreeMap<String, InForce>) -> Due {
+        let Ok(Claim { agent, digest }) = reading.outcome else {
+            self.broken.insert(reading.path);
+            return Due::Nothing;
+        };
+        if let Some(first) = self.claimed.get(&agent) {
+            return Due::Refuse(format!("agent {agent} already has the policy {}", first.display()));
         }
+        self.claimed.insert(agent.clone(), reading.path);
+        let is_new = in_force.get(&agent).is_none_or(|now| now.digest != digest);
+        if is_new { Due::Publish(agent) } else { Due::Nothing }
     }
-    let broken: BTreeSet<&Path> =
-        readings.iter().filter(|r| r.outcome.is_err()).map(|r| r.path.as_path()).collect();
-    for (agent, index) in &claimed {
-        let Ok(claim) = &readings[*index].outcome else { continue };
-        if in_force.get(*agent).is_none_or(|now| now.digest != claim.digest) {
-            plan.publish.push(((*agent).to_owned(), *index));
-        }
+
+    /// After the last file: the agents that have none any more, to be refused everything from now on. `known` is every
+    /// agent that the kernel knows.
+    pub fn retire(&self, in_force: &BTreeMap<String, InForce>, known: &BTreeSet<String>) -> Vec<String> {
+        let kept = |agent: &String| in_force.get(agent).is_some_and(|now| self.broken.contains(&now.file));
+        let all: BTreeSet<&String> = known.iter().chain(in_force.keys()).collect();
+        let gone = all.into_iter().filter(|agent| !self.claimed.contains_key(*agent) && !kept(agent));
+        gone.cloned().collect()
     }
-    for agent in known.iter().chain(in_force.keys()).collect::<BTreeSet<_>>() {
-        let kept = in_force.get(agent).is_some_and(|now| broken.contains(now.file.as_path()));
-        if !claimed.contains_key(agent.as_str()) && !kept {
-            plan.retire.push(agent.clone());
-        }
-    }
-    plan
 }
 
 /// The agents' places in the kernel's table: stable by name, also across restarts.
@@ -166,42 +168,57 @@ mod tests {
         names.iter().map(|n| (*n).to_owned()).collect()
     }
 
+    /// What becomes of each file, and who is retired.
+    fn plan(
+        readings: &[Reading],
+        in_force: &BTreeMap<String, InForce>,
+        known: &BTreeSet<String>,
+    ) -> (Vec<Due>, Vec<String>) {
+        let mut plan = Plan::default();
+        let due = readings.iter().map(|reading| plan.next(reading.clone(), in_force)).collect();
+        (due, plan.retire(in_force, known))
+    }
+
+    fn publish(agent: &str) -> Due {
+        Due::Publish(agent.to_owned())
+    }
+
     #[test]
     fn new_and_changed_policies_are_published_and_others_left_alone() {
         let readings = [good("a", "x", 1), good("b", "y", 2), good("c", "z", 3)];
-        let plan = plan(&readings, &now(&[("x", "a", 1), ("y", "b", 9)]), &set(&["x", "y"]));
-        assert_eq!(plan.publish, [("y".to_owned(), 1), ("z".to_owned(), 2)]);
-        assert!(plan.retire.is_empty() && plan.refused.is_empty());
+        let (due, retire) = plan(&readings, &now(&[("x", "a", 1), ("y", "b", 9)]), &set(&["x", "y"]));
+        assert_eq!(due, [Due::Nothing, publish("y"), publish("z")]);
+        assert!(retire.is_empty());
     }
 
     #[test]
     fn a_broken_file_leaves_its_agent_with_the_last_good_policy() {
-        let plan = plan(&[broken("a")], &now(&[("x", "a", 1)]), &set(&["x"]));
-        assert_eq!(plan, Plan::default());
+        let planned = plan(&[broken("a")], &now(&[("x", "a", 1)]), &set(&["x"]));
+        assert_eq!(planned, (vec![Due::Nothing], vec![]));
     }
 
     #[test]
     fn a_file_that_is_gone_takes_its_agents_policy_away() {
-        let plan = plan(&[broken("b")], &now(&[("x", "a", 1)]), &set(&["x"]));
-        assert_eq!(plan.retire, ["x"]);
+        let (_, retire) = plan(&[broken("b")], &now(&[("x", "a", 1)]), &set(&["x"]));
+        assert_eq!(retire, ["x"]);
     }
 
     #[test]
     fn an_agent_of_an_earlier_daemon_without_a_file_is_retired() {
-        assert_eq!(plan(&[], &BTreeMap::new(), &set(&["old"])).retire, ["old"]);
+        assert_eq!(plan(&[], &BTreeMap::new(), &set(&["old"])).1, ["old"]);
     }
 
     #[test]
     fn two_files_for_one_agent_are_an_error_that_names_both() {
-        let plan = plan(&[good("a", "x", 1), good("b", "x", 2)], &BTreeMap::new(), &set(&[]));
-        assert_eq!(plan.publish, [("x".to_owned(), 0)]);
-        assert_eq!(plan.refused, [(1, "agent x already has the policy a".to_owned())]);
+        let (due, _) = plan(&[good("a", "x", 1), good("b", "x", 2)], &BTreeMap::new(), &set(&[]));
+        let error = "agent x already has the policy a".to_owned();
+        assert_eq!(due, [publish("x"), Due::Refuse(error)]);
     }
 
     #[test]
     fn an_agent_may_move_to_another_file() {
-        let plan = plan(&[good("b", "x", 1)], &now(&[("x", "a", 1)]), &set(&["x"]));
-        assert_eq!(plan, Plan::default());
+        let planned = plan(&[good("b", "x", 1)], &now(&[("x", "a", 1)]), &set(&["x"]));
+        assert_eq!(planned, (vec![Due::Nothing], vec![]));
     }
 
     #[test]

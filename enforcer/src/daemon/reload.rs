@@ -4,9 +4,11 @@ use super::{
     canary,
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
-    policies::{Loaded, PolicyFile, fingerprint, read_all},
+    loaded::Kept,
+    memory,
+    policies::{PolicyFile, fingerprint, paths},
     progress,
-    registry::{InForce, Reading, plan},
+    registry::{Due, InForce, Plan},
 };
 use crate::{
     control::message::FileStatus, event::text::hex, links::Links, policy, trust::change::World as _,
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -44,80 +46,107 @@ pub(super) struct InForceNow {
     pub(super) links: Links,
 }
 
+/// Policies whose rules and tables stay in memory from a reload to their first use: they are most often asked for soon
+/// where there are few.
+pub(super) const FEW: usize = 16;
+
 impl Core {
-    /// Reads every policy and publishes what has changed. Whatever goes wrong leaves in force what was.
+    /// Reads every policy and publishes what has changed, one after the other, so that the tables of many agents are never
+    /// in memory together. Whatever goes wrong leaves in force what was.
     pub(crate) fn reload(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         let (directory, roots) = (self.settings.paths.policies.clone(), self.roots());
         // Before it is read: what changes meanwhile is seen to have changed.
         self.read_as = fingerprint(&directory).ok();
-        let mut files = match read_all(&directory, &roots, &self.known) {
-            Ok(files) => files,
-            Err(error) => {
-                let problem = format!("cannot read {}: {error}", directory.display());
+        let begun =
+            paths(&directory).map_err(|error| format!("cannot read {}: {error}", directory.display()));
+        let begun = begun.and_then(|paths| {
+            let taken = self
+                .taken()
+                .map_err(|error| format!("cannot tell which agents run: {error}; nothing is published"))?;
+            Ok((paths, taken))
+        });
+        let (paths, mut taken) = match begun {
+            Ok(begun) => begun,
+            Err(problem) => {
+                // The next look tries again.
+                self.read_as = None;
                 tracing::error!("{problem}");
                 outcome.problems.push(problem);
                 return outcome;
             }
         };
-        let good = |f: &PolicyFile| f.outcome.as_ref().ok().map(|l| (f.path.clone(), Rc::clone(l)));
-        self.known = files.iter().filter_map(good).collect();
-        let errors = self.bring_back_last_good(&mut files);
-        let readings: Vec<Reading> = files.iter().map(PolicyFile::reading).collect();
         let in_force = self.in_force();
+        let homes: BTreeSet<PathBuf> = in_force.values().map(|now| now.file.clone()).collect();
+        self.links.begin();
+        let (before, mut plan) = (std::mem::take(&mut self.known), Plan::default());
+        let mut files = Vec::with_capacity(paths.len());
+        let (mut moved, mut looked) = (Vec::new(), Vec::new());
+        for path in paths {
+            let mut file = PolicyFile::read(path, &roots, &before);
+            if let Ok(kept) = &file.outcome {
+                self.known.insert(file.path.clone(), Rc::clone(kept));
+            }
+            let own_error = file.outcome.as_ref().err().cloned();
+            if own_error.is_some() && !homes.contains(&file.path) {
+                self.bring_back_last_good(&mut file, &roots);
+            }
+            let mut status = status(&file, own_error);
+            match (plan.next(file.reading(), &in_force), &file.outcome) {
+                (Due::Publish(agent), Ok(kept)) => match self.publish(&agent, &file.path, kept, &mut taken) {
+                    Ok(links) => {
+                        looked.extend(links.looked.map(|looked| (agent.clone(), looked)));
+                        outcome.published.push(agent);
+                    }
+                    Err(error) => {
+                        let stays =
+                            if self.agents.contains_key(&agent) { "; the earlier one stays" } else { "" };
+                        status.error = Some(format!("cannot publish the policy: {error}{stays}"));
+                    }
+                },
+                (Due::Refuse(error), kept) => {
+                    status.error = Some(error);
+                    if let Ok(kept) = kept {
+                        kept.let_go();
+                    }
+                }
+                (Due::Publish(_) | Due::Nothing, outcome) => {
+                    // An agent whose policy is unchanged may live in another file now.
+                    let claim = outcome.as_ref().ok().filter(|_| status.error.is_none());
+                    moved.extend(claim.map(|kept| (kept.head().id().to_owned(), file.path.clone())));
+                }
+            }
+            if let Ok(kept) = &file.outcome
+                && files.len() >= FEW
+            {
+                kept.let_go();
+            }
+            files.push(status);
+        }
+        self.files = files;
+        outcome.published.sort();
+        self.look_again(&looked);
+        for (agent, file) in moved {
+            if let Some(state) = self.agents.get_mut(&agent) {
+                state.file = file;
+            }
+        }
         let mut known = self.slots.names();
         // The daemon's own agent has no file.
         known.remove(canary::AGENT);
-        let plan = plan(&readings, &in_force, &known);
-        self.files = statuses(&files, &errors);
-        for (index, error) in &plan.refused {
-            self.files[*index].error = Some(error.clone());
-        }
-        let mut taken = match self.taken() {
-            Ok(taken) => taken,
-            Err(error) => {
-                outcome.problems.push(format!("cannot tell which agents run: {error}; nothing is published"));
-                tracing::error!("{}", outcome.problems[0]);
-                return outcome;
-            }
-        };
-        for (agent, index) in &plan.publish {
-            progress::goes_on();
-            let Ok(loaded) = &files[*index].outcome else { continue };
-            match self.publish(agent, &files[*index].path, loaded, &mut taken) {
-                Ok(()) => outcome.published.push(agent.clone()),
-                Err(error) => {
-                    let kept = if self.agents.contains_key(agent) { "; the earlier one stays" } else { "" };
-                    self.files[*index].error = Some(format!("cannot publish the policy: {error}{kept}"));
-                }
-            }
-        }
-        self.look_again(&outcome.published);
-        // An agent whose policy is unchanged may live in another file now.
-        for (index, reading) in readings.iter().enumerate() {
-            let claimed = reading.outcome.as_ref().ok().filter(|_| self.files[index].error.is_none());
-            if let Some(state) = claimed.and_then(|claim| self.agents.get_mut(&claim.agent)) {
-                state.file.clone_from(&reading.path);
-            }
-        }
-        for agent in &plan.retire {
+        let retire = plan.retire(&in_force, &known);
+        for agent in &retire {
             self.links_incomplete.remove(agent);
             self.agents.remove(agent);
         }
         self.apply_trust();
         self.publish_matcher();
-        for agent in &plan.retire {
-            progress::goes_on();
-            match self.retire(agent) {
-                Ok(true) => outcome.retired.push(agent.clone()),
-                Ok(false) => {}
-                Err(error) => {
-                    outcome.problems.push(format!("cannot take away the policy of {agent}: {error}"))
-                }
-            }
-        }
+        self.retire_all(retire, &mut outcome);
         self.refill();
         self.say(&mut outcome);
+        if self.files.len() > FEW {
+            memory::give_back();
+        }
         outcome
     }
 
@@ -135,29 +164,20 @@ impl Core {
 
     fn in_force(&self) -> BTreeMap<String, InForce> {
         let entry = |(name, state): (&String, &AgentState)| {
-            let digest = state.loaded.policy.digest();
+            let digest = state.policy.head().digest();
             (name.clone(), InForce { file: state.file.clone(), digest })
         };
         self.agents.iter().map(entry).collect()
     }
 
     /// After a restart the kernel still enforces what was good: a file that is broken now is replaced by
-    /// its last good text, so that the agent does not lose what it has. Returns the files' own errors.
-    fn bring_back_last_good(&self, files: &mut [PolicyFile]) -> BTreeMap<usize, String> {
-        let roots = self.roots();
-        let mut errors = BTreeMap::new();
-        for (index, file) in files.iter_mut().enumerate() {
-            let Err(error) = &file.outcome else { continue };
-            errors.insert(index, error.clone());
-            if self.agents.values().any(|state| state.file == file.path) {
-                continue;
-            }
-            let Some(last) = self.last_good.load(&file.path, &roots) else { continue };
-            if self.slots.get(last.policy.id()).is_some() && !self.agents.contains_key(last.policy.id()) {
-                file.outcome = Ok(Rc::new(last));
-            }
+    /// its last good text, so that the agent does not lose what it has.
+    fn bring_back_last_good(&self, file: &mut PolicyFile, roots: &[String]) {
+        let Some(last) = self.last_good.load(&file.path, roots) else { return };
+        let agent = last.head().id();
+        if self.slots.get(agent).is_some() && !self.agents.contains_key(agent) {
+            file.outcome = Ok(Rc::new(last));
         }
-        errors
     }
 
     /// Whose places must not be given to others.
@@ -170,27 +190,30 @@ impl Core {
         &mut self,
         agent: &str,
         file: &Path,
-        loaded: &Rc<Loaded>,
+        kept: &Rc<Kept>,
         taken: &mut Taken,
-    ) -> Result<(), EnforcementError> {
-        let before = self.before(agent, Some(&loaded.policy));
+    ) -> Result<Links, EnforcementError> {
+        let (policy, before) = (kept.head(), self.before(agent, Some(kept.head())));
+        let is_new = self.numbers.current(agent).is_none();
         // A lower ceiling counts for sessions that run before the policy does, a higher one after it.
-        self.lower_ceiling(agent, loaded.policy.trust())?;
-        let InForceNow { slot, published, links } = self.put_in_force(agent, file, loaded, taken)?;
+        self.lower_ceiling(agent, policy.trust())?;
+        let InForceNow { slot, published, links } = self.put_in_force(agent, file, kept, taken)?;
         taken.alive.insert(agent.to_owned());
         // It counts as applied once nobody is left who holds open what it refuses, if it says so.
-        self.look_at_open(agent, slot, before, Some(loaded));
-        self.say_published(agent, file, loaded, &published, &links);
-        let state = AgentState { slot, file: file.to_owned(), loaded: Rc::clone(loaded), published };
+        self.look_at_open(agent, slot, before, Some(&kept.whole()));
+        self.say_published(agent, file, kept, &published, &links);
+        let state = AgentState { slot, file: file.to_owned(), policy: Rc::clone(kept), published };
         self.agents.insert(agent.to_owned(), state);
-        // What waits is judged by the new policy, at the level that it allows.
-        if let Err(error) = self.activate(agent, self.level(agent, loaded.policy.trust())) {
+        // What waits is judged by the new policy, at the level that it allows. An agent that had none has no sessions.
+        if (!is_new || taken.in_use.contains(&slot))
+            && let Err(error) = self.activate(agent, self.level(agent, policy.trust()))
+        {
             tracing::error!(error, "cannot bring the sessions of {agent} in line with its trust");
         }
-        if let Err(error) = self.last_good.keep(file, &loaded.text) {
+        if let Err(error) = self.last_good.keep(file, kept.text()) {
             tracing::warn!(%error, "cannot keep the policy of {agent} for a restart");
         }
-        Ok(())
+        Ok(links)
     }
 
     /// Makes a policy the agent's in the kernel, noted.
@@ -198,7 +221,7 @@ impl Core {
         &mut self,
         agent: &str,
         file: &Path,
-        loaded: &Rc<Loaded>,
+        kept: &Rc<Kept>,
         taken: &Taken,
     ) -> Result<InForceNow, EnforcementError> {
         let slot = self.slots.allocate(agent, &taken.alive, &taken.in_use).ok_or(EnforcementError::Full {
@@ -209,12 +232,13 @@ impl Core {
         let mut noted = None;
         // Whatever the kernel may name is known before, also to the next daemon.
         let mut note = |published: &PublishedPolicy| {
-            numbers.note(file, loaded, published);
+            numbers.note(file, kept, published);
             noted = Some(published.id);
         };
-        let links = self.links.find(&loaded.policy, &loaded.image);
+        let whole = kept.whole();
+        let links = self.links.find(&whole.policy, &whole.image);
         let published =
-            enforcement.publish(slot, agent, &loaded.policy, &loaded.image, &links.files, &mut note);
+            enforcement.publish(slot, agent, &whole.policy, &whole.image, &links.files, &mut note);
         let published = match (published, noted) {
             (Err(error), Some(number)) => {
                 self.numbers.withdraw(number);
@@ -232,11 +256,11 @@ impl Core {
         &mut self,
         agent: &str,
         file: &Path,
-        loaded: &Rc<Loaded>,
+        kept: &Rc<Kept>,
         published: &PublishedPolicy,
         links: &Links,
     ) {
-        let policy = &loaded.policy;
+        let policy = kept.head();
         self.record(
             "policy-published",
             json!({
@@ -254,7 +278,7 @@ impl Core {
         let wanted: Vec<(AgentSlot, Vec<String>)> = self
             .agents
             .values()
-            .map(|a| (a.slot, a.loaded.policy.cgroups().iter().map(|g| g.text().to_owned()).collect()))
+            .map(|a| (a.slot, a.policy.head().cgroups().iter().map(|g| g.text().to_owned()).collect()))
             .collect();
         if self.matched.as_ref() == Some(&wanted) {
             self.matcher_error = None;
@@ -263,7 +287,7 @@ impl Core {
         let agents: Vec<policy::AgentMatch<'_>> = self
             .agents
             .iter()
-            .map(|(name, a)| (a.slot.0, name.as_str(), a.loaded.policy.cgroups()))
+            .map(|(name, a)| (a.slot.0, name.as_str(), a.policy.head().cgroups()))
             .collect();
         let image = match policy::matcher(&agents) {
             Ok(image) => image,
@@ -278,19 +302,39 @@ impl Core {
         }
     }
 
-    /// Takes an agent's policy away; says whether the kernel had one.
-    fn retire(&mut self, agent: &str) -> Result<bool, EnforcementError> {
-        let Some(slot) = self.slots.get(agent) else { return Ok(false) };
-        let in_force = self.enforcement.agents()?.iter().any(|(s, _, policy)| *s == slot && *policy != 0);
-        if !in_force {
-            return Ok(false);
+    /// Takes the policies of agents away.
+    fn retire_all(&mut self, agents: Vec<String>, outcome: &mut Outcome) {
+        if agents.is_empty() {
+            return;
         }
+        let known = match self.enforcement.agents() {
+            Ok(known) => known,
+            Err(error) => {
+                outcome.problems.push(format!("cannot take away policies: {error}"));
+                return;
+            }
+        };
+        let has_one: BTreeSet<AgentSlot> =
+            known.iter().filter(|(_, _, policy)| *policy != 0).map(|(slot, _, _)| *slot).collect();
+        for agent in agents {
+            progress::goes_on();
+            let Some(slot) = self.slots.get(&agent).filter(|slot| has_one.contains(slot)) else { continue };
+            match self.retire(&agent, slot) {
+                Ok(()) => outcome.retired.push(agent),
+                Err(error) => {
+                    outcome.problems.push(format!("cannot take away the policy of {agent}: {error}"));
+                }
+            }
+        }
+    }
+
+    fn retire(&mut self, agent: &str, slot: AgentSlot) -> Result<(), EnforcementError> {
         let before = self.before(agent, None);
         self.enforcement.retire(slot)?;
         self.numbers.in_force(agent, None, boot_time());
         self.record("policy-retired", json!({"agent": agent}));
         self.look_at_open(agent, slot, before, None);
-        Ok(true)
+        Ok(())
     }
 
     fn say(&mut self, outcome: &mut Outcome) {
@@ -324,17 +368,13 @@ impl Core {
     }
 }
 
-fn statuses(files: &[PolicyFile], errors: &BTreeMap<usize, String>) -> Vec<FileStatus> {
-    let status = |(index, file): (usize, &PolicyFile)| {
-        let loaded = file.outcome.as_ref().ok();
-        FileStatus {
-            path: file.path.display().to_string(),
-            agent: loaded.map(|l| l.policy.id().to_owned()),
-            error: errors.get(&index).cloned(),
-            warnings: loaded
-                .map(|l| l.policy.warnings().iter().map(ToString::to_string).collect())
-                .unwrap_or_default(),
-        }
-    };
-    files.iter().enumerate().map(status).collect()
+/// What is said of a file; `error` is its own, even where its last good text stands in for it.
+fn status(file: &PolicyFile, error: Option<String>) -> FileStatus {
+    let head = file.outcome.as_ref().ok().map(|kept| kept.head());
+    FileStatus {
+        path: file.path.display().to_string(),
+        agent: head.map(|head| head.id().to_owned()),
+        error,
+        warnings: head.map(|h| h.warnings().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+    }
 }

@@ -85,7 +85,7 @@ impl Core {
     pub fn expired(&self) -> Vec<String> {
         let seconds = now() / 1_000_000_000;
         let over = |at: Option<i64>| at.is_some_and(|at| i128::from(at) <= seconds);
-        let agents = self.agents.iter().filter(|(_, a)| over(a.loaded.policy.expires_unix()));
+        let agents = self.agents.iter().filter(|(_, a)| over(a.policy.head().expires_unix()));
         agents.map(|(name, _)| name.clone()).collect()
     }
 
@@ -116,7 +116,7 @@ impl Core {
         }
         let folded = self.folded();
         let agent = |(name, state): (&String, &super::core::AgentState)| {
-            let policy = &state.loaded.policy;
+            let policy = state.policy.head();
             AgentStatus {
                 name: name.clone(),
                 owner: policy.owner().to_owned(),

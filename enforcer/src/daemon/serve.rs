@@ -4,7 +4,7 @@ use super::{
     canary::{Canary, Silence},
     core::{Core, Shared},
     enforcement::{Enforcement, EnforcementError},
-    metrics_server, open_audit,
+    memory, metrics_server, open_audit,
     policies::is_policy,
     proof::{self, Heard},
     signals::{Asked, Signals},
@@ -93,6 +93,8 @@ pub(super) async fn run(
     tasks.spawn_local(repeat_canary(core.clone()));
     spawn_local(feed_watchdog(core.clone()));
     say_ready(&core);
+    // What loading the programs has taken.
+    memory::give_back();
 
     let result = loop {
         tokio::select! {
@@ -205,6 +207,7 @@ async fn tick(core: Shared) {
             _ = sweep.tick() => {
                 core.borrow_mut().sweep();
                 core.borrow_mut().reload_what_is_stale();
+                core.borrow_mut().rest();
                 say_state(&core, &mut said);
             }
             _ = holds.tick() => {

@@ -33,6 +33,8 @@ mod break_glass;
 mod first_use;
 #[path = "tests_left_open.rs"]
 mod left_open;
+#[path = "tests_many.rs"]
+mod many;
 #[path = "metrics_tests.rs"]
 mod metrics;
 
@@ -202,10 +204,10 @@ fn a_broken_file_keeps_its_agent_across_a_restart_and_a_repaired_one_replaces_it
     let outcome = world.core.reload();
     assert_eq!(outcome.retired, Vec::<String>::new());
     assert!(!outcome.problems.is_empty());
-    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(1));
+    assert_eq!(world.core.agent("a").map(|a| a.policy.head().version()), Some(1));
     world.write("a.yaml", &policy("a", 3, "/agents.slice/a/*"));
     assert_eq!(world.core.reload().problems, Vec::<String>::new());
-    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(3));
+    assert_eq!(world.core.agent("a").map(|a| a.policy.head().version()), Some(3));
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn a_policy_that_does_not_fit_leaves_the_earlier_one_in_force() {
     world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
     let outcome = world.core.reload();
     assert!(outcome.problems[0].contains("the earlier one stays"), "{outcome:?}");
-    assert_eq!(world.core.agent("a").map(|a| a.loaded.policy.version()), Some(1));
+    assert_eq!(world.core.agent("a").map(|a| a.policy.head().version()), Some(1));
     world.told().full = false;
     assert_eq!(world.core.reload().published, ["a"]);
 }

@@ -49,7 +49,7 @@ impl Core {
 
     /// What tiers mean in an agent's sessions now.
     pub fn tiers(&self, agent: &AgentState) -> TierMap {
-        let policy = &agent.loaded.policy;
+        let policy = agent.policy.head();
         self.narrowed(self.settings.trust.tiers(self.level(policy.id(), policy.trust())))
     }
 
@@ -78,7 +78,7 @@ impl Core {
     /// A policy with this ceiling is about to be the agent's: no session may have more from here on.
     pub(super) fn lower_ceiling(&mut self, agent: &str, ceiling: Trust) -> Result<(), EnforcementError> {
         let Some(state) = self.agents.get(agent) else { return Ok(()) };
-        if ceiling >= state.loaded.policy.trust() {
+        if ceiling >= state.policy.head().trust() {
             return Ok(());
         }
         let tiers = self.narrowed(self.settings.trust.tiers(self.level(agent, ceiling)));
@@ -122,7 +122,7 @@ impl Core {
     pub fn trust_list(&self) -> Vec<TrustStatus> {
         let book = &self.trust.book;
         let status = |(name, state): (&String, &AgentState)| {
-            let ceiling = state.loaded.policy.trust();
+            let ceiling = state.policy.head().trust();
             let last = book.last(name);
             let level = book.in_force(name, ceiling);
             TrustStatus {
@@ -149,7 +149,7 @@ impl change::World for Core {
     }
 
     fn ceiling(&self, agent: &str) -> Option<Trust> {
-        self.agents.get(agent).map(|state| state.loaded.policy.trust())
+        self.agents.get(agent).map(|state| state.policy.head().trust())
     }
 
     fn record(&mut self, kind: &'static str, fields: Value) {

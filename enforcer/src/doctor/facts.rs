@@ -11,7 +11,7 @@ use crate::{
         message::{Reply, Request, Status},
     },
     daemon::{
-        policies::{self, Known},
+        policies::{self, Known, PolicyFile},
         probe::{self, Need},
         this_host,
     },
@@ -113,8 +113,11 @@ pub fn gather(settings: Result<Settings, String>) -> Facts {
         links: pinned_links(&settings.paths.pins)
             .map_err(|e| format!("{}: {e}", settings.paths.pins.display())),
         daemon: ask_daemon(&settings.paths.socket),
-        policies: policies::read_all(&settings.paths.policies, &roots, &Known::new())
-            .map(|files| files.into_iter().map(|file| (file.path, file.outcome.err())).collect())
+        policies: policies::paths(&settings.paths.policies)
+            .map(|paths| {
+                let read = |path| PolicyFile::read(path, &roots, &Known::new());
+                paths.into_iter().map(read).map(|file| (file.path, file.outcome.err())).collect()
+            })
             .map_err(|e| format!("{}: {e}", settings.paths.policies.display())),
         key: key(&audit::secret_key(settings)),
         disk: disk(&settings.paths.state),

@@ -1,4 +1,4 @@
-//! An array map mapped into the daemon. Single fields of it change by one aligned store, which the
+//! Array maps mapped into the daemon. Single fields of it change by one aligned store, which the
 //! programs see whole: that is how policies are switched.
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -6,7 +6,7 @@ use std::{
     ffi::c_void,
     io,
     num::NonZeroUsize,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
@@ -27,13 +27,13 @@ unsafe impl Send for Mapped {}
 impl Mapped {
     /// Maps `len` bytes of values.
     pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
-        Self::with(map, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+        Self::with(map, 0, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
     }
 
     /// The positions of a ring: its reader's and its writers', a page each (`ringbuf_map_mmap_kern()`,
     /// kernel/bpf/ringbuf.c). They can be loaded only.
     pub fn positions(ring: impl AsFd) -> io::Result<Self> {
-        Self::with(ring, 2 * PAGE, ProtFlags::PROT_READ)
+        Self::with(ring, 0, 2 * PAGE, ProtFlags::PROT_READ)
     }
 
     /// Bytes that wait in the ring whose positions these are.
@@ -42,17 +42,13 @@ impl Mapped {
         written.saturating_sub(read)
     }
 
-    fn with(map: impl AsFd, len: usize, access: ProtFlags) -> io::Result<Self> {
-        let page = NonZeroUsize::new(len.next_multiple_of(4096)).ok_or(io::ErrorKind::InvalidInput)?;
+    fn with(map: impl AsFd, from: usize, len: usize, access: ProtFlags) -> io::Result<Self> {
+        let page = NonZeroUsize::new(len.next_multiple_of(PAGE)).ok_or(io::ErrorKind::InvalidInput)?;
+        let from = libc::off_t::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: a fresh shared mapping at an address that the kernel chooses; the kernel keeps the
         // map alive as long as it is mapped.
-        let start = unsafe { mmap(None, page, access, MapFlags::MAP_SHARED, map, 0)? };
+        let start = unsafe { mmap(None, page, access, MapFlags::MAP_SHARED, map, from)? };
         Ok(Self { start, len })
-    }
-
-    /// Bytes that it holds.
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     fn at<T>(&self, offset: usize) -> *mut T {
@@ -110,7 +106,47 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`; no reference into it outlives `self`.
-        let unmapped = unsafe { munmap(self.start, self.len.next_multiple_of(4096)) };
+        let unmapped = unsafe { munmap(self.start, self.len.next_multiple_of(PAGE)) };
         debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// The values of a large array map, of which a piece is mapped while it is copied and no longer: a mapping has all its
+/// pages at once (`remap_vmalloc_range()`, mm/vmalloc.c), and they would count as the daemon's memory.
+pub struct Pieces {
+    map: OwnedFd,
+    len: usize,
+}
+
+impl Pieces {
+    /// Of a map with `len` bytes of values.
+    pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
+        Ok(Self { map: map.as_fd().try_clone_to_owned()?, len })
+    }
+
+    /// Bytes that it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies bytes that nobody uses yet into the map.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let (piece, at) = self.piece(offset, bytes.len())?;
+        piece.write(at, bytes);
+        Ok(())
+    }
+
+    /// A copy of what the map holds.
+    pub fn read(&self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+        let (piece, at) = self.piece(offset, len)?;
+        Ok(piece.read(at, len))
+    }
+
+    /// The pages with these bytes, and where in them they begin.
+    fn piece(&self, offset: usize, len: usize) -> io::Result<(Mapped, usize)> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len);
+        let (from, end) = (offset / PAGE * PAGE, end.ok_or(io::ErrorKind::InvalidInput)?);
+        let piece = Mapped::with(&self.map, from, end - from, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        Ok((piece, offset - from))
     }
 }

@@ -189,6 +189,15 @@ impl Kernel {
         Ok(self.tables.agents.word(agent.0 as usize * size_of::<Agent>() + offset_of!(Agent, policy)))
     }
 
+    /// A counter of all agents. It is read every few seconds, so no entry is copied for it.
+    fn counts(&self, field: usize) -> impl Iterator<Item = (AgentSlot, u64)> + '_ {
+        let agents = &self.tables.agents;
+        let entries = (0..limits::AGENTS).map(|slot| (slot, slot as usize * size_of::<Agent>()));
+        let used = entries
+            .filter(|(_, at)| agents.half(at + offset_of!(Agent, version)).load(Ordering::Relaxed) == 1);
+        used.map(move |(slot, at)| (AgentSlot(slot), agents.word(at + field).load(Ordering::Relaxed)))
+    }
+
     fn name_agent(&self, agent: AgentSlot, name: &str) -> Result<(), EnforcementError> {
         if name.len() >= limits::AGENT_NAME {
             return Err(full("the room for an agent's name", limits::AGENT_NAME as u64 - 1));
@@ -354,21 +363,20 @@ impl Enforcement for Kernel {
     }
 
     fn lost(&self) -> Result<Vec<(AgentSlot, u64, u64)>, EnforcementError> {
-        let used =
-            (0..limits::AGENTS).map(|slot| (slot, self.tables.agent(slot))).filter(|(_, a)| a.version == 1);
         let of_nobody = |offset| self.tables.gate.word(offset).load(Ordering::SeqCst);
         let nobody = (
             AgentSlot(NO_AGENT),
             of_nobody(offset_of!(Gate, lost_decisions)),
             of_nobody(offset_of!(Gate, lost_activity)),
         );
-        let agents = used.map(|(slot, a)| (AgentSlot(slot), a.lost_decisions, a.lost_activity));
+        let [decisions, activity] =
+            [offset_of!(Agent, lost_decisions), offset_of!(Agent, lost_activity)].map(|at| self.counts(at));
+        let agents = decisions.zip(activity).map(|((slot, d), (_, a))| (slot, d, a));
         Ok(agents.chain([nobody]).collect())
     }
 
     fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
-        let all = (0..limits::AGENTS).map(|slot| (AgentSlot(slot), self.tables.agent(slot)));
-        Ok(all.filter(|(_, a)| a.version == 1).map(|(slot, a)| (slot, a.same_call)).collect())
+        Ok(self.counts(offset_of!(Agent, same_call)).collect())
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {

@@ -298,7 +298,7 @@ fn write(
     let placed = image.place(base);
     // Never over tables that another policy is read from.
     if new {
-        tables.arena.write(base as usize, &placed.bytes);
+        tables.arena.write(base as usize, &placed.bytes).map_err(|e| (id, copying(e)))?;
     }
     let policy = Policy {
         version: 1,
@@ -348,7 +348,7 @@ fn read_back(
     placed: &Placed,
 ) -> Result<[u8; 32], EnforcementError> {
     let differs = |what: &str| EnforcementError::Inconsistent(format!("{what} reads back differently"));
-    if tables.arena.read(base as usize, placed.bytes.len()) != placed.bytes {
+    if tables.arena.read(base as usize, placed.bytes.len()).map_err(copying)? != placed.bytes {
         return Err(differs("the arena"));
     }
     let found = tables.policy(slot)?;
@@ -391,6 +391,10 @@ fn grace() -> bool {
     let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
     // SAFETY: the system call takes numbers only.
     several && unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0
+}
+
+fn copying(source: std::io::Error) -> EnforcementError {
+    EnforcementError::Kernel { what: "mapping a piece of ARENA".to_owned(), source }
 }
 
 fn zero_policy() -> Policy {

@@ -3,7 +3,7 @@
 
 use super::{
     load::{MAPS, internal, refused},
-    mapped::Mapped,
+    mapped::{Mapped, Pieces},
 };
 use crate::daemon::enforcement::{EnforcementError, StartError};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, Queue, RingBuf};
@@ -38,8 +38,8 @@ pub struct Tables {
     pub agents: Mapped,
     /// Mapped: sessions.
     pub sessions: Mapped,
-    /// Mapped: automata and port tables.
-    pub arena: Mapped,
+    /// Automata and port tables.
+    pub arena: Pieces,
     /// See [`Meta`].
     pub meta: Array<MapData, bytes!(Meta)>,
     /// Path of a root → its index.
@@ -106,7 +106,8 @@ impl Tables {
             gate: mapped("GATE", size_of::<Gate>())?,
             agents: mapped("AGENTS", size_of::<Agent>() * limits::AGENTS as usize)?,
             sessions: mapped("SESSIONS", size_of::<Session>() * limits::SESSIONS as usize)?,
-            arena: mapped("ARENA", arena_of(directory)?)?,
+            arena: Pieces::new(data("ARENA")?.fd(), arena_of(directory)?)
+                .map_err(|e| refused(format!("cannot open ARENA: {e}")))?,
             meta: Array::try_from(Map::Array(data("META")?)).map_err(wrong)?,
             root_paths: HashMap::try_from(Map::HashMap(data("ROOT_PATHS")?)).map_err(wrong)?,
             executors: HashMap::try_from(Map::HashMap(data("EXECUTORS")?)).map_err(wrong)?,

@@ -150,7 +150,8 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
         let remedy = "enforcer agents lists those that have a policy";
         return Err(Failure::new(Exit::Usage, format!("there is no agent {shown}"), remedy));
     };
-    let policy = &agent.loaded.policy;
+    let whole = agent.policy.whole();
+    let policy = &whole.policy;
     let by = policy.launch().map(|launch| launch.by()).unwrap_or_default();
     let Some(authorized) = authorize(peer, by, &identity::Host) else {
         let who = match by {

@@ -6,12 +6,16 @@ mod walk;
 use crate::policy::{self, Image, LinkedFile, ValidPolicy};
 use std::{
     collections::BTreeSet,
+    rc::Rc,
     time::{Duration, Instant},
 };
 use walk::{Names, Walk};
 
 /// A look at everything is good for so long: names anywhere (`**/.env`) take a walk over all local file systems.
 const GOOD_FOR: Duration = Duration::from_secs(600);
+
+/// Sets of places that are remembered together.
+const REMEMBERED: usize = 16;
 
 /// What was found for a policy.
 #[derive(Debug, Default)]
@@ -20,24 +24,41 @@ pub struct Links {
     pub files: Vec<LinkedFile>,
     /// Why there may be more, if there may.
     pub incomplete: Option<String>,
+    /// What that was made of; `None`: nothing was looked at.
+    pub looked: Option<Looked>,
+}
+
+/// Where was looked, and what was there: the same for all policies that stop the same places.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    places: Rc<BTreeSet<Vec<u8>>>,
+    names: Rc<Names>,
 }
 
 /// Looks for them.
 #[derive(Debug)]
 pub struct Finder {
     limit: Duration,
-    everything: Option<(Instant, Names)>,
+    everything: Option<(Instant, Looked)>,
+    /// What lies at some places, since [`Self::begin`].
+    some: Vec<Looked>,
 }
 
 impl Finder {
     /// `limit` is the longest that one look may take; zero: nothing is looked at.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, everything: None }
+        Self { limit, everything: None, some: Vec::new() }
+    }
+
+    /// Policies are about to be published: one look at the same places is enough for all of them.
+    pub fn begin(&mut self) {
+        self.some.clear();
     }
 
     /// The next look sees everything anew.
     pub fn forget(&mut self) {
         self.everything = None;
+        self.begin();
     }
 
     /// The files that matter to `policy`.
@@ -45,28 +66,42 @@ impl Finder {
         if self.limit.is_zero() {
             return Links::default();
         }
-        let places = policy::link_places(policy);
-        if !places.contains(b"/".as_slice()) {
-            return links(image, &self.walk(&places));
+        let looked = self.look(Rc::new(policy::link_places(policy)));
+        let Names { names, incomplete } = &*looked.names;
+        Links {
+            files: policy::linked_files(image, names),
+            incomplete: incomplete.clone(),
+            looked: Some(looked),
         }
-        let since = Instant::now();
-        let known = self.everything.take().filter(|(since, _)| since.elapsed() <= GOOD_FOR);
-        let (since, names) = known.unwrap_or_else(|| (since, self.walk(&places)));
-        let found = links(image, &names);
-        self.everything = Some((since, names));
-        found
     }
 
-    fn walk(&self, places: &BTreeSet<Vec<u8>>) -> Names {
+    /// Whether there is nothing else where was looked than there was: then no policy has other files than it had.
+    pub fn is_as_before(&mut self, looked: &Looked) -> bool {
+        self.look(Rc::clone(&looked.places)).names == looked.names
+    }
+
+    fn look(&mut self, places: Rc<BTreeSet<Vec<u8>>>) -> Looked {
+        if places.contains(b"/".as_slice()) {
+            let known = self.everything.take().filter(|(since, _)| since.elapsed() <= GOOD_FOR);
+            let (since, looked) = known.unwrap_or_else(|| (Instant::now(), self.walk(places)));
+            self.everything = Some((since, looked.clone()));
+            return looked;
+        }
+        if let Some(looked) = self.some.iter().find(|looked| looked.places == places) {
+            return looked.clone();
+        }
+        let looked = self.walk(places);
+        if self.some.len() < REMEMBERED {
+            self.some.push(looked.clone());
+        }
+        looked
+    }
+
+    fn walk(&self, places: Rc<BTreeSet<Vec<u8>>>) -> Looked {
         let mut walk = Walk::new(Instant::now() + self.limit);
         places.iter().for_each(|place| walk.go(place));
-        walk.finish()
+        Looked { places, names: Rc::new(walk.finish()) }
     }
-}
-
-fn links(image: &Image, names: &Names) -> Links {
-    let Names { names, incomplete } = names;
-    Links { files: policy::linked_files(image, names), incomplete: incomplete.clone() }
 }
 
 #[cfg(test)]

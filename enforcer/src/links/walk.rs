@@ -12,7 +12,7 @@ use std::{
 };
 
 /// What a walk has seen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     /// Names of files that have several.
     pub(super) names: Vec<LinkName>,

@@ -11,7 +11,7 @@ use enforcer_common::{
     map::{Masks, NetKey, NetValue, PortRange, STATE_SETTLED},
 };
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use zerocopy::IntoBytes;
 
 /// Rows of automata and port tables, ready to be placed anywhere in the arena.
@@ -22,6 +22,8 @@ pub struct Image {
     automata: Arc<[Automaton]>,
     ports: Arc<Ports>,
     grants: Grants,
+    /// Asked for several times, and as long to make as to write the tables.
+    digest: Arc<OnceLock<[u8; 32]>>,
 }
 
 /// An image at its place in the arena.
@@ -61,7 +63,7 @@ pub const ALIGN: u32 = 16;
 
 impl Image {
     pub(super) fn new(automata: Vec<Automaton>, ports: Ports, grants: Grants) -> Self {
-        Self { automata: automata.into(), ports: Arc::new(ports), grants }
+        Self { automata: automata.into(), ports: Arc::new(ports), grants, digest: Arc::default() }
     }
 
     pub(super) fn automata(&self) -> &[Automaton] {
@@ -155,6 +157,10 @@ impl Image {
 
     /// SHA-256 over the image as placed at 0.
     pub fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| self.make_digest())
+    }
+
+    fn make_digest(&self) -> [u8; 32] {
         let Placed { bytes, groups, start, class, net, grants } = self.place(0);
         let mut hash = Sha256::new();
         hash.update((bytes.len() as u64).to_le_bytes());

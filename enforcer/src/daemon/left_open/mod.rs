@@ -6,12 +6,17 @@ mod judge;
 mod seen;
 mod sockets;
 
-use super::{core::Core, enforcement::AgentSlot, numbers::Numbers, policies::Loaded};
+use super::{
+    core::Core,
+    enforcement::AgentSlot,
+    loaded::{Kept, Loaded},
+    numbers::Numbers,
+};
 use crate::{
     control::message::LeftOpen,
     event::text::{escape, hex, session_id},
     launch::cgroup::{self, SessionCgroup},
-    policy::{OnTighten, RuleId, ValidPolicy},
+    policy::{Head, OnTighten, RuleId},
 };
 use enforcer_common::{
     access::{file, net},
@@ -40,7 +45,7 @@ pub(super) enum Before {
     /// Nothing, or the same as now.
     Nothing,
     /// A policy.
-    Policy(Rc<Loaded>, TierMap),
+    Policy(Rc<Kept>, TierMap),
     /// A policy whose text nobody has any more.
     Unknown,
 }
@@ -121,7 +126,7 @@ impl OfAgent {
 
 impl Core {
     /// What is in force for an agent that is about to get another policy.
-    pub(super) fn before(&self, agent: &str, new: Option<&ValidPolicy>) -> Before {
+    pub(super) fn before(&self, agent: &str, new: Option<&Head>) -> Before {
         let Some((number, digest)) = self.numbers.current(agent) else {
             let unknown = self.left_open.unknown.contains(agent);
             return if unknown { Before::Unknown } else { Before::Nothing };
@@ -130,10 +135,10 @@ impl Core {
             return Before::Nothing;
         }
         match self.numbers.shared(number) {
-            Some(loaded) => {
-                let level = self.level(agent, loaded.policy.trust());
+            Some(kept) => {
+                let level = self.level(agent, kept.head().trust());
                 let tiers = self.settings.trust.tiers(level);
-                Before::Policy(loaded, tiers)
+                Before::Policy(kept, tiers)
             }
             None => Before::Unknown,
         }
@@ -151,7 +156,7 @@ impl Core {
         self.left_open.unknown.remove(agent);
         let on_tighten = match (&before, now) {
             (_, Some(now)) => now.policy.on_tighten(),
-            (Before::Policy(before, _), None) => before.policy.on_tighten(),
+            (Before::Policy(before, _), None) => before.head().on_tighten(),
             (_, None) => OnTighten::List,
         };
         let mut found = OfAgent::default();
@@ -183,7 +188,7 @@ impl Core {
         for agent in due {
             let Some(was) = self.left_open.by_agent.remove(&agent) else { continue };
             let (slot, now) = match (self.slots.get(&agent), self.agents.get(&agent)) {
-                (Some(slot), state) => (slot, state.map(|state| Rc::clone(&state.loaded))),
+                (Some(slot), state) => (slot, state.map(|state| state.policy.whole())),
                 (None, _) => continue,
             };
             let mut found = OfAgent::default();
@@ -247,6 +252,10 @@ impl Core {
             let policy = &now.policy;
             (policy, self.settings.trust.tiers(self.level(agent, policy.trust())))
         });
+        let was = match before {
+            Before::Policy(kept, tiers) => Some((kept.whole(), *tiers)),
+            Before::Nothing | Before::Unknown => None,
+        };
         let mut listed = Vec::new();
         for place in places {
             let seen = seen::processes(std::slice::from_ref(&place.cgroup))
@@ -263,12 +272,13 @@ impl Core {
                 .extend(seen.problems.iter().map(|why| format!("session {}: {why}", place.session)));
             for (open, process) in seen.open {
                 let item = Item { session: place.session.clone(), open };
-                let new = match before {
-                    Before::Nothing => None,
-                    Before::Policy(loaded, tiers) => {
+                let new = match (before, &was) {
+                    (Before::Nothing, _) => None,
+                    (_, Some((loaded, tiers))) => {
                         tightened(Some(Some((&loaded.policy, *tiers))), after, &item.open)
                     }
-                    Before::Unknown => tightened(None, after, &item.open),
+                    // What was in force cannot be told.
+                    (_, None) => tightened(None, after, &item.open),
                 };
                 let still = || known.contains(&item).then(|| tightened(None, after, &item.open)).flatten();
                 let Some((verdict, rules)) = new.or_else(still) else { continue };

@@ -97,7 +97,7 @@ const GUESTS: [GuestTest; 5] = [
         starts_with: StartsWith::Daemon,
         cmdline: "",
         kernels: Kernels::OneInFull,
-        timeout: [12_000, 12_000],
+        timeout: [18_000, 18_000],
     },
     GuestTest {
         name: "package",

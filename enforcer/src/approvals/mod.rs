@@ -13,6 +13,7 @@ pub mod error;
 pub mod hold;
 pub mod queue;
 pub mod request;
+pub(crate) mod sealed;
 pub mod shape;
 pub mod signature;
 pub mod statement;

@@ -1,32 +1,46 @@
-//! The queue on the disk: one file, replaced as a whole. It counts for the boot that it was written in; after
-//! another one nobody waits any more.
+//! The queue on the disk: a journal of what has changed, begun anew with the whole when it has grown. It counts for the
+//! boot that it was written in; after another one nobody waits any more. So it has to outlive the daemon, not the host,
+//! and a change waits for no disk.
 
-use super::queue::Kept;
+use super::{
+    queue::{Change, Kept},
+    sealed::write_whole,
+};
 use crate::event::text::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+/// Bytes of changes that are always worth less than writing the whole anew.
+const LITTLE: usize = 256 << 10;
+
 /// Where something is kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Store {
     file: PathBuf,
+    journal: Option<Journal>,
 }
 
-#[derive(Serialize)]
-struct Written<'a> {
-    boot: &'a str,
-    kept: &'a Kept,
+/// What this daemon has written.
+#[derive(Debug)]
+struct Journal {
+    file: File,
+    /// What the file says by now.
+    kept: Kept,
+    /// Digest of all its lines.
+    chain: [u8; 32],
+    /// Bytes of its first line, and of those after it.
+    sizes: [usize; 2],
 }
 
-#[derive(Deserialize)]
+/// The first line: the whole.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Read {
+struct First {
     boot: String,
     kept: Kept,
 }
@@ -34,51 +48,84 @@ struct Read {
 impl Store {
     /// The store in the daemon's state directory.
     pub fn new(state: &Path) -> Self {
-        Self { file: state.join("approvals/queue.json") }
+        Self { file: state.join("approvals/queue.jsonl"), journal: None }
     }
 
-    /// Keeps the queue. When this returns it survives a crash of the host.
-    pub fn keep(&self, boot: &str, kept: &Kept) -> io::Result<()> {
-        write_whole(&self.file, &sealed(&serde_json::to_vec(&Written { boot, kept })?))
+    /// Keeps the queue. When this returns it survives the daemon.
+    pub fn keep(&mut self, boot: &str, kept: &Kept) -> io::Result<()> {
+        // What a failed write has left behind is unknown: then, too, it is begun anew.
+        let journal = self.journal.take();
+        let journal = journal.filter(|journal| journal.sizes[1] <= LITTLE.max(4 * journal.sizes[0]));
+        let journal = match journal {
+            Some(journal) => journal.append(kept)?,
+            None => self.begin(boot, kept)?,
+        };
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    fn begin(&self, boot: &str, kept: &Kept) -> io::Result<Journal> {
+        let first = First { boot: boot.to_owned(), kept: kept.clone() };
+        let (line, chain) = line([0; 32], &serde_json::to_vec(&first)?);
+        write_whole(&self.file, &line)?;
+        let file = OpenOptions::new().append(true).open(&self.file)?;
+        Ok(Journal { file, kept: first.kept, chain, sizes: [line.len(), 0] })
     }
 
     /// Reads the queue: nothing where there is none or it is of another boot, an error where it is damaged.
     pub fn load(&self, boot: &str) -> Result<Kept, String> {
-        let Some(json) = read_sealed(&self.file)? else { return Ok(Kept::default()) };
-        let read: Read =
-            serde_json::from_slice(&json).map_err(|e| format!("{}: {e}", self.file.display()))?;
-        Ok(if read.boot == boot { read.kept } else { Kept::default() })
+        let bytes = match fs::read(&self.file) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+            Err(e) => return Err(format!("{}: {e}", self.file.display())),
+        };
+        parse(&bytes, boot).map_err(|why| format!("{}: {why}", self.file.display()))
     }
 }
 
-/// One line with the digest of what follows.
-pub(crate) fn sealed(json: &[u8]) -> Vec<u8> {
-    [hex(&Sha256::digest(json)).as_bytes(), b"\n", json].concat()
-}
-
-/// What was sealed in a file; `None` where there is no file.
-pub(crate) fn read_sealed(file: &Path) -> Result<Option<Vec<u8>>, String> {
-    let bytes = match fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(format!("{}: {e}", file.display())),
-    };
-    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let json = bytes.get(end + 1..).unwrap_or_default();
-    match hex(&Sha256::digest(json)).as_bytes() == &bytes[..end] {
-        true => Ok(Some(json.to_vec())),
-        false => Err(format!("{}: it is damaged", file.display())),
+impl Journal {
+    fn append(mut self, kept: &Kept) -> io::Result<Self> {
+        let change = kept.since(&self.kept);
+        if change.is_empty() {
+            return Ok(self);
+        }
+        let (line, chain) = line(self.chain, &serde_json::to_vec(&change)?);
+        self.file.write_all(&line)?;
+        (self.kept, self.chain) = (kept.clone(), chain);
+        self.sizes[1] += line.len();
+        Ok(self)
     }
 }
 
-/// Replaces a file as a whole.
-pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let fresh = file.with_extension("new");
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&fresh, file)?;
-    File::open(directory)?.sync_all()
+/// A line with a digest of it and of all before it, and that digest.
+fn line(before: [u8; 32], json: &[u8]) -> (Vec<u8>, [u8; 32]) {
+    let chain: [u8; 32] = Sha256::new().chain_update(before).chain_update(json).finalize().into();
+    ([hex(&chain).as_bytes(), b" ", json, b"\n"].concat(), chain)
+}
+
+fn parse(bytes: &[u8], boot: &str) -> Result<Kept, String> {
+    let (mut chain, mut kept) = ([0; 32], None::<Kept>);
+    for (number, text) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        // The daemon was ended while it wrote: nothing followed from what it had not kept.
+        let Some(text) = text.strip_suffix(b"\n") else { break };
+        let damaged = || format!("line {}: it is damaged", number + 1);
+        let json = text.get(65..).ok_or_else(damaged)?;
+        let whole = line(chain, json);
+        if whole.0.strip_suffix(b"\n") != Some(text) {
+            return Err(damaged());
+        }
+        chain = whole.1;
+        let wrong = |e: serde_json::Error| format!("line {}: {e}", number + 1);
+        match &mut kept {
+            None => {
+                let first: First = serde_json::from_slice(json).map_err(wrong)?;
+                if first.boot != boot {
+                    return Ok(Kept::default());
+                }
+                kept = Some(first.kept);
+            }
+            Some(kept) => kept.apply(serde_json::from_slice::<Change>(json).map_err(wrong)?),
+        }
+    }
+    kept.ok_or_else(|| "it has no first line".to_owned())
 }

@@ -8,7 +8,7 @@ use crate::{
     approvals::{
         ancestry,
         drive::World as _,
-        store::{read_sealed, sealed, write_whole},
+        sealed::{read_sealed, sealed, write_whole},
     },
     audit,
     break_glass::book::{Ask, Book, Lifted, Refused},

@@ -145,7 +145,7 @@ fn times_of_another_boot_mean_nothing() {
     let (_, json) = text.split_once('\n').expect("sealed");
     let other = json.replace(&crate::audit::boot(), "another-boot");
     assert_ne!(other, json);
-    fs::write(&file, crate::approvals::store::sealed(other.as_bytes())).expect("write");
+    fs::write(&file, crate::approvals::sealed::sealed(other.as_bytes())).expect("write");
     // The kernel's tables went with that boot.
     world.told().lifted.clear();
     world.restart();

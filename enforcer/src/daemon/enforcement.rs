@@ -281,6 +281,9 @@ pub trait Enforcement {
     /// Everything that has been asked for and is not forgotten yet.
     fn holds(&self) -> Result<Vec<(HoldId, Hold)>, EnforcementError>;
 
+    /// What is known of one of them; `None`: nothing.
+    fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError>;
+
     /// The threads that wait.
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError>;
 

@@ -349,9 +349,9 @@ impl Core {
 
     /// Whether a request is still open in the kernel: a grant that comes later is none.
     fn is_open(&self, id: HoldId) -> Result<bool, String> {
-        let holds = self.enforcement.holds().map_err(|e| e.to_string())?;
+        let hold = self.enforcement.hold(id.0).map_err(|e| e.to_string())?;
         let boot = present().boot;
-        Ok(holds.iter().any(|(other, hold)| *other == id.0 && state(hold, boot) == HoldState::Pending))
+        Ok(hold.is_some_and(|hold| state(&hold, boot) == HoldState::Pending))
     }
 }
 
@@ -375,7 +375,7 @@ impl World for Core {
     }
 
     fn persist(&mut self, kept: &Kept) -> Result<(), String> {
-        let Approvals { store, boot, .. } = &self.approvals;
+        let Approvals { store, boot, .. } = &mut self.approvals;
         store.keep(boot, kept).map_err(|e| e.to_string())
     }
 

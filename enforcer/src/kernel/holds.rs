@@ -60,6 +60,15 @@ pub fn list(holds: &Holds) -> Result<Vec<(HoldId, Hold)>, EnforcementError> {
     entries.collect::<Result<_, _>>().map_err(|e| failed("reading HOLDS", e))
 }
 
+/// What is known of one request or grant.
+pub fn one(holds: &Holds, id: HoldId) -> Result<Option<Hold>, EnforcementError> {
+    match holds.get(&to_bytes::<_, WORDS>(&id), 0) {
+        Ok(bytes) => Ok(Some(view(&bytes))),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(e) => Err(failed("reading HOLDS", e)),
+    }
+}
+
 /// Every thread that waits.
 pub fn waiters(waiters: &Waiters) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
     let entries = waiters.iter().map(|entry| entry.map(|(key, waiter)| (view(&key), view(&waiter))));
@@ -76,11 +85,7 @@ fn change(
     change: impl FnOnce(Hold) -> Option<Hold>,
 ) -> Result<bool, EnforcementError> {
     let key = to_bytes::<_, WORDS>(&id);
-    let old = match tables.holds.get(&key, 0) {
-        Ok(bytes) => view::<Hold>(&bytes),
-        Err(MapError::KeyNotFound) => return Ok(false),
-        Err(e) => return Err(failed("reading HOLDS", e)),
-    };
+    let Some(old) = one(&tables.holds, id)? else { return Ok(false) };
     let Some(new) = change(old) else { return Ok(false) };
     match tables.holds.insert(key, to_bytes::<_, ENTRY>(&new), EXIST) {
         Ok(()) => Ok(true),

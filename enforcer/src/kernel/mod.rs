@@ -408,6 +408,10 @@ impl Enforcement for Kernel {
         holds::list(&self.tables.holds)
     }
 
+    fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError> {
+        holds::one(&self.tables.holds, id)
+    }
+
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
         holds::waiters(&self.tables.waiters)
     }

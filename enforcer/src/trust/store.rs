@@ -3,7 +3,7 @@
 use super::book::{Book, Kept, Standing};
 use crate::approvals::{
     canonical::{Digest, parse_digest},
-    store::{read_sealed, sealed, write_whole},
+    sealed::{read_sealed, sealed, write_whole},
 };
 use crate::event::text::hex;
 use std::{

@@ -266,6 +266,10 @@ impl Enforcement for Fake {
         Ok(self.0.borrow().holds.iter().map(|(id, hold)| (*id, *hold)).collect())
     }
 
+    fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError> {
+        Ok(self.0.borrow().holds.get(&id).copied())
+    }
+
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {
         Ok(self.0.borrow().waiters.clone())
     }

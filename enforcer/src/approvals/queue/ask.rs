@@ -29,7 +29,7 @@ impl Queue {
     pub fn ask(&mut self, now: Now, ask: &Ask, make: impl FnOnce(i64) -> Request) -> Vec<Action> {
         let id = ask.id;
         self.strange.remove(&id);
-        if let Some(entry) = self.kept.entries.get_mut(&id) {
+        if let Some(entry) = self.kept.entry_mut(id) {
             match entry.state {
                 // The same question again: one answer is for all who ask.
                 State::Pending => {

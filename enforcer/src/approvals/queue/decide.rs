@@ -54,7 +54,7 @@ impl Queue {
         });
         let outcomes = outcomes.collect::<Result<Vec<_>, DecisionError>>()?;
         let requests = outcomes.iter().map(|(id, outcome)| {
-            let entry = self.kept.entries.get(id);
+            let entry = self.entry(*id);
             let mut fields = entry.map(|e| super::about(*id, &e.request)).unwrap_or_default();
             let word = match outcome {
                 Outcome::Approved(shape) => format!("approved {shape}"),
@@ -78,7 +78,7 @@ impl Queue {
         verdict: Verdict,
         identity: &Identity<'_>,
     ) -> Result<Outcome, DecisionError> {
-        let Some(entry) = self.kept.entries.get(&id) else {
+        let Some(entry) = self.entry(id) else {
             return Err(DecisionError::UnknownRequest(id.to_string()));
         };
         let (agent, tier) = (&entry.request.who.agent, entry.request.why.tier);
@@ -124,7 +124,7 @@ impl Queue {
     pub fn commit(&mut self, now: Now, proposal: Proposal, waiters: &[Waiter]) -> Vec<Action> {
         let mut actions = vec![Action::Persist];
         for (id, outcome) in proposal.outcomes {
-            let Some(entry) = self.kept.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.kept.entry_mut(id) else { continue };
             if entry.state != State::Pending || now.boot >= entry.deadline {
                 actions.push(record(
                     "approval-void",
@@ -163,7 +163,7 @@ impl Queue {
 
     /// The kernel did not take a grant: what was approved had ended, or it could not be written.
     pub fn not_granted(&mut self, now: Now, id: HoldId, because: &str) -> Vec<Action> {
-        let Some(entry) = self.kept.entries.get_mut(&id) else { return Vec::new() };
+        let Some(entry) = self.kept.entry_mut(id) else { return Vec::new() };
         let until = now.boot.saturating_add(self.limits.refusal * SECOND);
         entry.state = State::Refused { at: now.boot, until };
         let said = record("approval-void", id, &entry.request, because);

@@ -9,7 +9,7 @@ impl Queue {
     pub fn justify(&mut self, now: Now, hold: &str, text: &str) -> Result<Vec<Action>, &'static str> {
         let found = self.kept.entries.iter().find(|(id, _)| id.to_string() == hold).map(|(id, _)| *id);
         let Some(id) = found else { return Err("there is no such request") };
-        let Some(entry) = self.kept.entries.get_mut(&id) else { return Err("there is no such request") };
+        let Some(entry) = self.kept.entry_mut(id) else { return Err("there is no such request") };
         if entry.state != State::Pending || now.boot >= entry.deadline {
             return Err("it has been decided, or its time is over");
         }

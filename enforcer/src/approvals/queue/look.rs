@@ -36,7 +36,7 @@ impl Queue {
         let mut actions = self.take_sessions(seen);
         let ids: Vec<HoldId> = self.kept.entries.keys().copied().collect();
         for id in ids {
-            let Some(entry) = self.kept.entries.get(&id) else { continue };
+            let Some(entry) = self.entry(id) else { continue };
             let alive = self.sessions.iter().any(|session| session.key == entry.session);
             let kernel = holds.get(&id).copied();
             let further = match entry.state {
@@ -51,7 +51,7 @@ impl Queue {
         // What was decided while somebody waited, and what a lost wake-up has left.
         let mut woken = BTreeSet::new();
         for waiter in &seen.waiters {
-            let decided = match self.kept.entries.get(&waiter.id) {
+            let decided = match self.entry(waiter.id) {
                 Some(entry) => entry.state != State::Pending,
                 None => {
                     !self.strange.contains_key(&waiter.id)
@@ -94,7 +94,7 @@ impl Queue {
         alive: bool,
         waited: bool,
     ) -> Vec<Action> {
-        let Some(entry) = self.kept.entries.get(&id) else { return Vec::new() };
+        let Some(entry) = self.entry(id) else { return Vec::new() };
         let old = now.boot.saturating_sub(entry.asked_at) > GRACE;
         let withdrawn = match kernel {
             _ if !alive && old => Some("its session has ended"),
@@ -133,7 +133,7 @@ impl Queue {
         kernel: Option<HoldState>,
         counts: bool,
     ) -> Vec<Action> {
-        let Some(Entry { state, .. }) = self.kept.entries.get(&id) else { return Vec::new() };
+        let Some(Entry { state, .. }) = self.entry(id) else { return Vec::new() };
         let granted = matches!(state, State::Granted { .. });
         let fits = match kernel {
             Some(HoldState::Granted) => granted,
@@ -166,7 +166,7 @@ impl Queue {
 
     fn refuse(&mut self, now: Now, id: HoldId, kind: &'static str, because: &str) -> Vec<Action> {
         let until = now.boot.saturating_add(self.limits.refusal * SECOND);
-        let Some(entry) = self.kept.entries.get_mut(&id) else { return Vec::new() };
+        let Some(entry) = self.kept.entry_mut(id) else { return Vec::new() };
         entry.state = State::Refused { at: now.boot, until };
         self.stirred.insert(entry.request.who.agent.clone());
         let said = record(kind, id, &entry.request, because);

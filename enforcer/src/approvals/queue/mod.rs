@@ -3,10 +3,12 @@
 mod ask;
 mod decide;
 mod justify;
+mod kept;
 mod look;
 
 pub use ask::Ask;
 pub use decide::{Outcome, Proposal};
+pub use kept::{Change, Kept};
 pub use look::{Seen, SessionInfo};
 
 use super::{
@@ -19,7 +21,10 @@ use crate::policy::Tier;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// How long something may look odd before it is taken for what it looks like: news come late.
 const GRACE: u64 = 5 * SECOND;
@@ -170,15 +175,6 @@ pub struct Queue {
     strange: BTreeMap<HoldId, u64>,
 }
 
-/// What survives the daemon.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kept {
-    entries: BTreeMap<HoldId, Entry>,
-    meters: BTreeMap<String, Meter>,
-    launches: BTreeMap<String, Launch>,
-}
-
 impl Queue {
     /// A queue with what an earlier daemon of this boot has kept.
     pub fn new(limits: Limits, kept: Kept) -> Self {
@@ -199,7 +195,7 @@ impl Queue {
 
     /// Everything that is known, by id.
     pub fn entries(&self) -> impl Iterator<Item = (HoldId, &Entry)> {
-        self.kept.entries.iter().map(|(id, entry)| (*id, entry))
+        self.kept.entries.iter().map(|(id, entry)| (*id, &**entry))
     }
 
     /// Nothing is known that time could change: no request, and no agent that is not listened to.
@@ -218,7 +214,7 @@ impl Queue {
 
     /// One request.
     pub fn entry(&self, id: HoldId) -> Option<&Entry> {
-        self.kept.entries.get(&id)
+        self.kept.entries.get(&id).map(|entry| &**entry)
     }
 
     /// Remembers who has launched a session.
@@ -240,17 +236,17 @@ impl Queue {
     fn insert(&mut self, id: HoldId, entry: Entry) {
         self.remove(id);
         self.digests.insert(entry.request.digest(), id);
-        self.kept.entries.insert(id, entry);
+        self.kept.entries.insert(id, Arc::new(entry));
     }
 
-    fn remove(&mut self, id: HoldId) -> Option<Entry> {
+    fn remove(&mut self, id: HoldId) -> Option<Arc<Entry>> {
         let entry = self.kept.entries.remove(&id)?;
         self.digests.remove(&entry.request.digest());
         Some(entry)
     }
 
     fn waiting(&self, agent: &str) -> u32 {
-        let is_one = |entry: &&Entry| entry.state == State::Pending && entry.request.who.agent == agent;
+        let is_one = |entry: &&Arc<Entry>| entry.state == State::Pending && entry.request.who.agent == agent;
         u32::try_from(self.kept.entries.values().filter(is_one).count()).unwrap_or(u32::MAX)
     }
 

@@ -4,4 +4,5 @@ mod forgery;
 mod hardware;
 pub(crate) mod mutation;
 mod promises;
+mod store;
 mod world;

@@ -194,14 +194,29 @@ pub fn opens_by_handle() -> bool {
     const OPEN_BY_HANDLE_32: u32 = 342;
     const LINK: u32 = 265;
     const LINK_32: u32 = 303;
+    match entered() {
+        Some((false, OPEN_BY_HANDLE | LINK) | (true, OPEN_BY_HANDLE_32 | LINK_32)) | None => true,
+        Some(_) => false,
+    }
+}
+
+/// Whether the running system call is `prctl`, which asks for `CAP_SYS_RESOURCE` where a process is to look like
+/// another program (`prctl_set_mm()`, kernel/sys.c).
+#[inline(always)]
+pub fn changes_what_it_looks_like() -> bool {
+    const PRCTL: u32 = 157;
+    const PRCTL_32: u32 = 172;
+    matches!(entered(), Some((false, PRCTL) | (true, PRCTL_32)) | None)
+}
+
+/// Whether the running system call is of the 32-bit table, and its number there or in the other one.
+#[inline(always)]
+fn entered() -> Option<(bool, u32)> {
     // `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the number is of the 32-bit table.
     const COMPAT: u32 = 2;
     // `__X32_SYSCALL_BIT`.
     const X32: u32 = 0x4000_0000;
-    let Some(number) = object::peek::<u32>(registers() + ORIG_AX as u64) else { return true };
+    let number = object::peek::<u32>(registers() + ORIG_AX as u64)?;
     let compat = object::number::<u32>(subject::task(), &object::TASK_STATUS) & COMPAT != 0;
-    match (compat, number & !X32) {
-        (false, OPEN_BY_HANDLE | LINK) | (true, OPEN_BY_HANDLE_32 | LINK_32) => true,
-        _ => false,
-    }
+    Some((compat, number & !X32))
 }

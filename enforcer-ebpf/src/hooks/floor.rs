@@ -88,6 +88,8 @@ const HARMLESS: u64 = bit(0) // CHOWN
 
 /// `CAP_DAC_READ_SEARCH`.
 const DAC_READ_SEARCH: i32 = 2;
+/// `CAP_SYS_RESOURCE`.
+const SYS_RESOURCE: i32 = 24;
 /// `CAP_SYS_TIME`.
 const SYS_TIME: i32 = 25;
 /// `CAP_SYSLOG`.
@@ -113,6 +115,9 @@ pub fn capable(ctx: LsmContext) -> i32 {
     let granted = match capability {
         SYS_TIME => subject.has(floor::CLOCK),
         SYSLOG => subject.has(floor::KERNEL_LOG),
+        // Limits can be granted. That a process names another executable as its own cannot: records, and rules about
+        // who executes what, would believe it.
+        SYS_RESOURCE if call::changes_what_it_looks_like() => false,
         _ => subject.may_use(capability as u32),
     };
     if granted {

@@ -47,6 +47,7 @@ pub fn run(options: &[&str]) -> Done {
     let sizes: &[usize] = if full { &[10, 1_000, 10_000] } else { &[10, 1_000] };
     prepare(sizes)?;
     with_layers("bench-usual-layers", "")?;
+    write_policy("bench-holds", &rules::holding())?;
     thread::sleep(SETTLE);
     measure("nothing", None)?;
     measure("nothing again", None)?;
@@ -70,6 +71,7 @@ pub fn run(options: &[&str]) -> Done {
         measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
     }
     measure("inside, 10 rules, usual layers", Some("bench-usual-layers"))?;
+    measure("inside, 20 rules, 10 hold", Some("bench-holds"))?;
     if wanted.has("records") {
         records()?;
     }
@@ -159,7 +161,11 @@ pub fn profile(operations: &[&str]) -> Done {
 /// An agent with ten rules, whose sessions have these layers: keys of `launch`, or nothing for the usual ones.
 fn with_layers(agent: &str, keys: &str) -> Done {
     let launch = format!("launch: {{ by: [uid:root], {keys} }}").replace(",  }", " }");
-    let policy = rules::policy(10).replace(rules::LAUNCH, &launch);
+    write_policy(agent, &rules::policy(10).replace(rules::LAUNCH, &launch))
+}
+
+/// A policy that was made for `bench-10`, for another agent.
+fn write_policy(agent: &str, policy: &str) -> Done {
     fs::write(format!("{POLICIES}/{agent}.yaml"), policy.replace("id: bench-10,", &format!("id: {agent},")))?;
     Ok(())
 }

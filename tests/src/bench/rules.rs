@@ -33,6 +33,21 @@ pub fn fill(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|i| format!("/bench/fill/group-{}/item-{}", i / 100, i % 100))
 }
 
+/// The smallest policy with ten rules more, none of which anything that is measured meets: files, programs, sockets and
+/// addresses that wait for a person.
+pub fn holding() -> String {
+    let files = (0..4)
+        .map(|i| format!("  - {{ hold: [read, write, create], paths: [\"{ALLOWED}/held-{i}/**\"] }}\n"));
+    let networks = (0..4).map(|i| format!("  - {{ hold: [connect], to: [\"10.9.{i}.0/24:443/tcp\"] }}\n"));
+    policy(FEW)
+        .replace(
+            "exec:\n",
+            &format!("{}exec:\n  - {{ hold: [\"/bench/bin/held\"] }}\n", files.collect::<String>()),
+        )
+        .replace("unix:\n", "unix:\n  - { hold: [\"/bench/held.sock\"] }\n")
+        + &networks.collect::<String>()
+}
+
 /// A policy with `count` rules, most with one path or address: ten that matter, then nine further
 /// directories for each further network.
 pub fn policy(count: usize) -> String {

@@ -41,6 +41,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("unknown-hash", unknown_hash),
     ("crash", crash),
     ("prctl-name", |_| sys!(SYS_prctl, libc::PR_SET_NAME, c"probe", 0, 0, 0).map(drop)),
+    ("set-stack", set_stack),
+    ("raise-limit", |_| raise_limit()),
     ("userfaultfd", |_| fd!(SYS_userfaultfd, libc::O_CLOEXEC).map(drop)),
     ("fanotify", |_| fd!(SYS_fanotify_init, 0, libc::O_RDONLY).map(drop)),
     ("mlock", |_| sys!(SYS_mlockall, libc::MCL_CURRENT).map(drop)),
@@ -49,6 +51,23 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     }),
     ("vhangup", |_| sys!(SYS_vhangup).map(drop)),
 ];
+
+/// One of the things by which a process says what it is: where its stack begins.
+fn set_stack(_: &Args<'_>) -> io::Result<()> {
+    const SET_MM: i32 = 35;
+    const START_STACK: u64 = 5;
+    let here = 0u64;
+    sys!(SYS_prctl, SET_MM, START_STACK, (&raw const here) as u64, 0, 0).map(drop)
+}
+
+/// A higher hard limit than there was, which takes `CAP_SYS_RESOURCE`.
+fn raise_limit() -> io::Result<()> {
+    let mut limit = [0u8; 16];
+    sys!(SYS_prlimit64, 0, libc::RLIMIT_NICE, 0, &mut limit[..])?;
+    let hard = u64::from_ne_bytes(limit[8..].try_into().expect("eight bytes"));
+    limit[8..].copy_from_slice(&(hard + 1).to_ne_bytes());
+    sys!(SYS_prlimit64, 0, libc::RLIMIT_NICE, &mut limit[..], 0).map(drop)
+}
 
 /// `BPF_*_GET_NEXT_ID` from the beginning.
 fn bpf(command: i32) -> io::Result<()> {

@@ -14,6 +14,7 @@ cases!(grants:
     a_denied_socket_stays_denied_among_allowed_ones,
     items_of_the_floor_that_are_granted_work,
     a_capability_that_is_granted_works,
+    no_process_passes_itself_off_as_another,
     processes_trace_each_other_unless_denied,
 );
 
@@ -105,6 +106,19 @@ fn a_capability_that_is_granted_works(t: &mut Test) -> Outcome {
     let (lines, ..) = niceness(&agent)?;
     ensure!(lines == ["-5"], "with: {lines:?}");
     Ok(())
+}
+
+fn no_process_passes_itself_off_as_another(t: &mut Test) -> Outcome {
+    let acts = ["raise-limit", "set-stack"].map(str::to_owned);
+    check::allowed_outside(&acts)?;
+    let denial = || Denial::floor("capability").argument("cap_sys_resource");
+    let [limit, stack] = acts;
+    let without = t.agent(t.policy())?;
+    let attempts = [Attempt::new(limit.clone(), denial()), Attempt::new(stack.clone(), denial())];
+    check::refused(t, &without, &["prctl-name".to_owned()], &attempts)?;
+    // What the capability is granted for works. What a process says of itself stays what the kernel knows.
+    let granted = t.agent(t.policy().line("capabilities: [sys_resource]"))?;
+    check::refused(t, &granted, &[limit], &[Attempt::new(stack, denial())])
 }
 
 fn processes_trace_each_other_unless_denied(t: &mut Test) -> Outcome {

@@ -68,7 +68,7 @@ enum StartsWith {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernels {
     All,
-    /// All of it on 6.12, and a sample on each of the others, unless `--full` asks for all.
+    /// All of it on 6.12, in two guests, and a sample on each of the others, unless `--full` asks for all.
     Sampled,
     /// 6.12 alone, with `--full` only: what takes long and no kernel changes.
     OneInFull,
@@ -260,20 +260,21 @@ fn guests(options: &Options, tally: &mut Tally) {
     let wanted = |test: &GuestTest, kernel: &Kernel| {
         test.kernels != Kernels::OneInFull || options.full && *kernel == Kernel::V6_12
     };
-    let jobs: Vec<(&GuestTest, Kernel)> = GUESTS
-        .iter()
-        .flat_map(|test| {
-            kernels.iter().filter(|kernel| wanted(test, kernel)).map(move |kernel| (test, *kernel))
-        })
-        .collect();
+    let mut jobs = Vec::new();
+    for test in &GUESTS {
+        for kernel in kernels.iter().filter(|kernel| wanted(test, kernel)) {
+            jobs.extend(parts(options, test, *kernel).iter().map(|part| (test, *kernel, *part)));
+        }
+    }
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     let bench = AtomicBool::new(options.filter.is_none() && kernels.contains(&Kernel::V6_12));
     let lane = || {
-        while let Some((test, kernel)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let label = format!("{} on {}", test.name, kernel.name());
+        while let Some((test, kernel, part)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let half = part.half.map_or(String::new(), |half| format!(", {half} half"));
+            let label = format!("{} on {}{half}", test.name, kernel.name());
             let one = match test.starts_with {
                 StartsWith::Package => package(options, *kernel, test, &label),
-                _ => guest(options, *kernel, test, &label, None),
+                _ => guest(options, *kernel, test, *part, &label, None),
             };
             all.lock().unwrap_or_else(PoisonError::into_inner).add(one);
         }
@@ -291,7 +292,7 @@ fn guests(options: &Options, tally: &mut Tally) {
 /// ours.
 fn package(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Tally {
     match package::checked(&compile::as_built(), false) {
-        Ok(made) => guest(options, kernel, test, label, Some(made.deb)),
+        Ok(made) => guest(options, kernel, test, Part::WHOLE, label, Some(made.deb)),
         Err(error) => {
             let mut tally = Tally::default();
             tally.one(label, Err(error));
@@ -300,12 +301,35 @@ fn package(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> 
     }
 }
 
-/// What the suite is told to leave out with a kernel. The samples differ, so that together they have most of it.
-fn sample(kernel: Kernel) -> Option<&'static str> {
+/// What of a program one guest runs.
+#[derive(Clone, Copy)]
+struct Part {
+    /// What the program is told to leave the rest out.
+    argument: Option<&'static str>,
+    /// What the console's file is called after.
+    purpose: &'static str,
+    /// Which half of what one kernel runs.
+    half: Option<&'static str>,
+}
+
+impl Part {
+    const WHOLE: Self = Self { argument: None, purpose: "", half: None };
+}
+
+/// The guests for one program and kernel. What is long is cut in two, so that both lanes are busy to the end. The
+/// samples of the other kernels differ, so that together they have most of it.
+fn parts(options: &Options, test: &GuestTest, kernel: Kernel) -> &'static [Part] {
+    const FIRST: Part = Part { argument: Some("--half-0"), purpose: "-first", half: Some("first") };
+    const SECOND: Part = Part { argument: Some("--half-1"), purpose: "-second", half: Some("second") };
+    const EVEN: Part = Part { argument: Some("--sample-0"), ..Part::WHOLE };
+    const ODD: Part = Part { argument: Some("--sample-1"), ..Part::WHOLE };
+    if options.full || options.filter.is_some() || test.kernels != Kernels::Sampled {
+        return &[Part::WHOLE];
+    }
     match kernel {
-        Kernel::V6_1 => Some("--sample-0"),
-        Kernel::V6_12 => None,
-        Kernel::Newest => Some("--sample-1"),
+        Kernel::V6_1 => &[EVEN],
+        Kernel::V6_12 => &[FIRST, SECOND],
+        Kernel::Newest => &[ODD],
     }
 }
 
@@ -313,6 +337,7 @@ fn guest(
     options: &Options,
     kernel: Kernel,
     test: &GuestTest,
+    part: Part,
     label: &str,
     package: Option<PathBuf>,
 ) -> Tally {
@@ -320,9 +345,8 @@ fn guest(
     let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];
     if options.full {
         command.push("--full".into());
-    } else if test.kernels == Kernels::Sampled && options.filter.is_none() {
-        command.extend(sample(kernel).map(OsString::from));
     }
+    command.extend(part.argument.map(OsString::from));
     command.extend(options.filter.as_ref().map(OsString::from));
     let policies = compile::root().join("tests/policies");
     let vm_options = vm::Options {
@@ -333,7 +357,7 @@ fn guest(
         package,
         timeout: test.timeout[usize::from(options.full)],
         tick: Some(format!("{label} is running")),
-        purpose: Some(test.name),
+        purpose: Some(format!("{}{}", test.name, part.purpose)),
         ..vm::Options::new(kernel)
     };
     let mut attempted = attempt(&vm_options, &command, label);

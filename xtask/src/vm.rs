@@ -91,7 +91,7 @@ pub(crate) struct Options {
     pub(crate) tick: Option<String>,
     /// Beside the kernel, what tells this guest from others that run at the same time
     #[arg(skip)]
-    pub(crate) purpose: Option<&'static str>,
+    pub(crate) purpose: Option<String>,
 }
 
 impl Options {
@@ -203,7 +203,7 @@ fn keep_console(console: &Path, options: &Options) -> PathBuf {
 
 /// Where the last console of such a guest is.
 pub(crate) fn kept_console(options: &Options) -> PathBuf {
-    let purpose = options.purpose.map(|purpose| format!("-{purpose}")).unwrap_or_default();
+    let purpose = options.purpose.as_ref().map(|purpose| format!("-{purpose}")).unwrap_or_default();
     compile::target_dir().join("vm").join(format!("console-{}{purpose}.log", options.kernel.name()))
 }
 

@@ -1,5 +1,5 @@
 //! The suite: runs in a guest as root, outside every agent, while the daemon is up.
-//! `guest-suite [--full] [--sample-0|--sample-1] [FILTER…]`
+//! `guest-suite [--full] [--sample-0|--sample-1|--half-0|--half-1] [FILTER…]`
 
 use enforcer_tests::{attacks, harness, promises};
 use std::process::ExitCode;

@@ -116,6 +116,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("X23", "executing while being traced, where arguments are judged", "sched_process_exec", "arguments::a_program_that_waits_is_out_of_reach", "traced-exec"),
     refused("X24", "having the kernel write a core, or run what is named for cores", "capable; a limit set at launch", "attack_execution::a_program_that_crashes_leaves_no_core", "core-dump"),
     refused("X28", "passing itself off as another program (`PR_SET_MM`), also where `sys_resource` is granted", "capable", "grants::no_process_passes_itself_off_as_another", "set-stack"),
+    refused("X29", "a script whose interpreter is a script that may not run", "bprm_check_security", "execution::a_script_needs_a_rule_for_itself_and_for_its_interpreter", "exec {detour}"),
     super::open("X25", "code on standard input or in the arguments of an allowed interpreter", "Code on standard input"),
     super::open("X26", "anonymous executable memory", "Anonymous executable memory"),
     super::open("X27", "files that somebody else executes later", "Files that humans or daemons execute later"),

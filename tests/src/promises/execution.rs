@@ -62,11 +62,16 @@ fn a_script_needs_a_rule_for_itself_and_for_its_interpreter(t: &mut Test) -> Out
     let script = program(t, "script", b"#!/bin/sh\nexit 0\n")?;
     let other = program(t, "other", b"#!/bin/sh\nexit 0\n")?;
     let shell = fs::canonicalize("/bin/sh")?.display().to_string();
-    let attempts = [Attempt::new(format!("exec {other}"), Denial::no_rule("exec").on(&other).asking("exec"))];
+    // Scripts can be interpreters of scripts, and each of them is executed.
+    let chain = program(t, "chain", format!("#!{script}\n").as_bytes())?;
+    let detour = program(t, "detour", format!("#!{other}\n").as_bytes())?;
+    let denial = || Denial::no_rule("exec").on(&other).asking("exec");
+    let attempts =
+        [Attempt::new(format!("exec {other}"), denial()), Attempt::new(format!("exec {detour}"), denial())];
     check::control(&attempts)?;
-    let both = t.policy().exec(&script).exec(&shell).allow("read", &script);
+    let both = t.policy().exec(&script).exec(&chain).exec(&detour).exec(&shell).allow("read", &script);
     let mut agent = t.agent(both)?;
-    check::refused(t, &agent, &[format!("exec {script}")], &attempts)?;
+    check::refused(t, &agent, &[format!("exec {script}"), format!("exec {chain}")], &attempts)?;
     agent.change(t.policy().exec(&script).allow("read", &script))?;
     let denial = Denial::no_rule("exec").on(&shell).asking("exec");
     check::refused(t, &agent, &[], &[Attempt::new(format!("exec {script}"), denial)])

@@ -2,7 +2,9 @@
 
 use super::{floor::almighty, tree};
 use crate::{
-    cases, ensure,
+    cases,
+    command::Command,
+    ensure,
     harness::{Outcome, Test, exists},
     promise::{self as check, Attempt, Denial},
 };
@@ -59,7 +61,11 @@ fn cgroups_cannot_be_made_or_removed(t: &mut Test) -> Outcome {
 
 fn kernel_settings_cannot_be_written(t: &mut Test) -> Outcome {
     tree(t)?;
+    // Who registers a kind of program says what runs when others execute a file. Not every kernel has it.
+    let kinds = "/proc/sys/fs/binfmt_misc";
+    let _ = Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", kinds]).run()?;
     let attempts = [
+        write(&format!("{kinds}/register")),
         write("/sys/kernel/mm/transparent_hugepage/enabled"),
         write("/sys/kernel/tracing/trace_marker"),
         write("/sys/kernel/debug/clear_warn_once"),
@@ -68,7 +74,10 @@ fn kernel_settings_cannot_be_written(t: &mut Test) -> Outcome {
     let there: Vec<Attempt> = attempts.into_iter().filter(|attempt| exists(attempt.object())).collect();
     ensure!(there.len() >= 3, "only {} of these knobs exist", there.len());
     check::control(&there)?;
-    check::refused(t, &almighty(t)?, &["read /sys/kernel/mm/transparent_hugepage/enabled".to_owned()], &there)
+    let twin = "read /sys/kernel/mm/transparent_hugepage/enabled".to_owned();
+    let outcome = check::refused(t, &almighty(t)?, &[twin], &there);
+    let _ = Command::new("umount").args([kinds]).run()?;
+    outcome
 }
 
 fn sysctl_settings_cannot_be_written(t: &mut Test) -> Outcome {

@@ -131,8 +131,10 @@ pub(super) fn table(rows: &[&Row]) -> String {
         }
     }
     let mut text = format!("{:<24}{:>9}", "operation", "base");
+    // Two blanks before each name, and never so narrow that columns dance from run to run.
+    let width = |configuration: &str| (configuration.len() + 2).max(22);
     for configuration in &configurations {
-        let _ = write!(text, "{configuration:>22}");
+        let _ = write!(text, "{configuration:>0$}", width(configuration));
     }
     text.push_str("   noise\n");
     for operation in operations {
@@ -143,10 +145,11 @@ pub(super) fn table(rows: &[&Row]) -> String {
             configurations.iter().map(|configuration| of(configuration)).collect();
         let base = measured.iter().flatten().map(|row| row.base).next().unwrap_or(0.0);
         let _ = write!(text, "{operation:<24}{base:>9.0}");
-        for row in &measured {
+        for (row, configuration) in measured.iter().zip(&configurations) {
+            let width = width(configuration);
             let _ = match row {
-                Some(row) => write!(text, "{:>+22.0}", row.added),
-                None => write!(text, "{:>22}", "-"),
+                Some(row) => write!(text, "{:>+width$.0}", row.added),
+                None => write!(text, "{:>width$}", "-"),
             };
         }
         let noise = measured.iter().flatten().map(|row| row.noise).fold(0.0, f64::max);

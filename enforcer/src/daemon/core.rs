@@ -144,6 +144,7 @@ pub struct Core {
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
+    pub(super) calls_seen: BTreeMap<AgentSlot, u64>,
     /// When the counters of lost records were read last.
     pub(super) lost_at: i128,
     pub(super) no_proof: Option<String>,
@@ -187,6 +188,7 @@ impl Core {
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
+        let calls_seen = enforcement.calls_beyond()?.into_iter().collect();
         let last_good = LastGood::new(&settings.paths.state);
         let approvals = Approvals::load(&settings);
         let trust = Trusts::load(&settings);
@@ -230,6 +232,7 @@ impl Core {
             sweep_due: true,
             lost: Lost::default(),
             lost_seen,
+            calls_seen,
             lost_at: now(),
             no_proof: Some("no canary has been refused yet".to_owned()),
             proven_at: None,
@@ -451,6 +454,17 @@ impl Core {
             self.lost.activity += new.1;
             let name = self.slots.name(slot).map(str::to_owned);
             self.audit.append(&json::lost(name.as_deref(), new.0, new.1, between));
+        }
+        let beyond = match self.enforcement.calls_beyond() {
+            Ok(beyond) => beyond,
+            Err(error) => return tracing::error!(%error, "cannot read the counters of system calls"),
+        };
+        for (slot, calls) in beyond {
+            // As above. No fault of the daemon or the ring, so it degrades nothing.
+            let new = calls.saturating_sub(self.calls_seen.insert(slot, calls).unwrap_or_default());
+            if new > 0 {
+                self.audit.append(&json::calls_beyond(self.slots.name(slot), new, between));
+            }
         }
         self.flush();
     }

@@ -134,6 +134,12 @@ impl<'a> Btf<'a> {
         Some(info & 0xffff)
     }
 
+    /// What tells functions of different parameters apart, names included.
+    pub fn prototype(&self, name: &str) -> Option<u32> {
+        let id = *self.functions.get(name.as_bytes())?;
+        word(self.types, self.at[id as usize] as usize + 8).ok()
+    }
+
     /// The id of the function of that name.
     pub fn function_id(&self, name: &str) -> Option<u32> {
         self.functions.get(name.as_bytes()).copied()

@@ -2,6 +2,7 @@
 
 use super::{
     btf::Btf,
+    calls::{self, Watched},
     cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
     offsets::{self, Globals, Numbers},
@@ -62,6 +63,8 @@ pub struct Host {
     pub cast: Option<Cast>,
     /// The programs that this kernel needs.
     pub programs: Vec<&'static HookProgram>,
+    /// The rare system calls that this kernel has.
+    pub calls: Vec<Watched>,
 }
 
 impl Host {
@@ -98,7 +101,8 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, cast, programs })
+        let calls = calls::find(&symbols, |function| btf.prototype(function));
+        Ok(Self { globals, cast, programs, calls })
     }
 }
 
@@ -139,6 +143,8 @@ pub struct Programs {
     pub ebpf: Ebpf,
     /// Those that were loaded.
     pub loaded: Vec<Loaded>,
+    /// The kernel's types.
+    pub btf: AyaBtf,
     /// The maps, whose descriptors stand in the instructions of programs that are loaded later.
     _maps: Ebpf,
 }
@@ -177,7 +183,7 @@ pub fn load(host: &Host, generation: u32, maps: &Path, arena: usize) -> Result<P
     let mut ebpf = with_maps(&object, maps)?;
     let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
     let loaded = load_all(&mut ebpf, host, &btf)?;
-    Ok(Programs { ebpf, loaded, _maps: made })
+    Ok(Programs { ebpf, loaded, btf, _maps: made })
 }
 
 /// The object with its maps, which are made unless they are pinned already.

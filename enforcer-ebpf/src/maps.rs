@@ -99,13 +99,19 @@ pub static MOVES: Array<u64> = Array::with_max_entries(1, 0);
 /// generation of programs has its own.
 #[map]
 pub static CALLS: Array<u32> = Array::with_max_entries(NUMBERS, 0);
-/// What the programs behind system calls go on in, for the two kinds of functions that the kernel has. Each generation
+/// What the programs behind system calls go on in, a table for each kind of function that a kernel may have. Each generation
 /// has its own.
 #[map]
-pub static CALL_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
-/// As [`CALL_PROGRAM`].
+pub static CALL_PROGRAM_0: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// As [`CALL_PROGRAM_0`].
 #[map]
-pub static OTHER_CALL_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static CALL_PROGRAM_1: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// As [`CALL_PROGRAM_0`].
+#[map]
+pub static CALL_PROGRAM_2: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// As [`CALL_PROGRAM_0`].
+#[map]
+pub static CALL_PROGRAM_3: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

@@ -38,16 +38,22 @@ fn go_on(ctx: &FExitContext, program: &ProgramArray) -> i32 {
     0
 }
 
-/// A call is over.
-#[fexit]
-pub fn call_ends(ctx: FExitContext) -> i32 {
-    go_on(&ctx, &maps::CALL_PROGRAM)
+macro_rules! ends {
+    ($($name:ident $program:ident;)*) => {
+        $(
+            /// A call is over, in a function of this kind.
+            #[fexit]
+            pub fn $name(ctx: FExitContext) -> i32 {
+                go_on(&ctx, &maps::$program)
+            }
+        )*
+    };
 }
-
-/// The same in functions of the other kind.
-#[fexit]
-pub fn other_call_ends(ctx: FExitContext) -> i32 {
-    go_on(&ctx, &maps::OTHER_CALL_PROGRAM)
+ends! {
+    call_ends_0 CALL_PROGRAM_0;
+    call_ends_1 CALL_PROGRAM_1;
+    call_ends_2 CALL_PROGRAM_2;
+    call_ends_3 CALL_PROGRAM_3;
 }
 
 /// What these go on in. The function's one argument are the user's registers, which hold the call's.

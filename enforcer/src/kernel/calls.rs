@@ -2,8 +2,8 @@
 //! let be watched is named in the status and stops nobody.
 //!
 //! A table of programs takes only programs of functions with the same parameters, their names included
-//! (`bpf_prog_map_compatible()`, kernel/bpf/core.c). System calls are of two kinds there: those that a kernel can be built
-//! without have a stand-in with another name for the registers.
+//! (`bpf_prog_map_compatible()`, kernel/bpf/core.c). System calls are of several kinds there: those that a kernel can be built
+//! without have a stand-in with another name for the registers, for example.
 
 use super::{
     health::program_of,
@@ -31,7 +31,12 @@ use std::{
 const PINS: &str = "system-calls";
 /// For each kind of function the program at its end, and the table of what it goes on in, which is pinned among the links:
 /// the kernel empties such a table when nobody but programs refers to it.
-const KINDS: [(&str, &str); 2] = [("call_ends", "CALL_PROGRAM"), ("other_call_ends", "OTHER_CALL_PROGRAM")];
+const KINDS: [(&str, &str); 4] = [
+    ("call_ends_0", "CALL_PROGRAM_0"),
+    ("call_ends_1", "CALL_PROGRAM_1"),
+    ("call_ends_2", "CALL_PROGRAM_2"),
+    ("call_ends_3", "CALL_PROGRAM_3"),
+];
 /// What they go on in.
 const SHARED: &str = "call_over";
 
@@ -96,15 +101,15 @@ pub fn attach(programs: &mut Programs, links: &Path, watched: &[Watched]) -> Vec
     let mut own = KINDS.into_iter();
     for ends in kinds.into_values() {
         let prepared = own.next().ok_or("there are more kinds of functions than programs".to_owned());
-        let prepared = prepared.and_then(|(program, table)| {
+        let prepared = prepared.and_then(|(name, table)| {
             loaded.push(prepare(ebpf, btf, links, table, &ends[0].function)?);
-            exit(ebpf, program)
+            Ok((name, exit(ebpf, name)?))
         });
         match prepared {
-            Ok(program) => {
+            Ok((name, program)) => {
                 let mut figures = None;
                 for end in ends {
-                    match attach_one(program, btf, &end.link(links), &end.function) {
+                    match attach_one(program, btf, name, end, links) {
                         Ok(loaded) => figures = Some(loaded),
                         Err(problem) => unwatched.push((end, problem)),
                     }
@@ -156,12 +161,19 @@ fn prepare(
     Ok(figures)
 }
 
-fn attach_one(program: &mut FExit, btf: &AyaBtf, at: &Path, function: &str) -> Result<Loaded, String> {
+fn attach_one(
+    program: &mut FExit,
+    btf: &AyaBtf,
+    name: &'static str,
+    end: &Watched,
+    links: &Path,
+) -> Result<Loaded, String> {
     let told = |e: ProgramError| chain(&e);
-    let figures = load(program, btf, KINDS[0].0, function)?;
+    let figures = load(program, btf, name, &end.function)?;
     let id = program.attach().map_err(told)?;
     let link: FdLink = program.take_link(id).map_err(told)?.into();
-    link.pin(at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
+    let at = end.link(links);
+    link.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
     Ok(figures)
 }
 

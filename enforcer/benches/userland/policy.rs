@@ -1,7 +1,7 @@
 //! From a policy's text to the kernel's tables: what `enforcer policy check` and a reload wait for.
 
 use divan::Bencher;
-use enforcer::policy::{ValidPolicy, compile, parse};
+use enforcer::policy::{compile, parse};
 use std::fmt::Write as _;
 
 /// How many rules a policy has.
@@ -29,24 +29,9 @@ fn text(rules: usize) -> String {
     text
 }
 
-fn valid(rules: usize) -> ValidPolicy {
-    parse("bench.yaml", &text(rules)).expect("a valid policy")
-}
-
-#[divan::bench(args = RULES, sample_count = 10, sample_size = 1)]
-fn parse_text(bencher: Bencher<'_, '_>, rules: usize) {
-    let text = text(rules);
-    bencher.bench(|| parse("bench.yaml", &text).expect("a valid policy"));
-}
-
-#[divan::bench(args = RULES, sample_count = 10, sample_size = 1)]
-fn compile_tables(bencher: Bencher<'_, '_>, rules: usize) {
-    let policy = valid(rules);
-    bencher.bench(|| compile(&policy).expect("it fits"));
-}
-
 #[divan::bench(args = RULES, sample_count = 10, sample_size = 1)]
 fn parse_and_compile(bencher: Bencher<'_, '_>, rules: usize) {
     let text = text(rules);
+    // Reading makes the tables too, since a policy without any is no valid one; `compile` hands them out.
     bencher.bench(|| compile(&parse("bench.yaml", &text).expect("a valid policy")).expect("it fits"));
 }

@@ -47,7 +47,7 @@ pub enum Atom {
     /// This byte.
     Byte(u8),
     /// One byte of a class; `?` is the class of all.
-    Set(ByteSet),
+    Set(Box<ByteSet>),
     /// `*`: any bytes, also none.
     Star,
 }
@@ -260,7 +260,7 @@ fn component(part: &[lex::Token], at: usize, end: usize) -> Result<Component, Gl
         shortest += 1;
         atoms.push(match &token.kind {
             Kind::Byte(byte) => Atom::Byte(*byte),
-            Kind::Set(set) => Atom::Set(*set),
+            Kind::Set(set) => Atom::Set(Box::new(*set)),
             Kind::Star if atoms.last() == Some(&Atom::Star) => {
                 return Err(GlobError::new(
                     token.at - 1,

@@ -23,6 +23,8 @@ pub fn parse(source_name: &str, text: &str) -> Result<ValidPolicy, PolicyErrors>
     let node = yaml::read(text).map_err(|problem| fail(vec![problem]))?;
     let mut problems = Vec::new();
     let draft = decode::decode::<Draft>(&node, &mut problems);
+    // A thousand rules are a tree of megabytes, and making the tables takes more of them.
+    drop(node);
     let Some(draft) = draft else { return Err(fail(problems)) };
     let mut checker = Checker::new(source_name, text, problems);
     let policy = checker.policy(draft);

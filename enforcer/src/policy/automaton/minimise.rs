@@ -12,20 +12,18 @@ use std::collections::HashMap;
 /// The smallest automaton that leads every path to the same masks.
 pub(super) fn minimise(raw: &Raw, masks: &dyn Fn(&[u32]) -> Masks) -> Automaton {
     let list_masks: Vec<Masks> = raw.lists.iter().map(|list| masks(list)).collect();
-    let transitions = Transitions::of(raw);
-    let blocks = refine(raw, &list_masks, &transitions);
+    let blocks = refine(raw, &list_masks, Transitions::of(raw));
     build(raw, &list_masks, &blocks)
 }
 
 /// Blocks of states that nothing can tell apart, whose lists have these masks.
 pub(super) fn partition(raw: &Raw, list_masks: &[Masks]) -> Vec<u32> {
-    refine(raw, list_masks, &Transitions::of(raw))
+    refine(raw, list_masks, Transitions::of(raw))
 }
 
 /// Every transition between live states.
 struct Transitions {
     tail: Vec<u32>,
-    head: Vec<u32>,
     /// Transitions by column.
     by_column: Vec<u32>,
     column_ends: Vec<u32>,
@@ -46,8 +44,9 @@ impl Transitions {
             }
         }
         let (by_column, starts) = sorted_by(&column_of, raw.columns);
+        drop(column_of);
         let (into, into_start) = sorted_by(&head, states);
-        Self { tail, head, by_column, column_ends: starts[1..].to_vec(), into, into_start }
+        Self { tail, by_column, column_ends: starts[1..].to_vec(), into, into_start }
     }
 
     fn entering(&self, state: u32) -> &[u32] {
@@ -165,7 +164,7 @@ impl Partition {
 }
 
 /// The coarsest partition of the live states that masks and transitions respect.
-fn refine(raw: &Raw, list_masks: &[Masks], transitions: &Transitions) -> Vec<u32> {
+fn refine(raw: &Raw, list_masks: &[Masks], mut transitions: Transitions) -> Vec<u32> {
     let states = raw.list.len();
     let mut kinds: HashMap<Masks, u32> = HashMap::new();
     // The dead state is kept apart by a kind of its own.
@@ -177,7 +176,7 @@ fn refine(raw: &Raw, list_masks: &[Masks], transitions: &Transitions) -> Vec<u32
         .collect();
     let (order, starts) = sorted_by(&kind, kinds.len() + 1);
     let mut blocks = Partition::new(order, &starts[1..]);
-    let mut cords = Partition::new(transitions.by_column.clone(), &transitions.column_ends);
+    let mut cords = Partition::new(std::mem::take(&mut transitions.by_column), &transitions.column_ends);
     // Block 0 is the dead state, which no listed transition enters: nothing to split by.
     let mut block = 1;
     let mut cord = 0;
@@ -200,7 +199,6 @@ fn refine(raw: &Raw, list_masks: &[Masks], transitions: &Transitions) -> Vec<u32
             block += 1;
         }
     }
-    debug_assert!(transitions.head.iter().all(|head| *head != 0));
     blocks.block_of
 }
 

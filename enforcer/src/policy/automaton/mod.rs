@@ -70,6 +70,8 @@ impl Automaton {
     ) -> Result<Self, TooLarge> {
         let nfa = Nfa::new(patterns, &classes(patterns, masks));
         let raw = subset::determinise(&nfa, bounds)?;
+        // What is needed no more makes room for what comes.
+        drop(nfa);
         Ok(minimise::minimise(&raw, masks))
     }
 

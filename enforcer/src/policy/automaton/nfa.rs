@@ -12,16 +12,34 @@ use std::collections::HashMap;
 pub(super) struct Node {
     /// On one byte.
     pub(super) bytes: Vec<(u8, u32)>,
+    /// On every byte, `/` included, back to itself.
+    pub(super) absorbs: bool,
+    /// Apart, since most nodes are inside a name and have none of it.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few nodes have.
+#[derive(Default)]
+pub(super) struct Rare {
     /// On a byte of a set (an index into [`Nfa::sets`]).
     pub(super) sets: Vec<(u32, u32)>,
     /// On every byte of a name.
     pub(super) any: Vec<u32>,
     /// On nothing.
     pub(super) free: Vec<u32>,
-    /// On every byte, `/` included, back to itself.
-    pub(super) absorbs: bool,
     /// Labels of the patterns that end here.
     pub(super) ends: Vec<u32>,
+}
+
+impl Node {
+    pub(super) fn rare(&self) -> &Rare {
+        static NONE: Rare = Rare { sets: Vec::new(), any: Vec::new(), free: Vec::new(), ends: Vec::new() };
+        self.rare.as_deref().unwrap_or(&NONE)
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// The automaton of several patterns. Node 0 is the start.
@@ -87,11 +105,11 @@ impl Nfa {
             if let Component::Name(atoms) = component {
                 for atom in atoms {
                     if let Atom::Set(set) = atom
-                        && *set != ByteSet::name_bytes()
-                        && !self.set_ids.contains_key(set)
+                        && **set != ByteSet::name_bytes()
+                        && !self.set_ids.contains_key(&**set)
                     {
-                        self.set_ids.insert(*set, self.sets.len() as u32);
-                        self.sets.push(*set);
+                        self.set_ids.insert(**set, self.sets.len() as u32);
+                        self.sets.push(**set);
                     }
                 }
             }
@@ -103,12 +121,12 @@ impl Nfa {
                 if at == 0 {
                     self.root.push(label);
                 } else {
-                    self.nodes[at as usize].ends.push(label);
+                    self.nodes[at as usize].rare_mut().ends.push(label);
                 }
             }
             at = self.follow(at, step);
         }
-        self.nodes[at as usize].ends.push(label);
+        self.nodes[at as usize].rare_mut().ends.push(label);
         if pattern.components().is_empty() {
             self.root.push(label);
         }
@@ -126,7 +144,7 @@ impl Nfa {
                 Component::Name(atoms) => {
                     steps.extend(atoms.iter().map(|atom| match atom {
                         Atom::Byte(byte) => Step::Byte(*byte),
-                        Atom::Set(set) => Step::Set(self.set_ids.get(set).copied().unwrap_or(ANY_SET)),
+                        Atom::Set(set) => Step::Set(self.set_ids.get(&**set).copied().unwrap_or(ANY_SET)),
                         Atom::Star => Step::Star,
                     }));
                     let before_subtree = i + 2 == components.len() && pattern.is_subtree();
@@ -154,24 +172,24 @@ impl Nfa {
         }
         match step {
             Step::Byte(byte) => self.nodes[from as usize].bytes.push((byte, to)),
-            Step::Set(ANY_SET) => self.nodes[from as usize].any.push(to),
-            Step::Set(set) => self.nodes[from as usize].sets.push((set, to)),
+            Step::Set(ANY_SET) => self.nodes[from as usize].rare_mut().any.push(to),
+            Step::Set(set) => self.nodes[from as usize].rare_mut().sets.push((set, to)),
             Step::Star => {
-                self.nodes[from as usize].free.push(to);
-                self.nodes[to as usize].any.push(to);
+                self.nodes[from as usize].rare_mut().free.push(to);
+                self.nodes[to as usize].rare_mut().any.push(to);
             }
             Step::Deep => {
                 self.nodes.push(Node::default());
                 let inside = to + 1;
-                self.nodes[from as usize].free.push(to);
-                self.nodes[to as usize].any.push(inside);
-                self.nodes[inside as usize].any.push(inside);
+                self.nodes[from as usize].rare_mut().free.push(to);
+                self.nodes[to as usize].rare_mut().any.push(inside);
+                self.nodes[inside as usize].rare_mut().any.push(inside);
                 self.nodes[inside as usize].bytes.push((b'/', to));
             }
             Step::Subtree(_) => {
                 // Below the root there is no directory's own slash to pass.
                 if from == 0 {
-                    self.nodes[0].free.push(to);
+                    self.nodes[0].rare_mut().free.push(to);
                 } else {
                     self.nodes[from as usize].bytes.push((b'/', to));
                 }

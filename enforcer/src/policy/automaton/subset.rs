@@ -3,10 +3,10 @@
 use super::{
     Bounds,
     hash::NumberMap,
-    nfa::{Nfa, Node},
+    nfa::{Nfa, Rare},
 };
 use crate::policy::bytes::ByteSet;
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 /// The automaton before minimisation. State 0 is dead, state 1 the start.
 pub(super) struct Raw {
@@ -56,8 +56,8 @@ struct Subsets<'a> {
     closure: Vec<Box<[u32]>>,
     /// Set of bytes → its columns.
     set_columns: Vec<Vec<u8>>,
-    ids: NumberMap<Box<[u32]>, u32>,
-    sets: Vec<Box<[u32]>>,
+    ids: NumberMap<Rc<[u32]>, u32>,
+    sets: Vec<Rc<[u32]>>,
     next: Vec<u32>,
     /// Working memory: extra nodes per column, and which columns have any.
     extra: Vec<Vec<u32>>,
@@ -78,17 +78,17 @@ impl<'a> Subsets<'a> {
                 columns
             })
             .collect();
-        let start = closure[0].clone();
+        let (nothing, start): (Rc<[u32]>, Rc<[u32]>) = (Rc::default(), closure[0].as_ref().into());
         Self {
             nfa,
             classes,
             columns,
             closure,
             set_columns,
-            ids: NumberMap::from_iter([(Box::default(), 0)]),
+            ids: NumberMap::from_iter([(Rc::clone(&nothing), 0)]),
             // The start is not entered in `ids`: a later state of the same nodes may differ from it,
             // since the root directory is the only one that is judged by a state behind a slash.
-            sets: vec![Box::default(), start],
+            sets: vec![nothing, start],
             next: vec![0; columns],
             extra: vec![Vec::new(); columns],
             touched: Vec::new(),
@@ -108,18 +108,19 @@ impl<'a> Subsets<'a> {
     fn expand(&mut self, state: u32) {
         let nfa = self.nfa;
         let slash = self.classes[usize::from(b'/')];
-        let set = std::mem::take(&mut self.sets[state as usize]);
+        let set = Rc::clone(&self.sets[state as usize]);
         let mut base: Vec<u32> = Vec::new();
-        for id in &set {
-            let Node { bytes, sets, any, free: _, absorbs, ends: _ } = &nfa.nodes[*id as usize];
+        for id in set.iter() {
+            let node = &nfa.nodes[*id as usize];
+            let Rare { sets, any, free: _, ends: _ } = node.rare();
             for to in any {
                 base.extend_from_slice(&self.closure[*to as usize]);
             }
-            if *absorbs {
+            if node.absorbs {
                 base.push(*id);
                 self.touch(slash, *id);
             }
-            for (byte, to) in bytes {
+            for (byte, to) in &node.bytes {
                 self.touch(self.classes[usize::from(*byte)], *to);
             }
             for (set, to) in sets {
@@ -128,7 +129,6 @@ impl<'a> Subsets<'a> {
                 }
             }
         }
-        self.sets[state as usize] = set;
         base.sort_unstable();
         base.dedup();
         let row = self.next.len();
@@ -156,13 +156,16 @@ impl<'a> Subsets<'a> {
             return *id;
         }
         let id = self.sets.len() as u32;
-        let set: Box<[u32]> = set.into();
-        self.ids.insert(set.clone(), id);
+        let set: Rc<[u32]> = set.into();
+        self.ids.insert(Rc::clone(&set), id);
         self.sets.push(set);
         id
     }
 
-    fn finish(self) -> Raw {
+    fn finish(mut self) -> Raw {
+        // No state is looked for any more, and the rows grow no more.
+        (self.ids, self.closure) = (NumberMap::default(), Vec::new());
+        self.next.shrink_to_fit();
         let mut ids: NumberMap<Box<[u32]>, u32> = NumberMap::default();
         let mut lists = Vec::new();
         let mut labels = Vec::new();
@@ -172,7 +175,7 @@ impl<'a> Subsets<'a> {
             if state == START as usize {
                 labels.extend_from_slice(&self.nfa.root);
             } else {
-                labels.extend(set.iter().flat_map(|node| &self.nfa.nodes[*node as usize].ends));
+                labels.extend(set.iter().flat_map(|node| &self.nfa.nodes[*node as usize].rare().ends));
             }
             labels.sort_unstable();
             labels.dedup();
@@ -193,7 +196,7 @@ impl<'a> Subsets<'a> {
 
     fn too_large(&self) -> TooLarge {
         let mut presence = vec![0; self.nfa.nodes.len()];
-        for node in self.sets.iter().flatten() {
+        for node in self.sets.iter().flat_map(|set| set.iter()) {
             presence[*node as usize] += 1;
         }
         TooLarge { presence, states: self.sets.len() as u32 }
@@ -205,7 +208,7 @@ fn closure(nfa: &Nfa, node: u32) -> Box<[u32]> {
     let mut out = vec![node];
     let mut i = 0;
     while let Some(at) = out.get(i) {
-        for to in &nfa.nodes[*at as usize].free {
+        for to in &nfa.nodes[*at as usize].rare().free {
             if !out.contains(to) {
                 out.push(*to);
             }

@@ -3,8 +3,8 @@
 //!
 //! `cargo test --release --package enforcer --lib scale -- --ignored --nocapture --test-threads=1`
 
-use super::{canary::Canary, core::Core, fake::Fake};
-use crate::{audit::Recorder, settings::Settings};
+use super::{canary::Canary, core::Core, fake::Fake, throughput::settings};
+use crate::audit::Recorder;
 use std::{
     fs,
     path::Path,
@@ -26,10 +26,7 @@ fn policy(number: usize, own: bool) -> String {
 }
 
 fn core(dir: &Path, fake: &Fake) -> Core {
-    let mut settings = Settings::default();
-    settings.paths.policies = dir.join("policies.d");
-    settings.paths.state = dir.join("state");
-    settings.paths.cgroups = dir.join("cgroups");
+    let settings = settings(dir);
     let program = Path::new("/proc/self/exe");
     let canary = Canary::prepare(&settings, program).expect("canary");
     let log = Recorder::open(&settings).expect("log");

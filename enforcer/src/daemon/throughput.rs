@@ -27,16 +27,22 @@ fn policy(rules: usize) -> String {
     text
 }
 
+/// Settings of a daemon whose files lie below a directory.
+pub(super) fn settings(dir: &Path) -> Settings {
+    let mut settings = Settings::default();
+    settings.paths.policies = dir.join("policies.d");
+    settings.paths.state = dir.join("state");
+    settings.paths.cgroups = dir.join("cgroups");
+    settings
+}
+
 /// The daemon with a file of lines only, or with the signed log and a sink.
 fn core(dir: &Path, fake: &Fake, rules: usize, signed: bool) -> Core {
     for name in ["policies.d", "state", "cgroups/agents.slice"] {
         fs::create_dir_all(dir.join(name)).expect("dir");
     }
     fs::write(dir.join("policies.d/a.yaml"), policy(rules)).expect("write");
-    let mut settings = Settings::default();
-    settings.paths.policies = dir.join("policies.d");
-    settings.paths.state = dir.join("state");
-    settings.paths.cgroups = dir.join("cgroups");
+    let mut settings = settings(dir);
     let program = Path::new("/proc/self/exe");
     let canary = Canary::prepare(&settings, program).expect("canary");
     let log: Box<dyn Sink> = if signed {

@@ -1,6 +1,9 @@
 //! What operators ask: why was that refused, how are things, and who may end enforcement.
 
-use super::{tree, units::enforcing};
+use super::{
+    tree,
+    units::{enforcing, start_from_nothing},
+};
 use crate::{
     cases,
     command::{Command, systemctl, wait_for},
@@ -163,23 +166,12 @@ fn the_arena_is_as_large_as_the_settings_say_when_it_is_made(t: &mut Test) -> Ou
         systemctl("restart enforcer.service")?;
         enforcing()
     };
-    // The end of enforcement, and a start that finds nothing.
-    let anew = || -> Outcome {
-        systemctl("stop enforcer.service")?;
-        let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
-        ensure!(ran.code == Some(0), "{ran}");
-        // All programs are loaded anew: minutes on a busy machine.
-        systemctl("start --no-block enforcer.service")?;
-        let active = || Command::new("systemctl").args(["is-active", "--quiet", "enforcer.service"]).run();
-        wait_for("a start from nothing", 600, || active().ok().filter(|ran| ran.code == Some(0)))?;
-        enforcing()
-    };
     let smaller = || -> Outcome {
         // A table that is there keeps its size, and everything in it.
         restart()?;
         ensure!(arena()? == 64 << 20, "the arena has {} bytes", arena()?);
         works()?;
-        anew()?;
+        start_from_nothing()?;
         ensure!(arena()? == 16 << 20, "the arena has {} bytes", arena()?);
         works()
     };
@@ -187,7 +179,7 @@ fn the_arena_is_as_large_as_the_settings_say_when_it_is_made(t: &mut Test) -> Ou
     let result = smaller();
     fs::write(SETTINGS, good)?;
     result?;
-    anew()?;
+    start_from_nothing()?;
     ensure!(arena()? == 64 << 20, "the arena has {} bytes", arena()?);
     works()
 }

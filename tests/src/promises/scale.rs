@@ -6,7 +6,10 @@ use crate::{
     command::{Command, systemctl, wait_for},
     ensure,
     harness::{Outcome, Test, outside},
-    promises::{lifecycle::daemon, units::enforcing},
+    promises::{
+        lifecycle::daemon,
+        units::{enforcing, start_from_nothing},
+    },
 };
 use serde_json::Value;
 use std::{
@@ -75,25 +78,15 @@ impl LargeArena {
         ensure!(changed != usual, "{SETTINGS} does not say arena_mib = 64");
         fs::write(SETTINGS, changed)?;
         let large = Self(usual);
-        Self::anew()?;
+        start_from_nothing()?;
         Ok(large)
-    }
-
-    fn anew() -> Outcome {
-        systemctl("stop enforcer.service")?;
-        let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
-        ensure!(ran.code == Some(0), "{ran}");
-        systemctl("start --no-block enforcer.service")?;
-        let active = || Command::new("systemctl").args(["is-active", "--quiet", "enforcer.service"]).run();
-        wait_for("a start from nothing", 600, || active().ok().filter(|ran| ran.code == Some(0)))?;
-        enforcing()
     }
 }
 
 impl Drop for LargeArena {
     fn drop(&mut self) {
         let _ = fs::write(SETTINGS, &self.0);
-        let _ = Self::anew();
+        let _ = start_from_nothing();
     }
 }
 

@@ -216,6 +216,18 @@ fn allow_executor(path: &str) -> Outcome {
     Ok(())
 }
 
+/// The end of enforcement, and a start that finds nothing.
+pub(super) fn start_from_nothing() -> Outcome {
+    systemctl("stop enforcer.service")?;
+    let ran = Command::new("enforcer").args(["daemon", "--uninstall"]).run()?;
+    ensure!(ran.code == Some(0), "{ran}");
+    // All programs are loaded anew: minutes on a busy machine.
+    systemctl("start --no-block enforcer.service")?;
+    let active = || Command::new("systemctl").args(["is-active", "--quiet", "enforcer.service"]).run();
+    wait_for("a start from nothing", 600, || active().ok().filter(|ran| ran.code == Some(0)))?;
+    enforcing()
+}
+
 /// Waits for a daemon that enforces. It may say that records were lost while there was none.
 pub(super) fn enforcing() -> Outcome {
     let status = || Command::new("enforcer").args(["status"]).run();

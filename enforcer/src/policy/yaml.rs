@@ -1,6 +1,7 @@
 //! YAML text → a tree that remembers where everything stands.
 
 use super::problem::{Position, Problem};
+use crate::event::text::is_plain;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Error, Location, MergeKeyPolicy, Options, Spanned};
 use std::fmt;
@@ -49,9 +50,49 @@ pub(super) fn read(text: &str) -> Result<Node, Problem> {
             "split the agent's rules into fewer, wider ones",
         ));
     }
+    if let Some(problem) = unseen(text) {
+        return Err(problem);
+    }
     serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options())
         .map(node)
         .map_err(|error| problem(text, &error))
+}
+
+/// The first character that makes a text look unlike what it says. YAML takes a carriage return alone for the
+/// end of a line (YAML 1.2.2, 5.4), which what shows a change to its reviewer often does not, so that rules
+/// could hide in what looks like a comment; others hide, or turn the order in which text is shown.
+fn unseen(text: &str) -> Option<Problem> {
+    let bytes = text.as_bytes();
+    let seen = |at: usize, c: char| match c {
+        '\n' | '\t' => true,
+        '\r' => bytes.get(at + 1) == Some(&b'\n'),
+        '\u{feff}' => at == 0,
+        c => is_plain(c),
+    };
+    let (offset, found) = text.char_indices().find(|(at, c)| !seen(*at, *c))?;
+    let before = &text[..offset];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let at = Position {
+        line: before.matches('\n').count() as u32 + 1,
+        column: before[line_start..].chars().count() as u32 + 1,
+        offset: offset as u32,
+    };
+    let code = u32::from(found);
+    Some(if found == '\r' {
+        let remedy = "end lines with a line feed, with or without a carriage return before it";
+        Problem::new(
+            at,
+            "a carriage return stands alone, which few programs show as the end of a line",
+            remedy,
+        )
+    } else {
+        let remedy = format!("remove it, or write \"\\U{code:08x}\" between double quotes");
+        Problem::new(
+            at,
+            format!("the text contains U+{code:04X}, which cannot be seen as what it is"),
+            remedy,
+        )
+    })
 }
 
 fn options() -> Options {

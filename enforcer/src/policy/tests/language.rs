@@ -146,6 +146,18 @@ fn what_a_file_contains_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn a_text_that_looks_unlike_what_it_says_is_refused() {
+    // The rule would look like the rest of the comment.
+    assert_fault("files: # read\r  - { allow: [read], paths: ['/**'] }\n", (5, 14), "a line feed");
+    assert_fault("files: []\n# a \u{202e}b\n", (6, 5), "\\U0000202e");
+    assert_fault("files: []\n#\u{200b}\n", (6, 2), "remove it");
+    for kept in [FILES.replace('\n', "\r\n"), FILES.replace('\n', " # \tsee \u{e9}\u{4e2d}\n")] {
+        assert!(parse("kept", &with_head(&kept)).is_ok(), "{kept:?}");
+    }
+    assert!(parse("kept", &format!("\u{feff}{}", with_head(FILES))).is_ok());
+}
+
+#[test]
 fn the_head_is_strict() {
     let broken = |from: &str, to: &str| {
         let text = with_head(FILES).replace(from, to);

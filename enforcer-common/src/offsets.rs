@@ -56,6 +56,8 @@ macro_rules! kernel_fields {
             BPRM_INTERPRETER, "linux_binprm", ["interp"], 8;
             VMA_FILE, "vm_area_struct", ["vm_file"], 8;
             TASK_TGID, "task_struct", ["tgid"], 4;
+            TASK_PID, "task_struct", ["pid"], 4;
+            TASK_COMM, "task_struct", ["comm"], 16;
             TASK_FLAGS, "task_struct", ["flags"], 4;
             TASK_LEADER, "task_struct", ["group_leader"], 8;
             TASK_START, "task_struct", ["start_boottime"], 8;
@@ -69,6 +71,7 @@ macro_rules! kernel_fields {
             TASK_CGROUPS, "task_struct", ["cgroups"], 8;
             TASK_STORAGE, "task_struct", ["bpf_storage"], 8;
             TASK_PIDS, "task_struct", ["pid_links"], 0;
+            CRED_UID, "cred", ["uid.val"], 4;
             CSS_SET_CGROUP, "css_set", ["dfl_cgrp"], 8;
             CGROUP_LEVEL, "cgroup", ["level"], 4;
             CGROUP_ANCESTORS, "cgroup", ["ancestors"], 0;

@@ -104,31 +104,6 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     reach(&subject, operation::CONNECT, given, net::INET6, Address::v6(given.v6))
 }
 
-/// A datagram to an address that is named with it.
-#[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    let given = given_v4(&ctx);
-    // No address: to the peer that connect was asked about, on a way that has to be looked up again. An address of
-    // no family is taken for IPv4, but not without a port (udp_sendmsg(), net/ipv4/udp.c).
-    if given.family == u32::from(net::UNSPEC) && given.port == 0 && u32::from_ne_bytes(given.v4) == 0 {
-        return PASS;
-    }
-    let Some(subject) = layer::governed() else { return PASS };
-    reach(&subject, operation::SEND, given, net::INET, Some(Address::v4(given.v4)))
-}
-
-/// As [`sendmsg4`], on sockets of IPv6.
-#[cgroup_sock_addr(sendmsg6)]
-pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    let given = given_v6(&ctx);
-    // No address, or one of no family: to the connected peer (udpv6_sendmsg(), net/ipv6/udp.c).
-    if given.family != u32::from(net::INET6) {
-        return PASS;
-    }
-    let Some(subject) = layer::governed() else { return PASS };
-    reach(&subject, operation::SEND, given, net::INET6, Address::v6(given.v6))
-}
-
 /// Taking a local address.
 #[cgroup_sock_addr(bind4)]
 pub fn bind4(ctx: SockAddrContext) -> i32 {
@@ -149,8 +124,7 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
     take(&subject, given, net::INET6, Address::v6_local(given.v6))
 }
 
-/// The kinds of IP sockets that may exist. It stands here in place of a program that looks at outgoing packets: that
-/// would run without a task, for every packet, and see the same sockets later.
+/// The kinds of IP sockets that may exist. What others would send is not looked at when it leaves.
 #[cgroup_sock(sock_create)]
 pub fn sock_create(ctx: SockContext) -> i32 {
     const STREAM: u32 = 1;

@@ -9,6 +9,7 @@ pub mod ioctl;
 pub mod ipc;
 pub mod key;
 pub mod layer;
+pub mod leaving;
 pub mod moves;
 pub mod net;
 pub mod queue;

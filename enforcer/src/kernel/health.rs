@@ -71,8 +71,8 @@ fn usage(kernel: &Kernel) -> Vec<Usage> {
         one("holds", entries(tables.holds.keys().count()), HOLDS),
         one("waiters", entries(tables.waiters.keys().count()), WAITERS),
         one("strays", entries(tables.strays.keys().count()), limits::STRAYS),
-        one("decision ring", tables.positions[0].waiting(), limits::DECISION_RING),
-        one("activity ring", tables.positions[1].waiting(), limits::ACTIVITY_RING),
+        one("decision ring", tables.decisions.waiting(), limits::DECISION_RING),
+        one("activity ring", tables.activity.waiting(), limits::ACTIVITY_RING),
         one("executors", entries(tables.executors.keys().count()), limits::EXECUTORS),
     ]
 }

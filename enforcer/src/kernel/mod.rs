@@ -16,6 +16,7 @@ mod overdue;
 mod pins;
 mod publish;
 mod regions;
+mod ring;
 mod roots;
 mod sessions;
 mod tables;
@@ -29,7 +30,6 @@ use crate::{
     policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
 };
-use aya::maps::{MapData, RingBuf};
 use enforcer_common::{
     event::NO_AGENT,
     hold::{Hold, HoldId, Waiter, WaiterKey},
@@ -43,6 +43,7 @@ use net_layer::NetLayer;
 pub use overdue::wake as wake_overdue;
 use pins::{earlier, links_of, make_private, remove_other_links, replace};
 use publish::{Policies, full, sha256};
+use ring::Ring;
 use sessions::Sessions;
 use std::{
     collections::BTreeMap,
@@ -381,19 +382,27 @@ impl Enforcement for Kernel {
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {
         let mut count = 0;
-        let mut take = |ring: &mut RingBuf<MapData>, end: usize| {
+        let mut take = |ring: &mut Ring, end: usize| -> Result<(), EnforcementError> {
+            let reader = ring.reader().map_err(|e| tables::failed("mapping a ring", e))?;
+            let Some(reader) = reader else { return Ok(()) };
             while count < end
-                && let Some(record) = ring.next()
+                && let Some(record) = reader.next()
             {
                 f(&record);
                 count += 1;
             }
+            Ok(())
         };
         // A flood on one ring leaves half of each turn to the other.
-        take(&mut self.tables.activity, most / 2);
-        take(&mut self.tables.decisions, most);
-        take(&mut self.tables.activity, most);
+        take(&mut self.tables.activity, most / 2)?;
+        take(&mut self.tables.decisions, most)?;
+        take(&mut self.tables.activity, most)?;
         Ok(count)
+    }
+
+    fn rest(&mut self) {
+        self.tables.decisions.rest();
+        self.tables.activity.rest();
     }
 
     fn ring_fds(&self) -> Vec<RawFd> {

@@ -9,8 +9,8 @@ use crate::daemon::enforcement::{Followed, Hook, NETWORK_LAYER, StartError};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType as Address,
-        CgroupSockAttachType, Program, ProgramError, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
+        CgroupSockAddrAttachType as Address, CgroupSockAttachType, Program, ProgramError, links::FdLink,
     },
 };
 use std::{
@@ -20,15 +20,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The programs, and what those on addresses are attached to.
-const PROGRAMS: &[(&str, Option<Address>)] = &[
-    ("sock_create", None),
-    ("connect4", Some(Address::Connect4)),
-    ("connect6", Some(Address::Connect6)),
-    ("sendmsg4", Some(Address::UDPSendMsg4)),
-    ("sendmsg6", Some(Address::UDPSendMsg6)),
-    ("bind4", Some(Address::Bind4)),
-    ("bind6", Some(Address::Bind6)),
+/// What a program is attached to.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The making of sockets.
+    Socket,
+    /// A call that names an address.
+    Address(Address),
+    /// Packets that leave.
+    Leaving,
+}
+
+const PROGRAMS: &[(&str, Kind)] = &[
+    ("sock_create", Kind::Socket),
+    ("connect4", Kind::Address(Address::Connect4)),
+    ("connect6", Kind::Address(Address::Connect6)),
+    ("bind4", Kind::Address(Address::Bind4)),
+    ("bind6", Kind::Address(Address::Bind6)),
+    ("egress", Kind::Leaving),
 ];
 
 /// Where the programs are pinned, among a generation's links.
@@ -47,6 +56,7 @@ pub(super) fn load(ebpf: &mut Ebpf, links: &Path) -> Result<Vec<Loaded>, StartEr
         match program {
             Program::CgroupSock(program) => program.load(),
             Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
             _ => return Err(internal(format!("{name} is not a program of a cgroup"))),
         }
         .map_err(failed)?;
@@ -184,17 +194,23 @@ fn attach_missing(links: &Path, path: &Path, cgroup: u64) -> Result<bool, String
 
 /// A link to a cgroup always lets others be attached there too, and the kernel takes no flag that would say so
 /// (`cgroup_bpf_link_attach()`, kernel/bpf/cgroup.c): that is what aya calls single.
-fn attach_one(program: &Path, kind: Option<Address>, cgroup: &File) -> Result<FdLink, String> {
+fn attach_one(program: &Path, kind: Kind, cgroup: &File) -> Result<FdLink, String> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     let told = |e: ProgramError| chain(&e);
     let link = match kind {
-        None => {
+        Kind::Socket => {
             let mut program =
                 CgroupSock::from_pin(program, CgroupSockAttachType::SockCreate).map_err(told)?;
             let id = program.attach(cgroup, MODE).map_err(told)?;
             program.take_link(id).map_err(told)?.try_into()
         }
-        Some(kind) => {
+        Kind::Leaving => {
+            const EGRESS: CgroupSkbAttachType = CgroupSkbAttachType::Egress;
+            let mut program = CgroupSkb::from_pin(program, EGRESS).map_err(told)?;
+            let id = program.attach(cgroup, EGRESS, MODE).map_err(told)?;
+            program.take_link(id).map_err(told)?.try_into()
+        }
+        Kind::Address(kind) => {
             let mut program = CgroupSockAddr::from_pin(program, kind).map_err(told)?;
             let id = program.attach(cgroup, MODE).map_err(told)?;
             program.take_link(id).map_err(told)?.try_into()

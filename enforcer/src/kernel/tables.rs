@@ -4,9 +4,10 @@
 use super::{
     load::{MAPS, internal, refused},
     mapped::{Mapped, Pieces},
+    ring::Ring,
 };
 use crate::daemon::enforcement::{EnforcementError, StartError};
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, Queue, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, Queue};
 use enforcer_common::{
     hold::{Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
@@ -59,11 +60,9 @@ pub struct Tables {
     /// Files with several names.
     pub links: HashMap<MapData, bytes!(LinkKey), bytes!(Link)>,
     /// Denials and holds.
-    pub decisions: RingBuf<MapData>,
+    pub decisions: Ring,
     /// Sessions and executed programs.
-    pub activity: RingBuf<MapData>,
-    /// Mapped: how far the two rings are read and written.
-    pub positions: [Mapped; 2],
+    pub activity: Ring,
     /// What waits for a person, and what was decided.
     pub holds: Holds,
     /// The threads that wait.
@@ -98,8 +97,8 @@ impl Tables {
             let data = data(name)?;
             Mapped::new(data.fd(), len).map_err(|e| refused(format!("cannot map {name}: {e}")))
         };
-        let positions = |name: &str| {
-            Mapped::positions(data(name)?.fd()).map_err(|e| refused(format!("cannot map {name}: {e}")))
+        let ring = |name: &str| -> Result<Ring, StartError> {
+            Ring::new(&data(name)?).map_err(|e| refused(format!("cannot map {name}: {e}")))
         };
         let wrong = |e: MapError| internal(format!("a pinned map is not what it should be: {e}"));
         Ok(Self {
@@ -117,9 +116,8 @@ impl Tables {
             policies: Array::try_from(Map::Array(data("POLICIES")?)).map_err(wrong)?,
             prefixes: LpmTrie::try_from(Map::LpmTrie(data("PREFIXES")?)).map_err(wrong)?,
             links: HashMap::try_from(Map::HashMap(data("LINKS")?)).map_err(wrong)?,
-            positions: [positions("DECISIONS")?, positions("ACTIVITY")?],
-            decisions: RingBuf::try_from(Map::RingBuf(data("DECISIONS")?)).map_err(wrong)?,
-            activity: RingBuf::try_from(Map::RingBuf(data("ACTIVITY")?)).map_err(wrong)?,
+            decisions: ring("DECISIONS")?,
+            activity: ring("ACTIVITY")?,
             holds: HashMap::try_from(Map::HashMap(data("HOLDS")?)).map_err(wrong)?,
             waiters: HashMap::try_from(Map::HashMap(data("WAITERS")?)).map_err(wrong)?,
             quotas: mapped("QUOTAS", size_of::<Quota>() * limits::SESSIONS as usize)?,

@@ -9,3 +9,4 @@ pub mod layers;
 pub mod report;
 pub mod session;
 pub mod spec;
+mod stdio;

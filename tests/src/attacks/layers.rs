@@ -63,9 +63,9 @@ pub const ATTACKS: &[Attack] = &[
     alone("Y36", "mounting under a ruleset, without them", "Landlock", "the ruleset", OTHERS, "mount-tmpfs"),
     alone("Y37", "a set-user-id program, without them", "no_new_privs", "the kernel's execve", "layers::no_new_privileges_alone_takes_the_power_of_set_user_id_programs", "setuid"),
     alone("Y38", "connecting, without the hooks on the network", "cgroup", "connect4, connect6", CGROUP, "tcp"),
-    alone("Y39", "a datagram to another address than the connected one, without the hooks", "cgroup", "sendmsg4", CGROUP, "udp-connected-elsewhere"),
+    alone("Y39", "a datagram to another address than the connected one, without the hooks", "cgroup", "egress", CGROUP, "udp-connected-elsewhere"),
     alone("Y40", "connecting by sending (TCP Fast Open), without the hooks", "cgroup", "connect4", CGROUP, "tfo"),
-    alone("Y41", "many datagrams in one call, without the hooks", "cgroup", "sendmsg4", CGROUP, "udp-sendmmsg"),
+    alone("Y41", "many datagrams in one call, without the hooks", "cgroup", "egress", CGROUP, "udp-sendmmsg"),
     alone("Y42", "binding and listening, without the hooks", "cgroup", "bind4, bind6", CGROUP, "bind-listen"),
     alone("Y43", "MPTCP, SCTP and UDP-Lite, without the hooks", "cgroup", "sock_create", CGROUP, "socket 2 1 262"),
     alone("Y44", "the network of a root that was made anew, without the hooks", "cgroup", "attached anew", "second_layer::a_root_made_anew_and_a_link_taken_away_get_the_programs_again", "stop agents.slice"),
@@ -73,4 +73,5 @@ pub const ATTACKS: &[Attack] = &[
     alone("Y46", "another program written over one that is known by its content", "LSM and daemon", "sched_process_exec, the file is read", CONTENT, "overlay"),
     alone("Y47", "a program that a rule lets only another one execute", "LSM and daemon", "sched_process_exec", PARENT, "exec /usr/bin/touch"),
     alone("Y48", "learning of other sessions at the sessions' socket", "daemon", "the peer's cgroup", ASKING, "nobody_else_learns_anything_at_the_sessions_socket"),
+    alone("Y49", "packets in two calls, or cut by the kernel, without the hooks", "cgroup", "egress", CGROUP, "udp-corked"),
 ];

@@ -229,4 +229,6 @@ pub const ATTACKS: &[Attack] = &[
     super::open("T73", "a connection that was made before its address was denied", "Open descriptors and connections outlive"),
     refused("T74", "a flow label that carries a routing header (`IPV6_FLOWLABEL_MGR`)", "socket_setsockopt", REROUTE, "flow-label-route"),
     refused("T75", "a packet that stays in the sender's memory (`MSG_ZEROCOPY`)", SEND, SPELLING, "udp-zero-copy"),
+    refused("T76", "a packet in two calls (`MSG_MORE`)", SEND, UDP, "udp-corked"),
+    refused("T77", "several packets that the kernel makes of one (`UDP_SEGMENT`)", SEND, UDP, "udp-segments"),
 ];

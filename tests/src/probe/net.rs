@@ -19,6 +19,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("tfo-option", tfo_option),
     ("udp-connect", udp_connect),
     ("udp-send", udp_send),
+    ("udp-corked", udp_corked),
+    ("udp-segments", udp_segments),
     ("udp-mapped", udp_mapped),
     ("udp6-inet", udp6_inet),
     ("udp-sendmsg", udp_sendmsg),
@@ -123,6 +125,22 @@ fn udp_connect(args: &Args<'_>) -> io::Result<()> {
 fn udp_send(args: &Args<'_>) -> io::Result<()> {
     let to = given(args, 0)?;
     send_to(&socket(family_of(&to), libc::SOCK_DGRAM)?, &to, 0)
+}
+
+/// In two parts, which leave as one packet at the end of the second call.
+fn udp_corked(args: &Args<'_>) -> io::Result<()> {
+    let to = given(args, 0)?;
+    let socket = socket(family_of(&to), libc::SOCK_DGRAM)?;
+    send_to(&socket, &to, libc::MSG_MORE)?;
+    send_to(&socket, &to, 0)
+}
+
+/// Several datagrams that the kernel makes of one.
+fn udp_segments(args: &Args<'_>) -> io::Result<()> {
+    let to = given(args, 0)?;
+    let socket = socket(family_of(&to), libc::SOCK_DGRAM)?;
+    sys!(SYS_setsockopt, &socket, libc::SOL_UDP, libc::UDP_SEGMENT, &1i32.to_ne_bytes()[..], 4)?;
+    send_to(&socket, &to, 0)
 }
 
 fn udp_mapped(args: &Args<'_>) -> io::Result<()> {

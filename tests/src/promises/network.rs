@@ -89,6 +89,8 @@ fn sending_by_udp_needs_a_rule_in_every_spelling(t: &mut Test) -> Outcome {
     let acts = [
         ("udp-send", HERE, HERE),
         ("udp-send", "::1", "::1"),
+        ("udp-corked", HERE, HERE),
+        ("udp-segments", "::1", "::1"),
         ("udp-mapped", HERE, HERE),
         ("udp6-inet", HERE, HERE),
         ("udp-sendmsg", HERE, HERE),
@@ -97,7 +99,7 @@ fn sending_by_udp_needs_a_rule_in_every_spelling(t: &mut Test) -> Outcome {
         ("udp-unspec", HERE, HERE),
         ("udp-send", "0.0.0.0", HERE),
     ];
-    reaching(t, &acts, &["send"; 9], "udp")
+    reaching(t, &acts, &["send"; 11], "udp")
 }
 
 fn a_connected_socket_cannot_send_elsewhere(t: &mut Test) -> Outcome {

@@ -85,9 +85,12 @@ impl Core {
         }
     }
 
-    /// What is said besides while the log cannot be written.
+    /// What is said besides while the log cannot be written: of what is done meanwhile once it is done.
     pub(super) fn audit_problem(&self) -> Option<String> {
         let why = self.audit_error.as_ref()?;
+        if self.unwritten.failed.is_none() {
+            return Some(why.clone());
+        }
         Some(format!("{why}; meanwhile {}", self.settings.audit.on_failure.meanwhile()))
     }
 

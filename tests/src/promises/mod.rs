@@ -36,6 +36,7 @@ mod proc;
 mod proof;
 mod refusals;
 mod replay;
+mod retention;
 mod scale;
 mod second_layer;
 mod sessions;
@@ -81,6 +82,7 @@ pub const ALL: &[&[Case]] = &[
     policies::CASES,
     audit::CASES,
     proof::CASES,
+    retention::CASES,
     operating::CASES,
     replay::CASES,
     examples::CASES,
@@ -101,6 +103,7 @@ pub const SELDOM: &[&str] = &[
     "units",
     "lifecycle",
     "break_glass",
+    "retention",
     "outsiders",
     "globs",
 ];

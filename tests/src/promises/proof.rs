@@ -103,27 +103,35 @@ fn a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act(t: &mut Test)
 }
 
 const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
-const STATE: &str = "/var/lib/enforcer";
+pub(super) const STATE: &str = "/var/lib/enforcer";
 
 /// The daemon with its state on a small file system of its own, until this goes.
-struct SmallState {
+pub(super) struct SmallState {
     settings: String,
 }
 
 impl SmallState {
-    fn begin(on_failure: &str) -> Outcome<Self> {
+    /// With 8 MiB, and this in the settings for a log that cannot be written.
+    pub(super) fn begin(on_failure: &str) -> Outcome<Self> {
+        Self::with("8m", &[("on_failure", &format!("\"{on_failure}\""))])
+    }
+
+    /// With a file system of this size, and these values in the settings.
+    pub(super) fn with(size: &str, values: &[(&str, &str)]) -> Outcome<Self> {
         let settings = fs::read_to_string(SETTINGS)?;
         let small = Self { settings };
         systemctl("stop enforcer.service")?;
-        let ran =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "none", STATE]).run()?;
+        let options = format!("size={size},mode=700");
+        let ran = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none", STATE]).run()?;
         ensure!(ran.code == Some(0), "{ran}");
-        let line = format!("on_failure = \"{on_failure}\"");
-        let lines =
-            small.settings.lines().map(|old| if old.starts_with("on_failure =") { &line } else { old });
-        let changed = lines.collect::<Vec<_>>().join("\n");
-        ensure!(changed.contains(&line), "{SETTINGS} does not say what to do on failure");
-        fs::write(SETTINGS, changed)?;
+        let mut lines: Vec<String> = small.settings.lines().map(str::to_owned).collect();
+        for (key, value) in values {
+            let begins = format!("{key} =");
+            let line = lines.iter_mut().find(|line| line.starts_with(&begins));
+            *line.ok_or_else(|| format!("{SETTINGS} says nothing about {key}"))? =
+                format!("{begins} {value}");
+        }
+        fs::write(SETTINGS, lines.join("\n") + "\n")?;
         systemctl("start enforcer.service")?;
         Ok(small)
     }
@@ -153,7 +161,7 @@ fn fill() -> Outcome {
 }
 
 /// The record of this kind in the signed log: the live copy has half a line where the disk became full.
-fn signed(kind: &str) -> Outcome<Value> {
+pub(super) fn signed(kind: &str) -> Outcome<Value> {
     let words = ["audit", "search", "--kind", kind, "--output", "json"];
     Ok(wait_for(kind, 30, || {
         let ran = Command::new("enforcer").args(words).run().ok()?;

@@ -1,0 +1,68 @@
+//! The oldest records go where the settings limit the log, by a signed record, and what is left can be verified.
+
+use super::{
+    proof::{STATE, SmallState, signed},
+    tree,
+};
+use crate::{
+    cases,
+    command::{Command, Ran, wait_for},
+    ensure, fail,
+    harness::{Outcome, Test, exists},
+};
+use std::fs;
+
+cases!(retention:
+    the_oldest_records_go_by_a_signed_record_and_the_rest_verifies,
+);
+
+fn enforcer(words: &[&str]) -> Outcome<Ran> {
+    Ok(Command::new("enforcer").args(words).patience(60).run()?)
+}
+
+/// The least that `audit.max_bytes` can be.
+const LEAST: u64 = 1 << 20;
+
+fn the_oldest_records_go_by_a_signed_record_and_the_rest_verifies(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let small = SmallState::with("64m", &[("max_bytes", &LEAST.to_string())])?;
+    let agent = t.agent(t.policy())?;
+    let log = format!("{STATE}/audit/log/0001");
+    let kept = wait_for("a checkpoint", 30, || fs::read(format!("{log}/checkpoint")).ok())?;
+    let checkpoint = t.at("checkpoint");
+    fs::write(&checkpoint, kept)?;
+    ensure!(!exists(&format!("{log}/truncation")), "something was removed before there was much");
+
+    // Each is a record of its own, of more than a kilobyte with its clear text.
+    let session = agent.probe(&[format!("flood {} 2000 2000", t.at("shut"))])?;
+    ensure!(session.lines == ["ok"], "{:?}", session.lines);
+    let gone = signed("truncated")?;
+    let to = gone["to"].as_u64().unwrap_or_default();
+    ensure!(gone["from"] == 0 && to > 0 && to.is_multiple_of(256), "{gone}");
+    ensure!(gone["because"] == "bytes" && gone["max_bytes"] == LEAST, "{gone}");
+    ensure!(gone["seq"].as_u64() > Some(to), "{gone}");
+    wait_for("the file that names the record", 30, || {
+        let text = fs::read_to_string(format!("{log}/truncation")).ok()?;
+        text.contains(&format!("\"to\":{to},")).then_some(())
+    })?;
+    wait_for("the oldest bundle to go", 30, || {
+        (!exists(&format!("{log}/tile/entries/000")) && !exists(&format!("{log}/clear/000"))).then_some(())
+    })?;
+    // The hashes stay, so a checkpoint from before any of it holds.
+    let verify = ["audit", "verify", "--checkpoint", &checkpoint];
+    let whole =
+        wait_for("a log that verifies", 30, || enforcer(&verify).ok().filter(|ran| ran.code == Some(0)));
+    let Ok(whole) = whole else { fail!("{}", enforcer(&verify)?) };
+    ensure!(
+        whole.out.contains("removed by retention") && whole.out.contains("complete from record"),
+        "{whole}"
+    );
+    let proof = enforcer(&["audit", "prove", "--index", "0"])?;
+    ensure!(proof.code == Some(0) && proof.out.contains("index 0"), "{proof}");
+    drop(agent);
+    drop(small);
+    wait_for("the daemon with its own state", 60, || {
+        enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1)))
+    })?;
+    Ok(())
+}

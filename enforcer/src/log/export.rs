@@ -2,8 +2,9 @@
 //!
 //! The first line is `{"export":1,"origin":…,"checkpoint":…,"complete":…}`. Each other line is
 //! `{"index":N,"leaf":…,"clear":…,"proof":[…]}`: the leaf's and the clear part's text exactly as hashed,
-//! and the inclusion proof as base64 hashes. A complete export has all records from 0 on and no proofs,
-//! since the tree over them can be made again. Where the first records of the log were removed, the first line
+//! and the inclusion proof as base64 hashes. A complete export has all records from 0 on, so that the tree over them can be
+//! made again: it can do without proofs, but only with them a record that was changed is told from the others.
+//! Where the first records of the log were removed, the first line
 //! has `"first"`, the index of the first one that is left, and `"before"`, the hashes of the tiles that end
 //! there, from the lowest level up.
 
@@ -73,13 +74,13 @@ pub fn head(reader: &mut Reader, complete: bool) -> Result<String, LogError> {
     Ok(text(&head))
 }
 
-/// A record as a line; with its proof where the export is not complete, without its clear part where that
-/// is withheld.
-pub fn line(reader: &mut Reader, index: u64, complete: bool, redact: bool) -> Result<String, LogError> {
+/// A record as a line; with its proof, without which an export must be complete; without its clear part where that is
+/// withheld.
+pub fn line(reader: &mut Reader, index: u64, with_proof: bool, redact: bool) -> Result<String, LogError> {
     let record = reader.record(index)?;
-    let proof = match complete {
-        true => Vec::new(),
-        false => tree::prove_inclusion(reader, index, reader.size())?,
+    let proof = match with_proof {
+        false => Vec::new(),
+        true => tree::prove_inclusion(reader, index, reader.size())?,
     };
     let proof = proof.iter().map(|hash| BASE64_STANDARD.encode(hash)).collect();
     let utf8 = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -148,6 +149,8 @@ struct State<'a> {
     next: u64,
     records: u64,
     withheld: u64,
+    /// The first record without a proof of its own.
+    unproven: Option<u64>,
 }
 
 impl<'a> State<'a> {
@@ -167,6 +170,7 @@ impl<'a> State<'a> {
             next: head.first,
             records: 0,
             withheld: 0,
+            unproven: None,
         }
     }
 
@@ -189,6 +193,9 @@ impl<'a> State<'a> {
             if self.kept.as_ref().is_some_and(|kept| kept.size == self.next) {
                 self.root_at_kept = Some(self.edge.root());
             }
+        }
+        if self.complete && line.proof.is_empty() && self.claimed.size > 1 {
+            self.unproven.get_or_insert(line.index);
         } else {
             let decode = |text: &String| BASE64_STANDARD.decode(text).ok()?.try_into().ok();
             let proof: Option<Vec<Hash>> = line.proof.iter().map(decode).collect();
@@ -213,9 +220,10 @@ impl<'a> State<'a> {
             return Err(Finding::Record { index: self.next, why });
         }
         if self.complete && self.edge.root() != root {
-            let why =
-                "the records are not those that were signed; which one is not cannot be told from an export";
-            return Err(Finding::Record { index: 0, why: why.to_owned() });
+            // Whatever has a proof was compared with the signed root by itself.
+            let why = "this record, or one behind it that has no proof either, is not what was signed; which one \
+                       is told by an export with proofs";
+            return Err(Finding::Record { index: self.unproven.unwrap_or_default(), why: why.to_owned() });
         }
         if self.first.0 > 0 && self.removed.is_none() {
             let why =

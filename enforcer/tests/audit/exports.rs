@@ -23,10 +23,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn exported(host: &Host, complete: bool, redact: bool) -> Vec<String> {
+    with_proofs(host, complete, redact, !complete)
+}
+
+fn with_proofs(host: &Host, complete: bool, redact: bool, proofs: bool) -> Vec<String> {
     let mut reader = Reader::open(&host.log()).expect("log");
     let mut lines = vec![export::head(&mut reader, complete).expect("head")];
     let indexes = (reader.first()..reader.size()).filter(|index| complete || index % 7 == 0);
-    lines.extend(indexes.map(|index| export::line(&mut reader, index, complete, redact).expect("line")));
+    lines.extend(indexes.map(|index| export::line(&mut reader, index, proofs, redact).expect("line")));
     lines
 }
 
@@ -98,6 +102,44 @@ fn every_change_of_an_export_is_found() {
             other.remove(at);
             assert_eq!(verify(&host, &other, false).is_err(), complete, "dropped line {at}");
         }
+    }
+}
+
+/// The record that a finding names.
+fn named(result: Result<export::Export, Finding>) -> u64 {
+    match result {
+        Err(Finding::Record { index, .. }) => index,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_complete_export_with_proofs_names_the_record_that_was_changed() {
+    let host = Host::with_records(300, 100);
+    let lines = with_proofs(&host, true, false, true);
+    let whole = verify(&host, &lines, false).expect("verifies");
+    assert_eq!((whole.records, whole.complete, whole.verified.kept), (300, true, Some(300)));
+    let bare = exported(&host, true, false);
+    for at in [2usize, 17, 256, 257, 299, 300] {
+        let change = |line: &str| {
+            let mut line: serde_json::Value = serde_json::from_str(line).expect("json");
+            let leaf =
+                line["leaf"].as_str().expect("a leaf").replacen("\"agent\":\"bot", "\"agent\":\"bat", 1);
+            assert_ne!(line["leaf"], leaf.as_str(), "nothing to change in line {at}");
+            line["leaf"] = leaf.into();
+            line.to_string()
+        };
+        let mut other = lines.clone();
+        other[at] = change(&lines[at]);
+        assert_eq!(named(verify(&host, &other, false)), at as u64 - 1);
+        // Taking its proof away as well leaves only that one to be it; without any proof it is one of all.
+        let mut line: serde_json::Value = serde_json::from_str(&other[at]).expect("json");
+        line["proof"] = serde_json::json!([]);
+        other[at] = line.to_string();
+        assert_eq!(named(verify(&host, &other, false)), at as u64 - 1);
+        let mut other = bare.clone();
+        other[at] = change(&bare[at]);
+        assert_eq!(named(verify(&host, &other, false)), 0);
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) enum AuditCommand {
         /// Withhold paths, arguments and whatever else is sealed.
         #[arg(long)]
         redact: bool,
+        /// Leave the proofs out of a complete export: it is smaller, and verified as a whole only, so that a record that
+        /// was changed is found and not named.
+        #[arg(long)]
+        without_proofs: bool,
     },
     /// Make a new signing key. The daemon records the change, signed with both keys, at its next start.
     RotateKey,
@@ -136,8 +140,8 @@ pub(super) fn run(
             show::tail(&place.all(settings)?, filter, *lines, *follow, output)
         }
         AuditCommand::Search { place, filter } => show::search(&place.all(settings)?, filter, output),
-        AuditCommand::Export { place, filter, redact } => {
-            show::export(&place.last(settings)?, filter, *redact)
+        AuditCommand::Export { place, filter, redact, without_proofs } => {
+            show::export(&place.last(settings)?, filter, *redact, !without_proofs)
         }
         AuditCommand::RotateKey => rotate_key(&settings()?),
     }

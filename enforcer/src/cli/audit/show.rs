@@ -97,7 +97,7 @@ pub(super) fn search(logs: &[PathBuf], filter: &Filter, output: Output) -> Resul
 }
 
 /// Prints records as lines that can be verified.
-pub(super) fn export(log: &Path, filter: &Filter, redact: bool) -> Result<ExitCode, Failure> {
+pub(super) fn export(log: &Path, filter: &Filter, redact: bool, proofs: bool) -> Result<ExitCode, Failure> {
     let mut reader = Reader::open(log).map_err(|e| failure(&e))?;
     let complete = filter.is_empty();
     let mut out = Out::new(Output::Json);
@@ -110,7 +110,8 @@ pub(super) fn export(log: &Path, filter: &Filter, redact: bool) -> Result<ExitCo
             filter.fits(&record) || record.get("kind").is_some_and(|kind| kind == "key-handover")
         };
         if wanted {
-            let line = lines::line(&mut reader, index, complete, redact).map_err(|e| failure(&e))?;
+            let line =
+                lines::line(&mut reader, index, proofs || !complete, redact).map_err(|e| failure(&e))?;
             out.line(&line).or_else(Out::gone)?;
         }
     }

@@ -53,6 +53,7 @@ impl Flat {
 
     /// Adds a field that is an object, or null where it has no members.
     pub(super) fn put_object(&mut self, key: &'static str, write: impl FnOnce(&mut Members<'_>)) {
+        debug_assert!(self.fields.last().is_none_or(|last| last.key < key), "{key} is out of order");
         let (start, first) = (self.text.len(), self.members.len());
         write(&mut Members { flat: self, first });
         if self.members.len() == first {

@@ -1,7 +1,7 @@
 //! Reads member offsets from the kernel's own type information (BTF,
 //! Documentation/bpf/btf.rst). Only what the list of offsets needs; pure, bytes in, numbers out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Why type information cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -42,6 +42,7 @@ mod kind {
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
+    pub(super) const FORWARD: u32 = 7;
     pub(super) const TYPEDEF: u32 = 8;
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
@@ -54,6 +55,8 @@ mod kind {
     pub(super) const TYPE_TAG: u32 = 18;
     pub(super) const ENUM64: u32 = 19;
 }
+
+const MAGIC: u32 = 0xeb9f;
 
 /// Parsed type information.
 pub struct Btf<'a> {
@@ -72,6 +75,15 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
     Ok(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
 }
 
+/// Type information of these types and names.
+fn assembled(types: &[u32], strings: Vec<u8>) -> Vec<u8> {
+    const HEADER: u32 = 24;
+    const VERSION: u32 = 1 << 16;
+    let length = 4 * types.len() as u32;
+    let header = [MAGIC | VERSION, HEADER, 0, length, length, strings.len() as u32];
+    header.iter().chain(types).flat_map(|word| word.to_ne_bytes()).chain(strings).collect()
+}
+
 /// Bytes of a type behind its twelve-byte head.
 pub(super) fn tail(kind: u32, count: u32) -> usize {
     let count = count as usize;
@@ -87,7 +99,6 @@ pub(super) fn tail(kind: u32, count: u32) -> usize {
 impl<'a> Btf<'a> {
     /// Parses `/sys/kernel/btf/vmlinux`.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
-        const MAGIC: u32 = 0xeb9f;
         if word(bytes, 0)? & 0xffff != MAGIC {
             return Err(BtfError::Malformed(0));
         }
@@ -106,7 +117,9 @@ impl<'a> Btf<'a> {
             found.at.push(at as u32);
             match info >> 24 & 0x1f {
                 kind::STRUCT if name != 0 => found.structs.entry(found.text(name)?).or_default().push(id),
-                kind::FUNC => drop(found.functions.insert(found.text(name)?, id)),
+                // Some kernels have one twice (as it is, and as the stand-in that it takes the place of); the loader
+                // takes the first.
+                kind::FUNC => drop(found.functions.entry(found.text(name)?).or_insert(id)),
                 _ => {}
             }
             at += 12 + tail(info >> 24 & 0x1f, info & 0xffff);
@@ -132,6 +145,32 @@ impl<'a> Btf<'a> {
         let proto = word(self.types, self.at[id as usize] as usize + 8).ok()?;
         let info = word(self.types, *self.at.get(proto as usize)? as usize + 4).ok()?;
         Some(info & 0xffff)
+    }
+
+    /// Type information that has the functions and type names of `wanted` under the ids that they have here, and nothing
+    /// else. Loading a program looks for its function among all types, one after the other and by name: in
+    /// the whole of them that takes longer than the verifier does for a small program.
+    pub fn only(&self, wanted: &HashSet<&[u8]>) -> Result<Vec<u8>, BtfError> {
+        // What stands between: a forward declaration without a name has the same length.
+        let nothing = [0, kind::FORWARD << 24, 0];
+        let (mut types, mut strings, mut rest) = (Vec::new(), vec![0], Vec::new());
+        for at in &self.at[1..] {
+            let at = *at as usize;
+            let (name, info) = (word(self.types, at)?, word(self.types, at + 4)?);
+            let text = match info >> 24 & 0x1f {
+                kind::FUNC | kind::TYPEDEF => Some(self.text(name)?).filter(|text| wanted.contains(text)),
+                _ => None,
+            };
+            let Some(text) = text else {
+                rest.extend(nothing);
+                continue;
+            };
+            types.append(&mut rest);
+            types.extend([strings.len() as u32, info, word(self.types, at + 8)?]);
+            strings.extend_from_slice(text);
+            strings.push(0);
+        }
+        Ok(assembled(&types, strings))
     }
 
     /// The id of the function of that name.
@@ -249,6 +288,23 @@ mod tests {
         let btf = Btf::parse(&bytes).expect("the kernel's own");
         assert_eq!(btf.function("bpf_lsm_file_open"), Some(1));
         assert_eq!(btf.function("bpf_lsm_no_such_hook"), None);
+    }
+
+    #[test]
+    fn a_part_of_the_types_has_them_under_their_own_ids() {
+        let (prototype, function, name) = (kind::FUNC_PROTO << 24, kind::FUNC << 24, kind::TYPEDEF << 24);
+        // Two prototypes, `one` with each of them, `two`, and `three` as a function and as a name.
+        let heads =
+            [[0, prototype, 0], [0, prototype, 0], [1, function, 1], [1, function, 2], [5, function, 2]];
+        let types = [&heads[..], &[[9, function, 1], [9, name, 0]]].concat().concat();
+        let bytes = assembled(&types, b"\0one\0two\0three\0".to_vec());
+        let whole = Btf::parse(&bytes).expect("type information");
+        // Of a function that is there twice the first counts.
+        assert_eq!((whole.function_id("one"), whole.function("one")), (Some(3), Some(0)));
+        let part = whole.only(&["one", "three", "four"].map(str::as_bytes).into()).expect("a part");
+        let part = Btf::parse(&part).expect("type information again");
+        assert_eq!(part.function_id("one"), Some(3));
+        assert_eq!((part.function_id("three"), part.functions.len(), part.at.len()), (Some(6), 2, 8));
     }
 
     #[test]

@@ -9,12 +9,13 @@ use super::{
 };
 use crate::daemon::enforcement::{StartCause, StartError};
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader,
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
     programs::{BtfTracePoint, FEntry, FExit, Lsm, Program, ProgramError, links::FdLink},
 };
 use enforcer_common::offsets::SINGLES;
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{HashMap, HashSet},
     os::fd::{AsFd, AsRawFd},
     path::Path,
     sync::Mutex,
@@ -62,6 +63,8 @@ pub struct Host {
     pub cast: Option<Cast>,
     /// The programs that this kernel needs.
     pub programs: Vec<&'static HookProgram>,
+    /// The kernel's types, as far as programs are attached to them.
+    types: Vec<u8>,
 }
 
 impl Host {
@@ -98,18 +101,28 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
-        Ok(Self { globals, cast, programs })
+        let names: Vec<_> = programs.iter().map(|p| type_of(p)).collect();
+        let wanted: HashSet<_> = names.iter().map(|name| name.as_bytes()).collect();
+        let types = btf.only(&wanted).map_err(|e| kernel(e.to_string(), unsupported))?;
+        Ok(Self { globals, cast, programs, types })
+    }
+}
+
+/// The name of what the kernel knows the program's hook by.
+fn type_of(program: &HookProgram) -> Cow<'static, str> {
+    match program.kind {
+        Kind::Lsm => format!("bpf_lsm_{}", program.hook).into(),
+        Kind::Entry | Kind::Exit => program.hook.into(),
+        Kind::Tracepoint => format!("btf_trace_{}", program.hook).into(),
     }
 }
 
 fn check_hook(btf: &Btf<'_>, program: &HookProgram) -> Result<(), StartError> {
-    let function = match program.kind {
-        Kind::Lsm => format!("bpf_lsm_{}", program.hook),
-        Kind::Entry | Kind::Exit => program.hook.to_owned(),
+    if program.kind == Kind::Tracepoint {
         // The loader itself looks for the tracepoint's type.
-        Kind::Tracepoint => return Ok(()),
-    };
-    match btf.function(&function) {
+        return Ok(());
+    }
+    match btf.function(&type_of(program)) {
         None => Err(kernel(
             format!("the kernel has no hook {}", program.hook),
             "use a kernel of 6.1 or later with CONFIG_BPF_LSM=y and CONFIG_SECURITY_PATH=y",
@@ -175,7 +188,8 @@ pub fn load(host: &Host, generation: u32, maps: &Path, arena: usize) -> Result<P
         return Err(internal("the programs refer to no map of one entry".to_owned()));
     }
     let mut ebpf = with_maps(&object, maps)?;
-    let btf = AyaBtf::from_sys_fs().map_err(|e| kernel(e.to_string(), "use a kernel with BTF"))?;
+    let btf = AyaBtf::parse(&host.types, Endianness::default())
+        .map_err(|e| internal(format!("cut type information: {}", chain(&e))))?;
     let loaded = load_all(&mut ebpf, host, &btf)?;
     Ok(Programs { ebpf, loaded, _maps: made })
 }
@@ -185,6 +199,8 @@ fn with_maps(object: &[u8], maps: &Path) -> Result<Ebpf, StartError> {
     let mut loader = EbpfLoader::new();
     // Task storage: aya has no type for it, and needs none.
     loader.allow_unsupported_maps();
+    // Nothing in the programs is for the loader to relocate (offsets are filled in), so it need not read the kernel's types.
+    loader.btf(None);
     for name in MAPS {
         loader.map_pin_path(name, maps.join(name));
     }

@@ -24,7 +24,7 @@ pub const LONGEST: usize = u16::MAX as usize;
 /// A field that is longer as JSON is sealed whatever it is, so that leaves stay small. Bytes.
 const LONG: usize = 1024;
 /// Fields with what agents and their launchers have chosen.
-const SEALED: [&str; 10] = [
+const SEALED: [&str; 12] = [
     "ancestry",
     "argv",
     "argv_b64",
@@ -35,6 +35,8 @@ const SEALED: [&str; 10] = [
     "exe",
     "exe_b64",
     "raw_b64",
+    "target",
+    "target_b64",
 ];
 /// The same within `object`.
 const SEALED_IN_OBJECT: [&str; 4] = ["name", "name_b64", "path", "path_b64"];

@@ -110,9 +110,9 @@ proptest! {
     }
 }
 
-/// Records of the kernel as they come, some of them long.
-fn flats() -> Vec<crate::event::flat::Flat> {
-    use crate::event::{decode::Event, decode::tests::record, flat::Flat, json};
+/// A record of the kernel as the log takes it.
+fn shown(event: &crate::event::decode::Event<'_>) -> crate::event::flat::Flat {
+    use crate::event::{decode::Event, flat::Flat, json};
     struct Nobody;
     impl json::Context for Nobody {
         fn agent(&self, _: u32) -> Option<String> {
@@ -129,6 +129,14 @@ fn flats() -> Vec<crate::event::flat::Flat> {
             Some(vec![json::RuleNote { text: "deny \\ **".to_owned(), because }])
         }
     }
+    let mut flat = Flat::default();
+    json::write(event, None, 0, &Nobody, &mut flat);
+    flat
+}
+
+/// Records of the kernel as they come, some of them long.
+fn flats() -> Vec<crate::event::flat::Flat> {
+    use crate::event::{decode::Event, decode::tests::record};
     let long = [b"/".as_slice(), &b"d/".repeat(1_500), b"\xff"].concat();
     let objects: [&[u8]; 4] = [b"/w/x", b"/w/{\"sealed\":\"x\"}\n", b"", &long];
     let exes: [&[u8]; 3] = [b"/usr/bin/cat", b"\x1b[2J", b""];
@@ -139,9 +147,7 @@ fn flats() -> Vec<crate::event::flat::Flat> {
             h.comm[..3].copy_from_slice(b"a\"b");
             h.session = [1, 2];
         });
-        let mut flat = Flat::default();
-        json::write(&Event::try_from(&bytes[..]).expect("a record"), None, 0, &Nobody, &mut flat);
-        out.push(flat);
+        out.push(shown(&Event::try_from(&bytes[..]).expect("a record")));
     }
     out
 }
@@ -160,6 +166,22 @@ fn records_of_the_kernel_are_sealed_the_same_with_and_without_a_tree_of_values()
             seal_flat(&flat, &place(), seq, &mut salts()),
             seal(&flat.to_map(), &place(), seq, &mut salts())
         );
+    }
+}
+
+#[test]
+fn both_names_of_a_rename_are_sealed() {
+    use crate::event::{decode::Event, decode::tests::record};
+    let names = [b"/w/secret".as_slice(), b"/w/other-secret\n"];
+    let bytes = record(&names.concat(), b"/bin/mv", |h| {
+        (h.object_len, h.target_len) = (names[0].len() as u16, names[1].len() as u16);
+    });
+    let flat = shown(&Event::try_from(&bytes[..]).expect("a record"));
+    let sealed = seal_flat(&flat, &place(), 1, &mut || [9; 16]);
+    let [leaf, clear] = [&sealed.leaf, &sealed.clear].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(!leaf.contains("secret"), "{leaf}");
+    for place in ["/object/path", "/target", "/target_b64"] {
+        assert!(clear.contains(&format!(r#""{place}":"#)), "{place}: {clear}");
     }
 }
 

@@ -272,8 +272,10 @@ pub trait Enforcement {
     /// ring has any more.
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError>;
 
-    /// Lets go of memory that only reading records takes, if none came since the last time.
-    fn rest(&mut self) {}
+    /// Lets go of memory that only reading records takes, if none came since the last time. Whether there was any.
+    fn rest(&mut self) -> bool {
+        false
+    }
 
     /// The rings' descriptors: readable when there is something to drain.
     fn ring_fds(&self) -> Vec<RawFd>;

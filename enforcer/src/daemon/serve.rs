@@ -203,7 +203,10 @@ async fn tick(core: Shared) {
     let mut said = None;
     loop {
         tokio::select! {
-            _ = losses.tick() => core.borrow_mut().note_losses(),
+            _ = losses.tick() => {
+                core.borrow_mut().note_losses();
+                core.borrow_mut().rest_between_records();
+            }
             _ = sweep.tick() => {
                 core.borrow_mut().sweep();
                 core.borrow_mut().reload_what_is_stale();

@@ -400,9 +400,9 @@ impl Enforcement for Kernel {
         Ok(count)
     }
 
-    fn rest(&mut self) {
-        self.tables.decisions.rest();
-        self.tables.activity.rest();
+    fn rest(&mut self) -> bool {
+        let let_go = [self.tables.decisions.rest(), self.tables.activity.rest()];
+        let_go.contains(&true)
     }
 
     fn ring_fds(&self) -> Vec<RawFd> {

@@ -42,11 +42,9 @@ impl Ring {
         Ok(self.reader.as_mut())
     }
 
-    /// Unmaps it if it was not read since the last time.
-    pub fn rest(&mut self) {
-        if !std::mem::take(&mut self.used) {
-            self.reader = None;
-        }
+    /// Unmaps it if it was not read since the last time, and says whether it was mapped until now.
+    pub fn rest(&mut self) -> bool {
+        !std::mem::take(&mut self.used) && self.reader.take().is_some()
     }
 }
 

@@ -141,6 +141,9 @@ fn a_daemon_at_rest_with_a_thousand_agents_takes_little(t: &mut Test) -> Outcome
     let (before, begun) = (busy(&pid)?, Instant::now());
     thread::sleep(Duration::from_secs(if t.full { 300 } else { 60 }));
     let (took, during, rss) = (busy(&pid)? - before, begun.elapsed(), resident(&pid)?);
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let parts: Vec<&str> = status.lines().filter(|line| line.starts_with("Rss")).collect();
+    eprintln!("{}", parts.join(", "));
     let share = took as f64 * 100.0 / during.as_nanos() as f64;
     eprintln!(
         "1000 agents: {loaded} kB once they were published, {rss} kB at rest after a restart, {share:.3} % of a CPU \

@@ -16,6 +16,7 @@ mod devices;
 mod examples;
 mod execution;
 mod files;
+mod first_use;
 mod floor;
 mod globs;
 mod grants;
@@ -83,6 +84,7 @@ pub const ALL: &[&[Case]] = &[
     audit::CASES,
     proof::CASES,
     retention::CASES,
+    first_use::CASES,
     operating::CASES,
     replay::CASES,
     examples::CASES,

@@ -18,6 +18,7 @@ mod execution;
 mod files;
 mod first_use;
 mod floor;
+mod full_disk;
 mod globs;
 mod grants;
 mod holds;
@@ -85,6 +86,7 @@ pub const ALL: &[&[Case]] = &[
     proof::CASES,
     retention::CASES,
     first_use::CASES,
+    full_disk::CASES,
     operating::CASES,
     replay::CASES,
     examples::CASES,
@@ -106,6 +108,7 @@ pub const SELDOM: &[&str] = &[
     "lifecycle",
     "break_glass",
     "retention",
+    "full_disk",
     "outsiders",
     "globs",
 ];

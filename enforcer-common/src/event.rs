@@ -136,6 +136,9 @@ pub mod kind {
     /// More of the arguments of the program whose execution was recorded last for this process: the argument says from
     /// which byte on, the second name has the bytes.
     pub const ARGUMENTS: u16 = 11;
+    /// One of [`crate::calls`] was made. The argument is its number, the error what it returned if that is one, the
+    /// second name has [`crate::calls::Detail`] and the call's text.
+    pub const SYSTEM_CALL: u16 = 12;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.

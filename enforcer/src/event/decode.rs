@@ -40,6 +40,8 @@ pub enum Kind {
     Loading,
     /// More of the arguments of an executed program.
     Arguments,
+    /// A rare system call was made.
+    SystemCall,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -59,6 +61,7 @@ impl Kind {
             kind::HELD => Self::Held,
             kind::LOADING => Self::Loading,
             kind::ARGUMENTS => Self::Arguments,
+            kind::SYSTEM_CALL => Self::SystemCall,
             other => Self::Unknown(other),
         }
     }
@@ -77,6 +80,7 @@ impl Kind {
             Self::Held => "held".into(),
             Self::Loading => "loading".into(),
             Self::Arguments => "arguments".into(),
+            Self::SystemCall => "system-call".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }

@@ -17,6 +17,7 @@ mod examples;
 mod execution;
 mod files;
 mod floor;
+mod full_disk;
 mod globs;
 mod grants;
 mod holds;
@@ -83,6 +84,7 @@ pub const ALL: &[&[Case]] = &[
     audit::CASES,
     proof::CASES,
     retention::CASES,
+    full_disk::CASES,
     operating::CASES,
     replay::CASES,
     examples::CASES,
@@ -104,6 +106,7 @@ pub const SELDOM: &[&str] = &[
     "lifecycle",
     "break_glass",
     "retention",
+    "full_disk",
     "outsiders",
     "globs",
 ];

@@ -147,12 +147,12 @@ impl Drop for SmallState {
     }
 }
 
-fn frozen(cgroup: &str) -> Option<bool> {
+pub(super) fn frozen(cgroup: &str) -> Option<bool> {
     Some(fs::read_to_string(format!("{cgroup}/cgroup.events")).ok()?.lines().any(|line| line == "frozen 1"))
 }
 
 /// Takes what room is left where the state lies.
-fn fill() -> Outcome {
+pub(super) fn fill() -> Outcome {
     let filler = format!("of={STATE}/filler");
     let ran =
         Command::new("dd").args(["if=/dev/zero", &filler, "bs=4k", "oflag=append", "conv=notrunc"]).run()?;

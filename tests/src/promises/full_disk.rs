@@ -1,0 +1,123 @@
+//! What a full disk does to agents, as the settings say.
+
+use super::{
+    proof::{STATE, SmallState, fill, frozen, signed},
+    tree,
+};
+use crate::{
+    agent::{Agent, PROBE},
+    cases,
+    command::{Command, Ran, wait_for},
+    ensure, events,
+    harness::{Outcome, Test},
+};
+use std::fs;
+
+cases!(full_disk:
+    a_full_disk_takes_the_upper_tiers_away_where_that_is_said,
+    a_full_disk_stops_nothing_where_that_is_said,
+);
+
+fn enforcer(words: &[&str]) -> Outcome<Ran> {
+    Ok(Command::new("enforcer").args(words).patience(60).run()?)
+}
+
+fn launch(agent: &Agent) -> Outcome<Ran> {
+    enforcer(&["exec", agent.name(), "--", PROBE, "prctl-name"])
+}
+
+/// The daemon is back with the state that it had before.
+fn end(agent: Agent, small: SmallState) -> Outcome {
+    drop(agent);
+    drop(small);
+    wait_for("the daemon", 60, || enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
+    Ok(())
+}
+
+/// What a session that runs and a launch are told before, while and after nothing can be written: all of it is
+/// allowed, but for tier medium and the launch where `refused`.
+fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outcome {
+    tree(t)?;
+    let small = SmallState::begin(on_failure)?;
+    let (shut, open, tiered) = (t.at("shut/f1"), t.at("open/f1"), t.at("open/f2"));
+    let stops = ["stop-1", "stop-2", "stop-3"].map(|name| t.at(name));
+    let policy = t.policy().line("trust: supervised").allow("read", &open);
+    let policy = policy.file(format!("allow: [read], tier: medium, paths: ['{tiered}']"));
+    let agent = t.agent(policy)?;
+    let stated = enforcer(&["trust", "set", agent.name(), "supervised", "--reason", "a test says so"])?;
+    ensure!(stated.code == Some(0), "{stated}");
+    let read = format!("read {tiered}");
+    let hammer = |stop: &str| format!("hammer {open} {shut} {stop} 1");
+    // It goes on being refused, so there is always something to record.
+    let meanwhile = format!("loop {} {read}", stops[1]);
+    let mut live = agent.start(&[read.clone(), hammer(&stops[0]), meanwhile, hammer(&stops[2]), read])?;
+    let cgroup = live.cgroup()?.display().to_string();
+    live.expect(&["ok"])?;
+    events::wait("a refusal", live.mark, |record| events::decides(record, &live.id))?;
+    let ran = launch(&agent)?;
+    ensure!(ran.code == Some(0), "a launch before: {ran}");
+
+    // A page that the daemon itself gives back is enough for the log to work again for a moment, so the disk is filled
+    // again and again, and what is refused need not be refused each time.
+    wait_for("a status that says that the log cannot be written", 60, || {
+        fill().ok()?;
+        let ran = enforcer(&["status"]).ok()?;
+        (ran.code == Some(1) && ran.out.contains("; meanwhile")).then_some(())
+    })?;
+    fs::write(&stops[0], "")?;
+    live.expect(&["ok"])?;
+    let mut seen = String::new();
+    let launched = wait_for("what a launch is told", 60, || {
+        fill().ok()?;
+        let ran = launch(&agent).ok()?;
+        seen = ran.to_string();
+        let said = ran.err.contains("cannot be written");
+        ((ran.code != Some(0), said) == (refused, refused)).then_some(())
+    });
+    ensure!(launched.is_ok(), "{launched:?}: {seen}");
+    ensure!(frozen(&cgroup) == Some(false), "frozen, although the settings say {on_failure}");
+    fs::write(&stops[1], "")?;
+    let tried = live.line()?;
+    let done = live.line()?;
+    let tried =
+        tried.strip_prefix("tried ").and_then(|number| number.parse::<u64>().ok()).unwrap_or_default();
+    let done = done.split_once("-of-").map_or(0, |(done, _)| done.parse::<u64>().unwrap_or(tried));
+    ensure!(
+        tried > 0 && (done < tried) == refused,
+        "{done} of {tried} were let, the settings say {on_failure}"
+    );
+
+    fs::remove_file(format!("{STATE}/filler"))?;
+    wait_for("a log that can be written", 60, || {
+        enforcer(&["status"]).ok().filter(|ran| !ran.out.contains("; meanwhile"))
+    })?;
+    let back = signed("log-recovered")?;
+    ensure!(back["milliseconds"].is_u64(), "{back}");
+    let failed = signed("log-failed")?;
+    ensure!(failed["because"].is_string() && failed["meanwhile"].is_string(), "{failed}");
+    fs::write(&stops[2], "")?;
+    live.expect(&["ok", "ok"])?;
+    live.finish()?;
+    let ran = launch(&agent)?;
+    ensure!(ran.code == Some(0), "a launch after: {ran}");
+    let whole = wait_for("a log that verifies", 30, || {
+        enforcer(&["audit", "verify"]).ok().filter(|ran| ran.code == Some(0))
+    });
+    ensure!(whole.is_ok(), "{}", enforcer(&["audit", "verify"])?);
+    if refused {
+        // What was refused while nothing could be written is in the log all the same.
+        let words = ["audit", "search", "--session", &live.id, "--object", &tiered, "--output", "json"];
+        let ran = enforcer(&words)?;
+        let refusal = |line: &str| line.contains("\"decision\"") && line.contains("\"deny\"");
+        ensure!(ran.out.lines().any(refusal), "{ran}");
+    }
+    end(agent, small)
+}
+
+fn a_full_disk_takes_the_upper_tiers_away_where_that_is_said(t: &mut Test) -> Outcome {
+    while_the_disk_is_full(t, "refuse", true)
+}
+
+fn a_full_disk_stops_nothing_where_that_is_said(t: &mut Test) -> Outcome {
+    while_the_disk_is_full(t, "continue", false)
+}

@@ -98,7 +98,7 @@ pub extern "C" fn exe_length() -> u64 {
     0
 }
 
-/// Writes the executable's path to `to`, which is as long as [`Refusal`] says. The way up is gone twice, first for the
+/// Writes the executable's path to `to`, which is as long as [`super::Refusal`] says. The way up is gone twice, first for the
 /// length: there is no memory for the components. Returns 0 if the path cannot be told or does not fit.
 #[inline(always)]
 pub(super) unsafe fn name_exe(to: *mut u8, task: *const u8) -> u64 {

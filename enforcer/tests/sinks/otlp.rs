@@ -45,11 +45,11 @@ fn deliver(encoding: &str) {
         let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         records.filter_map(|record| record["seq"].as_u64()).collect()
     };
-    wait_until(|| {
-        let all = world.size() >= 401 && seqs().iter().any(|seq| seq + 1 == world.size());
-        all.then_some(()).ok_or_else(|| format!("{:?}", recorder.sinks()))
+    let size = wait_until(|| {
+        let came = world.has_come(&seqs()).map_err(|error| format!("{error}; {:?}", recorder.sinks()))?;
+        (came >= 401).then_some(came).ok_or_else(|| format!("only {came} records"))
     });
     drop(recorder);
     receiver.kill().and_then(|()| receiver.wait()).expect("kill");
-    world.check(&seqs());
+    world.check(&seqs(), size);
 }

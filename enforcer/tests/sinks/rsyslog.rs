@@ -179,13 +179,11 @@ fn rsyslog_over_tls_gets_every_record_in_order_within_two_seconds_whatever_is_ki
         child.kill();
     }
     let recorder = world.recorder();
-    wait_until(|| {
-        let (size, last) = (world.size(), rsyslog.seqs().into_iter().max());
-        let all = last.is_some_and(|last| last + 1 == size);
-        all.then_some(()).ok_or_else(|| format!("{last:?} of {size}; {:?}", recorder.sinks()))
+    let size = wait_until(|| {
+        world.has_come(&rsyslog.seqs()).map_err(|error| format!("{error}; {:?}", recorder.sinks()))
     });
     drop(recorder);
-    assert!(world.size() > 200, "{}", world.size());
-    world.check(&rsyslog.seqs());
+    assert!(size > 200, "{size}");
+    world.check(&rsyslog.seqs(), size);
     assert!(rsyslog.received().iter().any(|record| record["kind"] == "checkpoint"));
 }

@@ -107,14 +107,24 @@ impl World {
         directory(self.dir.path()).join("0001")
     }
 
-    /// Every record must be there, in order when repeated ones are left out.
-    pub fn check(&self, received: &[u64]) {
-        let mut first = Vec::new();
+    /// The size of the log, once its last record is among those that came.
+    pub fn has_come(&self, received: &[u64]) -> Result<u64, String> {
+        let size = self.size();
+        let last = received.iter().max();
+        let there = last.is_some_and(|last| last + 1 >= size);
+        there.then_some(size).ok_or_else(|| format!("{size} records, the last one that came is {last:?}"))
+    }
+
+    /// The first `size` records must be there, and all that came in order when repeated ones are
+    /// left out. Later records may still be on their way: that a sink failed or recovered is a
+    /// record too.
+    pub fn check(&self, received: &[u64], size: u64) {
         let mut seen = std::collections::HashSet::new();
-        first.extend(received.iter().copied().filter(|seq| seen.insert(*seq)));
-        let all: Vec<u64> = (0..self.size()).collect();
-        let wrong = first.iter().zip(&all).position(|(a, b)| a != b);
-        assert_eq!((first.len(), wrong), (all.len(), None), "{} deliveries", received.len());
+        let first = received.iter().copied().filter(|seq| seen.insert(*seq));
+        let wrong = (0..).zip(first).find(|(expected, seq)| expected != seq);
+        assert_eq!(wrong, None, "{} deliveries", received.len());
+        let (came, all) = (seen.len() as u64, self.size());
+        assert!((size..=all).contains(&came), "{came} came, of {size} to {all}");
     }
 }
 
@@ -140,10 +150,13 @@ fn child() {
 }
 
 /// Waits until it holds, and fails with what it says after half a minute.
-pub fn wait_until(mut what: impl FnMut() -> Result<(), String>) {
+pub fn wait_until<T>(mut what: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
-    while let Err(text) = what() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{text}");
+    loop {
+        match what() {
+            Ok(value) => return value,
+            Err(text) => assert!(start.elapsed() < Duration::from_secs(30), "{text}"),
+        }
         sleep(Duration::from_millis(10));
     }
 }

@@ -136,6 +136,9 @@ pub mod kind {
     /// More of the arguments of the program whose execution was recorded last for this process: the argument says from
     /// which byte on, the second name has the bytes.
     pub const ARGUMENTS: u16 = 11;
+    /// Rules have allowed something for the first time since their policy was put in force: the states, or the range of
+    /// ports, say which.
+    pub const FIRST_USE: u16 = 12;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.

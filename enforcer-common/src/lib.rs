@@ -18,4 +18,4 @@ pub mod verdict;
 /// Version of everything in this crate that is visible in pinned maps or ring records.
 ///
 /// A daemon that finds pins of another version refuses to adopt them instead of guessing.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

@@ -17,6 +17,9 @@ pub const AGENTS: u32 = 10_240;
 pub const POLICIES: u32 = 12_288;
 /// Automata that one policy may be split into.
 pub const GROUPS: usize = 3;
+/// Sets of rules that allow something together, as far as a policy tells them apart for the first use of each. A power
+/// of two; number 0 stands for none.
+pub const SETS: usize = 256;
 /// Address prefixes of all policies together.
 pub const PREFIXES: u32 = 262_144;
 /// Files with several names of which a policy denies or holds one, of all policies together.

@@ -2,7 +2,7 @@
 //! sizes are asserted, padding and invalid bit patterns are ruled out by the derives.
 
 use crate::{
-    limits::{AGENT_NAME, GROUPS, ROOT_PATH, ROOTS},
+    limits::{AGENT_NAME, GROUPS, ROOT_PATH, ROOTS, SETS},
     scratch::CALL_REGISTERS,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -18,8 +18,9 @@ pub struct Masks {
     pub hold: [u16; 3],
     /// Operations that a rule denies.
     pub deny: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// Number of the set of rules that allow something here, for [`Policy::unused`]; 0 where none does, or nobody asks.
+    /// It says nothing about verdicts.
+    pub set: u16,
 }
 
 /// What each tier becomes in a session: all ones or zero per tier; neither means deny.
@@ -264,8 +265,20 @@ pub struct Policy {
     pub capabilities: u64,
     /// Zero.
     pub reserved: [u64; 6],
+    /// By [`Masks::set`]: the operations that nobody has used yet as these rules allow them. The programs take bits away
+    /// once a first use is on the ring.
+    pub unused: [u16; SETS],
     /// Per automaton: byte → column of its row, as a byte offset (class × 4).
     pub class: [[u16; 256]; GROUPS],
+}
+
+impl Policy {
+    /// Nothing was used yet.
+    pub const UNUSED: [u16; SETS] = {
+        let mut unused = [u16::MAX; SETS];
+        unused[0] = 0;
+        unused
+    };
 }
 
 /// Verdicts are enforced.
@@ -273,8 +286,11 @@ pub const MODE_ENFORCE: u32 = 1;
 /// Verdicts are recorded; only the floor is enforced.
 pub const MODE_AUDIT: u32 = 2;
 
-/// Bytes at the start of an automaton's row, before `next[class]`: its [`Masks`].
-pub const ROW_HEADER: u32 = 16;
+/// Bytes at the start of an automaton's row, before `next[class]`: its [`Masks`], then its twin.
+pub const ROW_HEADER: u32 = 20;
+/// Where in a row its twin stands: the state for all that say the same, here and behind every further name, and differ
+/// in which rules do.
+pub const ROW_TWIN: u32 = 16;
 /// Bit 0 of a `next` word: every byte but `/` leads back to that state.
 pub const STATE_SETTLED: u32 = 1;
 
@@ -397,7 +413,8 @@ pub struct DirectoryCache {
 
 const _: () = {
     assert!(size_of::<Masks>() == 16);
-    assert!(size_of::<Masks>() == ROW_HEADER as usize);
+    assert!(size_of::<Masks>() == ROW_TWIN as usize);
+    assert!(SETS.is_power_of_two());
     assert!(size_of::<TierMap>() == 16);
     assert!(size_of::<Root>() == 16);
     assert!(size_of::<Meta>() == 128);
@@ -406,7 +423,7 @@ const _: () = {
     assert!(size_of::<Session>() == 128);
     assert!(size_of::<SessionSeed>() == 48);
     assert!(size_of::<Label>() == 24);
-    assert!(size_of::<Policy>() == 160 + 1536);
+    assert!(size_of::<Policy>() == 160 + 2 * SETS + 1536);
     assert!(size_of::<LinkKey>() == 16);
     assert!(size_of::<Link>() == 32);
     assert!(size_of::<NetKey>() == 24);

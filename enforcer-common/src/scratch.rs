@@ -189,8 +189,9 @@ pub struct Scratch {
     pub prefix: NetKey,
     /// Port of the judged address, host byte order.
     pub port: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// What of a rename is allowed for the first time under the new name, whose states are in `other`, where something is
+    /// under the old one as well; else 0.
+    pub also: u16,
     /// Index of the port range that decided, or all ones.
     pub range: u32,
     /// What was allowed last.

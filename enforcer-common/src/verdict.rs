@@ -19,9 +19,9 @@ pub enum Verdict {
 
 impl Masks {
     /// No rule says anything.
-    pub const NONE: Self = Self { allow: [0; 3], hold: [0; 3], deny: 0, reserved: 0 };
+    pub const NONE: Self = Self { allow: [0; 3], hold: [0; 3], deny: 0, set: 0 };
 
-    /// What two sets of matching rules say together. Order does not matter.
+    /// What two sets of matching rules say together. Order does not matter. The number of the set is not joined.
     #[inline(always)]
     pub fn join(&mut self, other: &Self) {
         self.allow[0] |= other.allow[0];
@@ -59,7 +59,7 @@ impl Masks {
 pub struct Words {
     /// `allow` of the three tiers, then `hold` of the first.
     pub low: u64,
-    /// `hold` of the other two tiers, then `deny`.
+    /// `hold` of the other two tiers, then `deny`, then [`Masks::set`].
     pub high: u64,
 }
 
@@ -72,12 +72,19 @@ impl Words {
         const ALLOW: u64 = 0xffff_ffff_ffff;
         let tiers = tiers & ALLOW;
         let runs = self.low & tiers;
-        let stops = (self.low & !tiers) | self.high;
+        // The number of the set goes out at the top.
+        let stops = (self.low & !tiers) | self.high << 16;
         let runs = runs | runs >> 16 | runs >> 32;
         let stops = stops | stops >> 16;
         let stops = stops | stops >> 32;
         let want = u64::from(want);
         want & !runs == 0 && want & stops == 0
+    }
+
+    /// Whether two say the same, whichever rules do.
+    #[inline(always)]
+    pub fn say_the_same(&self, other: &Self) -> bool {
+        self.low == other.low && self.high << 16 == other.high << 16
     }
 }
 

@@ -33,6 +33,9 @@ const RECORD_MASK: i32 = 8191;
 pub(crate) const RECORD_END: u64 = RECORD_MAX as u64 + 1;
 pub(crate) const EPERM: i32 = -1;
 
+/// No [`reason`], and in no record: rules allow it for the first time. Of an address the argument is its set's number.
+pub const FIRST_USE: u16 = u16::MAX;
+
 /// What a denial is about.
 #[derive(Clone, Copy)]
 pub struct Denial {
@@ -100,17 +103,22 @@ fn say(
     beside: Option<&Beside>,
     fill: impl FnOnce(&mut Header),
 ) -> Conclusion {
-    let audits = subject.audits();
+    let first = denial.reason == FIRST_USE;
+    let audits = if first { 0 } else { subject.audits() };
     let only_recorded = audits != 0 && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
-    let unless_recorded = if only_recorded { Conclusion::GoOn } else { Conclusion::Refuse };
+    let unless_recorded = if only_recorded || first { Conclusion::GoOn } else { Conclusion::Refuse };
     let asks = beside.is_some() && denial.reason == reason::HELD && audits == 0;
     let sc = path::begin(subject, denial.dentry, denial.mount);
     let record = maps::RECORDS.of_current_or_new();
     if sc.is_null() || record.is_null() {
-        lose(subject.session);
+        if first {
+            lose_activity(subject.session);
+        } else {
+            lose(subject.session);
+        }
         return unless_recorded;
     }
-    if !asks && call::is_recorded(sc, denial.check) != 0 {
+    if !asks && !first && call::is_recorded(sc, denial.check) != 0 {
         count_same_call(subject.session);
         return unless_recorded;
     }
@@ -118,6 +126,10 @@ fn say(
     unsafe {
         let header = describe(subject, denial, sc, record);
         fill(header);
+        if first {
+            tell_first(subject, sc, record);
+            return Conclusion::GoOn;
+        }
         if asks && let Some(beside) = beside {
             return hold::ask(subject, denial.check, beside, sc);
         }
@@ -161,6 +173,38 @@ unsafe fn describe<'a>(
         }
         name_session(header, subject.session);
         header
+    }
+}
+
+/// Records that rules allow something for the first time, where a hook has more than one such thing to tell.
+#[inline(always)]
+pub fn first_use(subject: &Subject, denial: &Denial) {
+    let sc = path::begin(subject, denial.dentry, denial.mount);
+    let record = maps::RECORDS.of_current_or_new();
+    if sc.is_null() || record.is_null() {
+        lose_activity(subject.session);
+        return;
+    }
+    // SAFETY: neither is null.
+    unsafe {
+        describe(subject, denial, sc, record);
+        tell_first(subject, sc, record);
+    }
+}
+
+/// Completes a record as one of a first use. What does not fit on the ring is counted, and tried again the next time.
+#[inline(always)]
+unsafe fn tell_first(subject: &Subject, sc: *mut Scratch, record: *mut Record) {
+    // SAFETY: as the caller promises: neither is null, and the record has a header.
+    unsafe {
+        let header = record.cast::<Header>();
+        (*header).kind = kind::FIRST_USE;
+        (*header).reason = 0;
+        if send(sc, 1) != 0 {
+            lose_activity(subject.session);
+        } else {
+            path::note_use(sc);
+        }
     }
 }
 

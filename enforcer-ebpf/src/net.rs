@@ -57,6 +57,9 @@ pub fn socket(sock: *const u8) -> Socket {
 pub enum Judged {
     /// It may be reached.
     Allowed,
+    /// It may be reached, and something of what was asked was never used before as the set of rules with this number
+    /// allows it.
+    First(u16),
     /// It may not, for this reason (one of [`reason`]).
     Refused(u16),
 }
@@ -254,6 +257,9 @@ pub unsafe fn by_port(
                 low = middle + 1;
             } else {
                 let judged = match (*range).masks.fold(&subject.tiers()).verdict(want) {
+                    Verdict::Allow if path::is_unused(subject, (*range).masks.set.into(), want) => {
+                        Judged::First((*range).masks.set)
+                    }
                     Verdict::Allow => Judged::Allowed,
                     Verdict::Hold => Judged::Refused(reason::HELD),
                     Verdict::Deny => Judged::Refused(reason::RULE),

@@ -36,7 +36,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     let found =
         path::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(path::Answer::Ends);
     let mut arguments = 0;
-    let (states, why) = ruling(&subject, &place, found, |rights| {
+    let (states, why) = ruling(&subject, &place, 0, found, |rights| {
         arguments = rights.deny & ANY_ARGUMENTS;
         rights.verdict(EXEC)
     });

@@ -15,13 +15,14 @@ use crate::{
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
     access::file::{CREATE, DELETE, EXEC, LINK, LIST, LOAD, METADATA, READ, RENAME, TRUNCATE, WRITE},
-    event::{operation, reason},
+    event::{self, operation, reason},
     floor::DEVICES,
     verdict::Verdict,
 };
 
 /// `open` in all its forms, after the path was resolved.
 #[lsm(hook = "file_open")]
+#[inline(always)]
 pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let file: *const u8 = ctx.arg(0);
@@ -117,7 +118,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
         return Conclusion::GoOn;
     }
     let operation = if executes { operation::EXEC } else { operation::OPEN };
-    let (states, why) = ruling(subject, &place, found, |rights| {
+    let (states, why) = ruling(subject, &place, want, found, |rights| {
         // The ELF interpreter is opened like the program itself; which one it is shows when it is
         // mapped (load) or checked as the program (exec).
         if executes { rights.open_to_execute() } else { rights.verdict(want) }
@@ -179,7 +180,8 @@ fn create(subject: &Subject, place: &Place) -> Conclusion {
         return emit::conclude(subject, &denial(place, operation::CREATE, reason::FLOOR, CREATE, [0; 3]));
     }
     let mut want = CREATE;
-    let (states, why) = ruling(subject, place, names::ask(subject, place, CREATE | READ | WRITE), |rights| {
+    let found = names::ask(subject, place, CREATE | READ | WRITE);
+    let (states, why) = ruling(subject, place, CREATE, found, |rights| {
         let verdict = rights.verdict(CREATE);
         if verdict == Verdict::Deny || rights.hold & (CREATE | READ | WRITE) == 0 {
             return verdict;
@@ -245,6 +247,20 @@ impl Fault {
     }
 }
 
+/// Notes what is allowed for the first time under the new name, where something is under the old one as well. In the
+/// scratch, since older kernels bound what a hook keeps on the stack.
+#[inline(always)]
+fn also(access: u16, states: States) {
+    let sc = maps::SCRATCH.of_current_or_new();
+    if !sc.is_null() {
+        // SAFETY: not null; the path of a record is made without `other`.
+        unsafe {
+            (*sc).other = [states[0], states[1], states[2], 0];
+            core::ptr::write_volatile(&raw mut (*sc).also, access);
+        }
+    }
+}
+
 /// Records a fault, once for all the ways that lead to one.
 #[inline(always)]
 fn conclude(
@@ -266,7 +282,30 @@ fn conclude(
         denial.mount = old.mount as u64;
     }
     let beside = Beside { target: new.dentry as u64, mount: new.mount as u64, created: false };
-    emit::conclude_beside(subject, &denial, &beside)
+    let conclusion = emit::conclude_beside(subject, &denial, &beside);
+    if operation == event::operation::RENAME {
+        tell_also(subject, new);
+    }
+    conclusion
+}
+
+/// Records what [`also`] has noted.
+#[inline(always)]
+fn tell_also(subject: &Subject, new: &Place) {
+    let sc = maps::SCRATCH.of_current();
+    if sc.is_null() {
+        return;
+    }
+    // SAFETY: not null.
+    unsafe {
+        let access = core::ptr::read_volatile(&raw const (*sc).also);
+        if access == 0 {
+            return;
+        }
+        core::ptr::write_volatile(&raw mut (*sc).also, 0);
+        let states = [(*sc).other[0], (*sc).other[1], (*sc).other[2]];
+        emit::first_use(subject, &denial(new, event::operation::RENAME, emit::FIRST_USE, access, states));
+    }
 }
 
 /// A further name for an object: the name needs `create` and `link`, and must not give anything
@@ -304,7 +343,13 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
         return Fault::at(false, reason::GAINS_RIGHTS, WANT, source);
     }
     // Last: nobody is asked about what is refused anyway, and an approval changes no other check.
-    if verdict == Verdict::Hold { Fault::at(true, reason::HELD, WANT, target) } else { Ok(()) }
+    if verdict == Verdict::Hold {
+        return Fault::at(true, reason::HELD, WANT, target);
+    }
+    if names::is_first(subject, &target, WANT) {
+        return Fault::at(true, emit::FIRST_USE, WANT, target);
+    }
+    Ok(())
 }
 
 /// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
@@ -312,6 +357,7 @@ const EXCHANGE: u32 = 1 << 1;
 
 /// Moving a name. Both names give one up and get one in an exchange.
 #[lsm(hook = "path_rename")]
+#[inline(always)]
 pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let old = Place::below(ctx.arg(0), ctx.arg(1));
@@ -375,7 +421,16 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
         (Verdict::Hold, Verdict::Hold) => Fault::at(false, reason::HELD, leave | arrive, source),
         (Verdict::Hold, _) => Fault::at(false, reason::HELD, leave, source),
         (_, Verdict::Hold) => Fault::at(true, reason::HELD, arrive, target),
-        _ => Ok(()),
+        _ => {
+            let at_new = names::is_first(subject, &target, arrive);
+            if names::is_first(subject, &source, leave) {
+                if at_new {
+                    also(arrive, target);
+                }
+                return Fault::at(false, emit::FIRST_USE, leave, source);
+            }
+            if at_new { Fault::at(true, emit::FIRST_USE, arrive, target) } else { Ok(()) }
+        }
     }
 }
 

@@ -70,7 +70,7 @@ fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> Conclus
     let (states, why) = if is_knob(place) {
         ([0; 3], Some(reason::FLOOR))
     } else {
-        ruling(subject, place, path::ask(subject, place, want), |rights| rights.verdict(want))
+        ruling(subject, place, want, path::ask(subject, place, want), |rights| rights.verdict(want))
     };
     conclude(subject, place, operation, want, states, why)
 }
@@ -85,22 +85,28 @@ fn judge_by(
     found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> Conclusion {
-    let (states, why) = ruling(subject, place, found, verdict);
+    let (states, why) = ruling(subject, place, want, found, verdict);
     conclude(subject, place, operation, want, states, why)
 }
 
-/// What the rules say about the object at `place`, whose name ended in `found`: why it is refused, if it is.
+/// What the rules say about doing `want` to the object at `place`, whose name ended in `found`: why it is refused, if it
+/// is, or that it is what they allow for the first time.
 #[inline(always)]
 fn ruling(
     subject: &Subject,
     place: &Place,
+    want: u16,
     found: Result<Answer, u64>,
     verdict: impl FnOnce(&Folded) -> Verdict,
 ) -> (States, Option<u16>) {
     match found {
         Ok(Answer::Allowed) => ([0; 3], None),
         Ok(Answer::Ends(states)) => {
-            (states, refusal(subject, verdict(&path::rights(subject, place.dentry, &states))))
+            let why = refusal(subject, verdict(&path::rights(subject, place.dentry, &states)));
+            if why.is_none() && path::is_first(subject, &states, want) {
+                return (states, Some(emit::FIRST_USE));
+            }
+            (states, why)
         }
         Err(_) => ([0; 3], Some(unknown(subject))),
     }

@@ -2,7 +2,7 @@
 
 use super::armed;
 use crate::{
-    emit::{Denial, conclude_with, refuse, refuse_with},
+    emit::{Denial, FIRST_USE, conclude_with, refuse, refuse_with},
     layer, maps,
     net::{self, Judged, Socket, Unspecified},
     object::{self, pointer},
@@ -189,6 +189,7 @@ fn unix_peer(subject: &Subject, peer: *const u8, operation: u16) -> Conclusion {
         let others = if name.dentry == 0 { 0 } else { path::known_link(subject, name.dentry) };
         let rights = path::rights_with(subject, others, &states);
         match rights.verdict(file::CONNECT) {
+            Verdict::Allow if path::is_first(subject, &states, file::CONNECT) => denial.reason = FIRST_USE,
             Verdict::Allow => return Conclusion::GoOn,
             Verdict::Hold => denial.reason = reason::HELD,
             // Without a rule it is the floor that refuses, in audit mode too.
@@ -240,9 +241,13 @@ fn answer(
     want: u16,
     judged: Judged,
 ) -> Conclusion {
-    let Judged::Refused(why) = judged else { return Conclusion::GoOn };
-    let mut denial =
-        Denial::of(operation, if subject.policy.is_null() { reason::NO_SESSION } else { why }, 0);
+    let (why, set) = match judged {
+        Judged::Allowed => return Conclusion::GoOn,
+        Judged::First(set) => (FIRST_USE, set),
+        Judged::Refused(why) => (why, 0),
+    };
+    let why = if subject.policy.is_null() { reason::NO_SESSION } else { why };
+    let mut denial = Denial::of(operation, why, set.into());
     denial.access = want;
     // SAFETY: the scratch is not null; a record is made in another part of it.
     let conclusion = unsafe {

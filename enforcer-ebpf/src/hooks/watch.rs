@@ -16,6 +16,7 @@ use enforcer_common::{
 
 /// inotify, fanotify and dnotify. Takes what opening the object would take.
 #[lsm(hook = "path_notify")]
+#[inline(always)]
 pub fn path_notify(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let place = Place::at(ctx.arg(0));

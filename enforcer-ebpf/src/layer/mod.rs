@@ -108,7 +108,7 @@ fn judge(subject: &Subject, asked: &Asked, prefix: &mut Prefix) -> Option<u16> {
         let key = core::ptr::from_ref(prefix).cast::<Key<NetKey>>();
         let Some(value) = maps::PREFIXES.get(&*key) else { return Some(reason::RULE) };
         match net::by_port(subject, arena, value, asked.port, asked.want).0 {
-            Judged::Allowed => None,
+            Judged::Allowed | Judged::First(_) => None,
             Judged::Refused(why) => Some(why),
         }
     }

@@ -3,7 +3,7 @@
 use crate::{maps, object, verifier::bound};
 use enforcer_common::{
     limits,
-    map::{Masks, Policy, ROW_HEADER, STATE_SETTLED},
+    map::{Masks, Policy, ROW_HEADER, ROW_TWIN, STATE_SETTLED},
     offsets::Extra,
     scratch::Scratch,
     verdict::Words,
@@ -42,6 +42,16 @@ pub unsafe fn words(arena: *const u8, state: u32) -> Words {
     unsafe {
         let at = arena.add(bound::<ARENA_MASK>(u64::from(state)) as usize).cast::<u64>();
         Words { low: core::ptr::read_volatile(at), high: core::ptr::read_volatile(at.add(1)) }
+    }
+}
+
+/// The state for all that say the same as `state`, here and behind every further name.
+#[inline(always)]
+pub unsafe fn twin(arena: *const u8, state: u64) -> u32 {
+    // SAFETY: as in `step`.
+    unsafe {
+        let at = bound::<ARENA_MASK>(state) as usize + ROW_TWIN as usize;
+        core::ptr::read_volatile(arena.add(at).cast::<u32>())
     }
 }
 

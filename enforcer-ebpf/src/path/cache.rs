@@ -5,6 +5,7 @@ use super::{
     automaton::{arena, class_table, run_name, step, words},
     clearly_allowed,
     quick::mark_for,
+    uses::is_used,
 };
 use crate::{
     maps,
@@ -151,7 +152,12 @@ fn both(subject: &Subject, old: &Place, new: &Place, want: u16) -> Option<bool> 
         }
         let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
         let (source, target) = (words(arena, source), words(arena, target));
-        Some(source == target && source.clearly_allows(tiers, want))
+        Some(
+            source.say_the_same(&target)
+                && source.clearly_allows(tiers, want)
+                && is_used(policy, source.high, want)
+                && is_used(policy, target.high, want),
+        )
     }
 }
 

@@ -76,7 +76,7 @@ pub extern "C" fn find_link(sc: *mut Scratch, slot: u32) -> Others {
         let Some(key) = key_of(inode, (*policy).id) else { return EVERYTHING };
         let Some(found) = maps::LINKS.get_ptr(key) else { return 0 };
         (*sc).object = [(*found).states[0], (*found).states[1], (*found).states[2], 0];
-        let Masks { allow: _, hold, deny, reserved: _ } = (*found).masks;
+        let Masks { allow: _, hold, deny, set: _ } = (*found).masks;
         u64::from(deny) | u64::from(hold[0]) << 16 | u64::from(hold[1]) << 32 | u64::from(hold[2]) << 48
     }
 }
@@ -85,7 +85,7 @@ pub extern "C" fn find_link(sc: *mut Scratch, slot: u32) -> Others {
 #[inline(always)]
 pub fn masks(others: Others) -> Masks {
     let hold = [(others >> 16) as u16, (others >> 32) as u16, (others >> 48) as u16];
-    Masks { allow: [0; 3], hold, deny: others as u16, reserved: 0 }
+    Masks { allow: [0; 3], hold, deny: others as u16, set: 0 }
 }
 
 #[inline(always)]

@@ -10,11 +10,13 @@ mod automaton;
 mod cache;
 mod links;
 mod quick;
+mod uses;
 mod walk;
 
 pub use automaton::{arena, class_table, masks, run_name, step};
 pub use links::{find_link, known as known_link};
 pub use quick::may_open;
+pub use uses::{is_first, is_unused, note_use};
 pub use walk::{Round, climb, outcome};
 
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
     subject::Subject,
     verifier::anew,
 };
-use automaton::{slash, words};
+use automaton::{slash, twin, words};
 pub use cache::same_and_allowed;
 use cache::{memory_of, remember, remembered};
 use enforcer_common::{
@@ -33,6 +35,7 @@ use enforcer_common::{
     verdict::Folded,
 };
 use links::{Others, may_have_others, other_names};
+use uses::is_used;
 use walk::walk;
 
 /// An automaton's states, one per group.
@@ -90,7 +93,10 @@ pub fn clearly_allowed(
             return false;
         }
         let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
-        words(arena, states[0]).clearly_allows(tiers, want) && !may_have_others(subject, dentry)
+        let words = words(arena, states[0]);
+        words.clearly_allows(tiers, want)
+            && is_used(subject.policy, words.high, want)
+            && !may_have_others(subject, dentry)
     }
 }
 
@@ -256,7 +262,8 @@ pub fn same_directory(subject: &Subject, old: &States, new: &States) -> bool {
                 slash(arena, subject.policy, group, u64::from(a)),
                 slash(arena, subject.policy, group, u64::from(b)),
             );
-            if below_a != below_b || masks(arena, a) != masks(arena, b) {
+            if twin(arena, below_a) != twin(arena, below_b) || !words(arena, a).say_the_same(&words(arena, b))
+            {
                 return false;
             }
             group += 1;

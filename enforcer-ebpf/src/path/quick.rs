@@ -9,6 +9,7 @@
 use super::{
     automaton::{class_table, words},
     cache::{inline_name, memory_of, place_id, run_inline, slot_of},
+    uses::is_used,
 };
 use crate::{
     maps,
@@ -95,6 +96,7 @@ pub fn may_open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32
             return false;
         }
         let tiers = core::ptr::read_volatile((&raw const (*subject.session).tiers).cast::<u64>());
-        words(maps::arena(), state as u32).clearly_allows(tiers, want)
+        let words = words(maps::arena(), state as u32);
+        words.clearly_allows(tiers, want) && is_used(policy, words.high, want)
     }
 }

@@ -351,6 +351,11 @@ impl Core {
                 {
                     return complete.iter().for_each(|record| audit.append(record));
                 }
+                if event.kind == Kind::FirstUse {
+                    let act = || json::event(&event, offset, &names);
+                    let first = first_uses.allowed(&event, numbers, table, act);
+                    return first.iter().for_each(|record| audit.append(record));
+                }
                 let (alone, closed) = repeats.take(bytes, &event);
                 if let Some(summary) = closed {
                     record_repeats(audit.as_mut(), &summary, offset, &names, flat);

@@ -3,7 +3,7 @@
 use super::names::describe;
 use crate::{
     event::json::RuleNote,
-    policy::{self, Head, Image, Rule, RuleId, ValidPolicy},
+    policy::{self, FirstUses, Head, Image, Rule, RuleId, ValidPolicy},
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -56,6 +56,7 @@ pub struct Kept {
     head: Head,
     name: String,
     text: String,
+    first_uses: FirstUses,
     whole: RefCell<Option<Rc<Loaded>>>,
     /// When it was asked for last.
     used: Cell<Instant>,
@@ -64,8 +65,9 @@ pub struct Kept {
 impl Kept {
     /// A policy that has just been read from `text`; `name` is what its rules are named with.
     pub fn new(name: String, text: String, loaded: Loaded) -> Self {
-        let head = Head::of(&loaded.policy);
-        Self { head, name, text, whole: RefCell::new(Some(Rc::new(loaded))), used: Cell::new(Instant::now()) }
+        let (head, first_uses) = (Head::of(&loaded.policy), loaded.image.first_uses());
+        let whole = RefCell::new(Some(Rc::new(loaded)));
+        Self { head, name, text, first_uses, whole, used: Cell::new(Instant::now()) }
     }
 
     /// Reads and compiles a text.
@@ -82,6 +84,13 @@ impl Kept {
     /// Its text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What the first use of is recorded, by the names in records.
+    pub fn first_uses(&self) -> Vec<&'static str> {
+        let FirstUses { paths, addresses } = self.first_uses;
+        let told = [(true, "programs"), (paths, "paths"), (addresses, "addresses")];
+        told.into_iter().filter_map(|(told, name)| told.then_some(name)).collect()
     }
 
     /// All of it.

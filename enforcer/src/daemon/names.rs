@@ -6,7 +6,10 @@ use super::{
 };
 use crate::trust::table::Table;
 use crate::{
-    event::{decode::Event, json},
+    event::{
+        decode::{Event, Kind},
+        json,
+    },
     policy::{Objects, Rule, RuleId, Trust, reference},
 };
 use enforcer_common::{
@@ -99,6 +102,9 @@ pub(super) fn deciding_rules<'a>(
     let want = header.access as u16;
     // Those that decided; for a refusal for want of a rule that is none, even if some rule allows a part.
     let deciders = |ids: Vec<RuleId>| match header.reason {
+        _ if event.kind == Kind::FirstUse => {
+            reference::deciders(&loaded.policy, &ids, want, Verdict::Allow, &tiers)
+        }
         reason::RULE => reference::deciders(&loaded.policy, &ids, want, Verdict::Deny, &tiers),
         reason::HELD | reason::GRANTED | reason::REFUSED | reason::TIMED_OUT | reason::TOO_MANY => {
             reference::deciders(&loaded.policy, &ids, want, Verdict::Hold, &tiers)

@@ -268,6 +268,7 @@ impl Core {
                 "owner": policy.owner(),
                 "policy": {"id": policy.id(), "version": policy.version(), "digest": hex(&policy.digest())},
                 "image": hex(&published.image_digest),
+                "first_uses_of": kept.first_uses(),
                 "linked_files": links.files.len(), "links_incomplete": links.incomplete,
                 "trust": {"ceiling": policy.trust().name(), "in_force": self.level(agent, policy.trust()).name()},
             }),

@@ -40,6 +40,8 @@ pub enum Kind {
     Loading,
     /// More of the arguments of an executed program.
     Arguments,
+    /// Rules have allowed something for the first time.
+    FirstUse,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -59,6 +61,7 @@ impl Kind {
             kind::HELD => Self::Held,
             kind::LOADING => Self::Loading,
             kind::ARGUMENTS => Self::Arguments,
+            kind::FIRST_USE => Self::FirstUse,
             other => Self::Unknown(other),
         }
     }
@@ -77,6 +80,7 @@ impl Kind {
             Self::Held => "held".into(),
             Self::Loading => "loading".into(),
             Self::Arguments => "arguments".into(),
+            Self::FirstUse => "first-use".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }

@@ -85,6 +85,10 @@ impl Policies {
                     "policy slot {slot} overlaps another one"
                 )));
             }
+            if policy.unused != Policy::UNUSED {
+                // First uses are told anew: what an earlier daemon was told may not have reached its log.
+                tables.set_policy(slot, &Policy { unused: Policy::UNUSED, ..policy })?;
+            }
             found.free.remove(&slot);
             ids.insert(policy.id);
         }
@@ -314,6 +318,7 @@ fn write(
         arena_len: placed.bytes.len() as u32,
         capabilities: placed.grants.capabilities,
         reserved: [0; 6],
+        unused: Policy::UNUSED,
         class: placed.class,
     };
     let mut all = || -> Result<[u8; 32], EnforcementError> {

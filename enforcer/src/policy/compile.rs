@@ -3,15 +3,18 @@
 use super::{
     automaton::{Automaton, Bounds, Nfa, TooLarge, classes},
     glob::Pattern,
-    image::Image,
+    image::{FirstUses, Image},
     ports::{Ports, TooManyRanges},
-    rule::{Rule, RuleId, normal},
+    rule::RuleId,
+    sets::{Sets, joined},
     valid::ValidPolicy,
 };
 use enforcer_common::{
     limits::{ARENA, GROUPS},
     map::Masks,
 };
+
+type SayTogether<'a> = &'a dyn Fn(&[u32]) -> Masks;
 
 /// Most states of a policy's one automaton; beyond it the patterns are split.
 const ONE_AUTOMATON: usize = 4_096;
@@ -105,9 +108,13 @@ pub fn compile(policy: &ValidPolicy) -> Result<Image, CompileError> {
 }
 
 /// Builds the tables, with one automaton where it has no more than so many states.
+///
+/// Sets of rules that say the same are told apart (see [`Sets`]) where that takes no more automata, and hardly more room.
 pub(super) fn build(policy: &ValidPolicy, one_automaton: usize) -> Result<Image, CompileError> {
     let rules = policy.rules();
-    let masks = |labels: &[u32]| joined(rules, labels);
+    let sets = Sets::new(rules);
+    let plain = |labels: &[u32]| joined(rules, labels);
+    let told = |labels: &[u32]| sets.masks(labels);
     let patterns: Vec<(u32, &Pattern)> = rules
         .iter()
         .zip(0..)
@@ -115,24 +122,46 @@ pub(super) fn build(policy: &ValidPolicy, one_automaton: usize) -> Result<Image,
             rule.globs().iter().flat_map(move |glob| glob.patterns().iter().map(move |p| (id, p)))
         })
         .collect();
-    let automata = match Automaton::build(&patterns, ONE_BOUNDS, &masks) {
-        Ok(one) if one.states() <= one_automaton => vec![one],
-        _ => split(policy, &patterns, &masks)?,
+    let one = |masks: SayTogether<'_>| {
+        let built = Automaton::build(&patterns, ONE_BOUNDS, masks).ok();
+        built.filter(|automaton| automaton.states() <= one_automaton).map(|automaton| vec![automaton])
     };
-    let ports = Ports::build(rules).map_err(|TooManyRanges { prefix, rules }| {
+    let mut paths = true;
+    let with_sets = |build: &dyn Fn() -> Option<Vec<Automaton>>| {
+        sets.clear();
+        sets.may_be_told(true).then(build).flatten().filter(|_| sets.are_told())
+    };
+    let automata = if let Some(automata) = with_sets(&|| one(&told)) {
+        automata
+    } else if let Some(automata) = one(&plain) {
+        paths = false;
+        automata
+    } else {
+        let automata = split(policy, &patterns, &plain, GROUP_BOUNDS)?;
+        // As many states again as merging leaves out in most policies; beyond that it is not worth its room.
+        let states = automata.iter().map(Automaton::states).sum::<usize>() * 2;
+        let bounds = Bounds { raw_states: GROUP_BOUNDS.raw_states / 2, ..GROUP_BOUNDS };
+        let fits = |all: &Vec<Automaton>| all.iter().map(Automaton::states).sum::<usize>() <= states;
+        match with_sets(&|| split(policy, &patterns, &told, bounds).ok().filter(fits)) {
+            Some(told) => told,
+            None => {
+                paths = false;
+                automata
+            }
+        }
+    };
+    if !paths {
+        sets.clear();
+    }
+    let mut ports = Ports::build(rules).map_err(|TooManyRanges { prefix, rules }| {
         CompileError::TooManyPorts { prefix: prefix.to_string(), rules }
     })?;
-    let image = Image::new(automata, ports, policy.grants());
+    let addresses = sets.may_be_told(false) && ports.number(&sets);
+    let image = Image::new(automata, ports, policy.grants(), FirstUses { paths, addresses });
     match image.len() {
         bytes if bytes > IMAGE_BYTES => Err(CompileError::TooLarge { bytes }),
         _ => Ok(image),
     }
-}
-
-fn joined(rules: &[Rule], labels: &[u32]) -> Masks {
-    let mut masks = Masks::NONE;
-    labels.iter().for_each(|rule| masks.join(&rules[*rule as usize].masks()));
-    normal(&masks)
 }
 
 /// Automata for patterns without an inner `**`, with a leading one only, and the rest: patterns of
@@ -140,7 +169,8 @@ fn joined(rules: &[Rule], labels: &[u32]) -> Masks {
 fn split(
     policy: &ValidPolicy,
     patterns: &[(u32, &Pattern)],
-    masks: &dyn Fn(&[u32]) -> Masks,
+    masks: SayTogether<'_>,
+    bounds: Bounds,
 ) -> Result<Vec<Automaton>, CompileError> {
     let mut groups: [Vec<(u32, &Pattern)>; GROUPS] = Default::default();
     for (label, pattern) in patterns {
@@ -153,7 +183,7 @@ fn split(
     }
     let used = groups.iter().filter(|group| !group.is_empty());
     used.map(|group| {
-        Automaton::build(group, GROUP_BOUNDS, masks).map_err(|large| blame(policy, group, masks, &large))
+        Automaton::build(group, bounds, masks).map_err(|large| blame(policy, group, masks, &large))
     })
     .collect()
 }

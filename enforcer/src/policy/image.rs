@@ -22,8 +22,18 @@ pub struct Image {
     automata: Arc<[Automaton]>,
     ports: Arc<Ports>,
     grants: Grants,
+    first_uses: FirstUses,
     /// Asked for several times, and as long to make as to write the tables.
     digest: Arc<OnceLock<[u8; 32]>>,
+}
+
+/// Of which rules the kernel tells the first use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstUses {
+    /// Those about paths and unix sockets.
+    pub paths: bool,
+    /// Those about addresses.
+    pub addresses: bool,
 }
 
 /// An image at its place in the arena.
@@ -62,8 +72,13 @@ pub struct NetEntry {
 pub const ALIGN: u32 = 16;
 
 impl Image {
-    pub(super) fn new(automata: Vec<Automaton>, ports: Ports, grants: Grants) -> Self {
-        Self { automata: automata.into(), ports: Arc::new(ports), grants, digest: Arc::default() }
+    pub(super) fn new(automata: Vec<Automaton>, ports: Ports, grants: Grants, first_uses: FirstUses) -> Self {
+        Self { automata: automata.into(), ports: Arc::new(ports), grants, first_uses, digest: Arc::default() }
+    }
+
+    /// Of which rules the kernel tells the first use: where there are too many, of none.
+    pub fn first_uses(&self) -> FirstUses {
+        self.first_uses
     }
 
     pub(super) fn automata(&self) -> &[Automaton] {
@@ -138,7 +153,8 @@ impl Image {
             let ranges = base + placed.bytes.len() as u32;
             tables.push(NetValue { ranges, count: table.len() as u32 });
             for range in table {
-                let row = PortRange { first: range.first, last: range.last, index, masks: range.masks };
+                let masks = Masks { set: range.set, ..range.masks };
+                let row = PortRange { first: range.first, last: range.last, index, masks };
                 placed.bytes.extend_from_slice(row.as_bytes());
                 index += 1;
             }
@@ -240,14 +256,14 @@ impl Image {
     }
 
     /// Whether nothing in or below a directory changes its rights when it moves from `a` to `b`:
-    /// each automaton stands at the same state behind both, and says the same about both. With several
+    /// each automaton stands at states that say the same behind both, and says the same about both. With several
     /// automata this can be false where they agree only together, as it is in the kernel.
     pub fn same_directory(&self, a: &[u8], b: &[u8]) -> bool {
         let at = |automaton: &Automaton, path: &[u8]| {
             let path = path.strip_prefix(b"/").unwrap_or(path);
             let state = automaton.run(path);
             let behind = if path.is_empty() { state } else { automaton.step(state, b'/') };
-            (behind, automaton.masks(state))
+            (automaton.twin(behind), automaton.masks(state))
         };
         self.automata.iter().all(|automaton| at(automaton, a) == at(automaton, b))
     }

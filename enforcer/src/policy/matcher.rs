@@ -3,7 +3,7 @@
 use super::{
     automaton::{Automaton, Bounds},
     glob::{Glob, Pattern},
-    image::Image,
+    image::{FirstUses, Image},
     ports::Ports,
     reference,
 };
@@ -58,10 +58,10 @@ pub fn matcher(agents: &[AgentMatch<'_>]) -> Result<Image, MatchError> {
         [] => Masks::NONE,
         [one] => agent_masks(agents[*one as usize].0),
         // Two agents: kept apart from every other state, and refused below.
-        [..] => Masks { reserved: 1, ..Masks::NONE },
+        [..] => Masks { set: 1, ..Masks::NONE },
     };
     let automaton = Automaton::build(&patterns, BOUNDS, &masks).map_err(|_| MatchError::Explodes)?;
-    if let Some(path) = automaton.example(|state| automaton.masks(state).reserved != 0) {
+    if let Some(path) = automaton.example(|state| automaton.set(state) != 0) {
         let claims = |globs: &[Glob]| globs.iter().any(|glob| reference::matches(glob, &path));
         let mut both =
             agents.iter().filter(|(_, _, globs)| claims(globs)).map(|(_, agent, _)| (*agent).to_owned());
@@ -69,7 +69,7 @@ pub fn matcher(agents: &[AgentMatch<'_>]) -> Result<Image, MatchError> {
         let example = String::from_utf8_lossy(&path).into_owned();
         return Err(MatchError::Overlap { first, second, example });
     }
-    Ok(Image::new(vec![automaton], Ports::default(), Grants::default()))
+    Ok(Image::new(vec![automaton], Ports::default(), Grants::default(), FirstUses::default()))
 }
 
 fn agent_masks(index: u32) -> Masks {

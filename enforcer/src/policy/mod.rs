@@ -31,6 +31,7 @@ mod problem;
 mod profile;
 pub mod reference;
 mod rule;
+mod sets;
 mod valid;
 mod validate;
 mod yaml;
@@ -46,7 +47,7 @@ pub use explain::{ExplainError, ExplainedRule, Explanation, explain, explain_wit
 pub use format::{FormatError, format};
 pub use glob::{Atom, Component, Glob, GlobError, Pattern};
 pub use head::Head;
-pub use image::{ALIGN, Image, NetEntry, Placed};
+pub use image::{ALIGN, FirstUses, Image, NetEntry, Placed};
 pub use layers::{Landlock, LayerChoice, Seccomp};
 pub use learn::{Draft, Evidence, LearnError, Learner, LeftOut, Proposed, Source};
 pub use links::{LinkedFile, Name as LinkName, linked_files, places as link_places};

@@ -3,6 +3,7 @@
 use super::{
     endpoint::{Prefix, TCP, UDP},
     rule::{Rule, RuleId, normal},
+    sets::Sets,
 };
 use enforcer_common::{limits::PORT_RANGES, map::Masks};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,6 +14,8 @@ pub(super) struct Range {
     pub(super) first: u16,
     pub(super) last: u16,
     pub(super) masks: Masks,
+    /// See [`Masks::set`].
+    pub(super) set: u16,
     pub(super) rules: Vec<u32>,
 }
 
@@ -80,6 +83,17 @@ impl Ports {
         Ok(ports)
     }
 
+    /// Numbers the sets of rules behind the ranges; false, and nothing has a number, where there are too many.
+    pub(super) fn number(&mut self, sets: &Sets<'_>) -> bool {
+        for range in self.tables.iter_mut().flatten() {
+            range.set = sets.number(&range.rules, &range.masks);
+        }
+        if !sets.are_told() {
+            self.tables.iter_mut().flatten().for_each(|range| range.set = 0);
+        }
+        sets.are_told()
+    }
+
     /// How many ranges all tables have.
     pub(super) fn ranges(&self) -> usize {
         self.tables.iter().map(Vec::len).sum()
@@ -120,7 +134,7 @@ fn sweep(spans: &[Span], rules: &[Rule]) -> Vec<Range> {
             _ => {
                 let mut masks = Masks::NONE;
                 here.iter().for_each(|rule| masks.join(&rules[*rule as usize].masks()));
-                ranges.push(Range { first, last, masks: normal(&masks), rules: here });
+                ranges.push(Range { first, last, masks: normal(&masks), set: 0, rules: here });
             }
         }
     }

@@ -345,10 +345,10 @@ pub fn operation_names(section: Section, operations: u16) -> Vec<&'static str> {
 /// The same masks without what can never become a verdict: what is denied anyway, and what a hold of
 /// the same tier makes moot. Equal rights then are equal masks, which keeps automata small.
 pub(super) fn normal(masks: &Masks) -> Masks {
-    let Masks { mut allow, mut hold, deny, reserved } = *masks;
+    let Masks { mut allow, mut hold, deny, set } = *masks;
     for tier in 0..3 {
         hold[tier] &= !deny;
         allow[tier] &= !deny & !hold[tier];
     }
-    Masks { allow, hold, deny, reserved }
+    Masks { allow, hold, deny, set }
 }

@@ -16,6 +16,7 @@ mod devices;
 mod examples;
 mod execution;
 mod files;
+mod first_use;
 mod floor;
 mod full_disk;
 mod globs;
@@ -85,6 +86,7 @@ pub const ALL: &[&[Case]] = &[
     proof::CASES,
     retention::CASES,
     full_disk::CASES,
+    first_use::CASES,
     operating::CASES,
     replay::CASES,
     examples::CASES,

@@ -45,3 +45,17 @@ pub(in crate::policy) fn futures(a: &Automaton, b: &Automaton) -> (Vec<u32>, Vec
     let of_b = (0..b.states() as u32).map(|state| blocks[shifted(state) as usize]).collect();
     (blocks[..a.states()].to_vec(), of_b)
 }
+
+/// Per state the first one behind which, and at which, nothing differs in what is said, whichever labels say it.
+pub(super) fn twins(automaton: &Automaton) -> Vec<u32> {
+    let raw = Raw {
+        classes: [0; 256],
+        columns: automaton.columns,
+        next: automaton.next.clone(),
+        list: (0..automaton.masks.len() as u32).collect(),
+        lists: Vec::new(),
+    };
+    let blocks = minimise::partition(&raw, &automaton.masks);
+    let mut first: HashMap<u32, u32> = HashMap::new();
+    blocks.into_iter().zip(0..).map(|(block, state)| *first.entry(block).or_insert(state)).collect()
+}

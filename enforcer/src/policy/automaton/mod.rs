@@ -56,6 +56,10 @@ pub(super) struct Automaton {
     lists: Vec<Box<[u32]>>,
     settled: Vec<bool>,
     masks: Vec<Masks>,
+    /// [`Masks::set`] per state, which `masks` do not have.
+    sets: Vec<u16>,
+    /// Per state the first of all that say the same, here and behind every further name. Empty: every state its own.
+    twins: Vec<u32>,
 }
 
 impl Automaton {
@@ -72,7 +76,12 @@ impl Automaton {
         let raw = subset::determinise(&nfa, bounds)?;
         // What is needed no more makes room for what comes.
         drop(nfa);
-        Ok(minimise::minimise(&raw, masks))
+        let mut automaton = minimise::minimise(&raw, masks);
+        drop(raw);
+        if automaton.sets.iter().any(|set| *set != 0) {
+            automaton.twins = joint::twins(&automaton);
+        }
+        Ok(automaton)
     }
 
     pub(super) fn states(&self) -> usize {
@@ -105,6 +114,16 @@ impl Automaton {
 
     pub(super) fn masks(&self, state: u32) -> Masks {
         self.masks[state as usize]
+    }
+
+    /// The number of the set of rules that allow something at `state`, or 0.
+    pub(super) fn set(&self, state: u32) -> u16 {
+        self.sets[state as usize]
+    }
+
+    /// The state that stands for all that say the same as `state`, here and behind every further name.
+    pub(super) fn twin(&self, state: u32) -> u32 {
+        self.twins.get(state as usize).copied().unwrap_or(state)
     }
 
     pub(super) fn step(&self, state: u32, byte: u8) -> u32 {
@@ -151,7 +170,8 @@ impl Automaton {
             (0..self.list.len() as u32).map(|state| self.reference(state, base).to_le_bytes()).collect();
         out.reserve(self.bytes());
         for (state, row) in self.next.chunks_exact(self.columns).enumerate() {
-            out.extend_from_slice(self.masks[state].as_bytes());
+            out.extend_from_slice(Masks { set: self.sets[state], ..self.masks[state] }.as_bytes());
+            out.extend_from_slice(&references[self.twin(state as u32) as usize]);
             for target in row {
                 out.extend_from_slice(&references[*target as usize]);
             }
@@ -214,6 +234,8 @@ impl Automaton {
             .zip(0u32..)
             .map(|(row, state)| row.iter().enumerate().all(|(column, to)| column == slash || *to == state))
             .collect();
-        Self { classes, columns, start, next, list, lists, settled, masks }
+        let sets = masks.iter().map(|masks| masks.set).collect();
+        let masks = masks.into_iter().map(|masks| Masks { set: 0, ..masks }).collect();
+        Self { classes, columns, start, next, list, lists, settled, masks, sets, twins: Vec::new() }
     }
 }

@@ -6,6 +6,7 @@ mod language;
 mod learn;
 mod meaning;
 mod profiles;
+mod sets;
 mod tables;
 
 use super::{PolicyErrors, ValidPolicy, parse};

@@ -214,7 +214,8 @@ proptest! {
             let rules = reference::rules_at_address(&policy, address, port, protocol);
             match look_up(&placed, BASE, address, port, protocol) {
                 Some(range) => {
-                    prop_assert_eq!(range.masks, normal(&reference::joined(&policy, &rules)));
+                    let masks = Masks { set: 0, ..range.masks };
+                    prop_assert_eq!(masks, normal(&reference::joined(&policy, &rules)));
                     prop_assert_eq!(image.rules_at_port(range.index), rules);
                 }
                 None => prop_assert!(rules.is_empty()),

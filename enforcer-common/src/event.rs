@@ -139,6 +139,9 @@ pub mod kind {
     /// Rules have allowed something for the first time since their policy was put in force: the states, or the range of
     /// ports, say which.
     pub const FIRST_USE: u16 = 12;
+    /// One of [`crate::calls`] was made. The argument is its number, the error what it returned if that is one, the
+    /// second name has [`crate::calls::Detail`] and the call's text.
+    pub const SYSTEM_CALL: u16 = 13;
 }
 
 /// What was tried. The numbers are ABI; the names are what people read.

@@ -47,4 +47,6 @@ pub struct Grants {
     pub floor: u32,
     /// Capabilities, a bit each.
     pub capabilities: u64,
+    /// What is said of rare system calls.
+    pub calls: crate::calls::Actions,
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod address;
+pub mod calls;
 pub mod event;
 pub mod floor;
 pub mod hold;

@@ -122,8 +122,10 @@ pub struct Agent {
     /// Break-glass: until then (nanoseconds of boot time) what its rules refuse goes on and is recorded; 0 otherwise.
     /// The kernel compares it with its own clock, so it ends by itself. One aligned write changes it.
     pub lifted_until: u64,
+    /// Rare system calls beyond those that a session may leave records of in a second.
+    pub calls_beyond: u64,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 1],
 }
 
 /// One run of an agent: a cgroup subtree.
@@ -152,8 +154,12 @@ pub struct Session {
     pub bound_at: u64,
     /// Nanoseconds of boot time of the entry point's exec, or 0.
     pub armed_at: u64,
+    /// When the window began in which records of system calls are counted ([`crate::calls::WINDOW`]).
+    pub calls_since: u64,
+    /// How many were made in it.
+    pub calls: u64,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 4],
 }
 
 /// Slot 0 of the sessions map is nobody's: whoever is governed without a session has no rights.
@@ -263,8 +269,14 @@ pub struct Policy {
     pub arena_len: u32,
     /// Capabilities that the policy grants, a bit each.
     pub capabilities: u64,
+    /// System calls of [`crate::calls`] that leave no record, a bit each.
+    pub ignored_calls: u64,
+    /// Those after which the process is stopped.
+    pub stopping_calls: u64,
+    /// Those after which it is ended.
+    pub killing_calls: u64,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 3],
     /// By [`Masks::set`]: the operations that nobody has used yet as these rules allow them. The programs take bits away
     /// once a first use is on the ring.
     pub unused: [u16; SETS],

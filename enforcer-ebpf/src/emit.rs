@@ -258,7 +258,7 @@ pub fn activity_in(kind: u16, slot: u32, cgroup: u64, argument: u32) {
 }
 
 #[inline(always)]
-fn lose_activity(session: *const Session) {
+pub(crate) fn lose_activity(session: *const Session) {
     // SAFETY: map values.
     unsafe {
         if let Some(agent) = subject::agent_of(session) {
@@ -272,7 +272,7 @@ fn lose_activity(session: *const Session) {
 
 /// An empty header at the start of the record.
 #[inline(always)]
-unsafe fn start<'a>(sc: *mut Scratch, record: *mut Record, kind: u16) -> &'a mut Header {
+pub(crate) unsafe fn start<'a>(sc: *mut Scratch, record: *mut Record, kind: u16) -> &'a mut Header {
     // SAFETY: the buffer is longer than a header and lies at a multiple of eight.
     unsafe {
         let words = record.cast::<u64>();
@@ -291,7 +291,7 @@ unsafe fn start<'a>(sc: *mut Scratch, record: *mut Record, kind: u16) -> &'a mut
 }
 
 #[inline(always)]
-unsafe fn name_session(header: &mut Header, session: *const Session) {
+pub(crate) unsafe fn name_session(header: &mut Header, session: *const Session) {
     if session.is_null() {
         return;
     }

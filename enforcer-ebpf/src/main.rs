@@ -14,6 +14,7 @@
 
 mod call;
 mod emit;
+mod evidence;
 mod gate;
 mod hold;
 mod hooks;

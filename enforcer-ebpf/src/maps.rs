@@ -1,4 +1,4 @@
-//! Every map, and nothing else. The daemon pins all of them.
+//! Every map, and nothing else. The daemon pins them: those of system calls with the links of a generation, all others for good.
 
 use aya_ebpf::{
     bindings::{
@@ -8,10 +8,11 @@ use aya_ebpf::{
     btf_maps::InodeStorage,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, ProgramArray, Queue, RingBuf},
 };
 use core::arch::asm;
 use enforcer_common::{
+    calls::NUMBERS,
     hold::{self, Hold, HoldId, HoldSettings, Quota, Waiter, WaiterKey},
     limits,
     map::{
@@ -94,6 +95,17 @@ pub static IPC_OBJECTS: HashMap<u64, u64> = HashMap::with_max_entries(limits::IP
 /// the high half how many of them were no mere file's, twice.
 #[map]
 pub static MOVES: Array<u64> = Array::with_max_entries(1, 0);
+/// Number of a system call (those of 32-bit programs behind the others) → what is to be known of it. Each
+/// generation of programs has its own.
+#[map]
+pub static CALLS: Array<u32> = Array::with_max_entries(NUMBERS, 0);
+/// What the programs behind system calls go on in, a table for each of the two kinds of functions that kernels have. Each
+/// generation has its own.
+#[map]
+pub static CALL_PROGRAM_0: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// As [`CALL_PROGRAM_0`].
+#[map]
+pub static CALL_PROGRAM_1: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The automaton's states at a directory. Only ever a cache: evicting an inode empties it.
 #[btf_map]
 pub static DIRECTORIES: InodeStorage<DirectoryCache> = InodeStorage::new();

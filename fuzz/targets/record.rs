@@ -5,6 +5,7 @@ use enforcer::event::{
     decode::Event,
     json::{self, Context, PolicyNote, RuleNote},
 };
+use enforcer_common::event::kind;
 use libfuzzer_sys::fuzz_target;
 
 struct Nobody;
@@ -33,7 +34,12 @@ fuzz_target!(|data: &[u8]| {
         length.copy_from_slice(&(data.len() as u32).to_le_bytes());
         fitted[..2].copy_from_slice(&enforcer_common::event::VERSION.to_le_bytes());
     }
-    for bytes in [data, &fitted] {
+    // What only records of system calls have is read out of the second name.
+    let mut call = fitted.clone();
+    if let Some(bytes) = call.get_mut(2..4) {
+        bytes.copy_from_slice(&kind::SYSTEM_CALL.to_le_bytes());
+    }
+    for bytes in [data, &fitted, &call] {
         let value = match Event::try_from(bytes) {
             Ok(event) => json::event(&event, 0, &Nobody),
             Err(malformed) => {

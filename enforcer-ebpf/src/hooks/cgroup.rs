@@ -124,7 +124,9 @@ pub extern "C" fn bind(sc: *mut Scratch, id: u64) -> u64 {
                 flags: 0,
                 bound_at: bpf_ktime_get_boot_ns(),
                 armed_at: 0,
-                reserved: [0; 6],
+                calls_since: 0,
+                calls: 0,
+                reserved: [0; 4],
             },
         );
         if maps::SESSION_OF.insert(id, seed.slot, ONLY_NEW).is_err() {

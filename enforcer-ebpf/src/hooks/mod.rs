@@ -1,6 +1,7 @@
 //! The hooks, by what they guard. Each is: whose task, which object, which verdict, record, errno.
 
 pub mod attributes;
+pub mod calls;
 pub mod cgroup;
 pub mod exec;
 pub mod file;

@@ -3,11 +3,12 @@
 use super::armed;
 use crate::{
     emit::{Denial, refuse},
-    maps, object, subject,
+    evidence, maps, object, subject,
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
+    calls::NAMESPACES,
     event::{operation, reason},
     floor::NO_TRACE,
 };
@@ -26,6 +27,9 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
     let (child, flags): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
     if flags & (CLONE_INTO_CGROUP | CLONE_PARENT) != 0 && !found.launching() {
         return errno(refuse(&found, &Denial::of(operation::FORK, floor(&found), 0)));
+    }
+    if flags & NAMESPACES != 0 && !found.launching() {
+        evidence::clone(&found, flags);
     }
     let own = maps::LABELS.of_current();
     if own.is_null() {

@@ -3,7 +3,7 @@
 use super::{Failure, Output, exit::Exit, json_text, print, printable};
 use crate::{
     control::message::{AgentStatus, LayerStatus, State, Status},
-    daemon::enforcement::NETWORK_LAYER,
+    daemon::enforcement::{NETWORK_LAYER, SYSTEM_CALLS},
 };
 use serde_json::json;
 use std::{io::IsTerminal, process::ExitCode};
@@ -41,6 +41,9 @@ fn status_text(status: &Status, colour: bool) -> String {
         "layers",
         &format!("LSM hooks; cgroup programs on the network of {on} of {} roots", layer().count()),
     );
+    let calls = || status.hooks.iter().filter(|hook| hook.name.starts_with(SYSTEM_CALLS));
+    let watched = calls().filter(|hook| hook.attached).count();
+    line("calls", &format!("{watched} of {} rare system calls leave records", calls().count()));
     line("roots", &status.roots.join(" "));
     line("agents", &format!("{}, {} sessions", status.agents, status.sessions));
     line(

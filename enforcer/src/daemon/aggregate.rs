@@ -51,7 +51,7 @@ impl Aggregator {
     /// Takes a record: whether it must be recorded by itself. If not, it is counted in a window, and whatever
     /// window that closed before is returned.
     pub fn take(&mut self, bytes: &[u8], event: &Event<'_>) -> (bool, Option<Summary>) {
-        if event.kind != Kind::Decision || event.raw.is_some() {
+        if !matches!(event.kind, Kind::Decision | Kind::SystemCall) || event.raw.is_some() {
             return (true, None);
         }
         let time = event.header.time;

@@ -145,6 +145,7 @@ pub struct Core {
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
     pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
+    pub(super) calls_seen: BTreeMap<AgentSlot, u64>,
     /// When the counters of lost records were read last.
     pub(super) lost_at: i128,
     pub(super) no_proof: Option<String>,
@@ -188,6 +189,7 @@ impl Core {
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let lost_seen =
             enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
+        let calls_seen = enforcement.calls_beyond()?.into_iter().collect();
         let last_good = LastGood::new(&settings.paths.state);
         let approvals = Approvals::load(&settings);
         let trust = Trusts::load(&settings);
@@ -231,6 +233,7 @@ impl Core {
             sweep_due: true,
             lost: Lost::default(),
             lost_seen,
+            calls_seen,
             lost_at: now(),
             no_proof: Some("no canary has been refused yet".to_owned()),
             proven_at: None,
@@ -437,29 +440,6 @@ impl Core {
         if let Err(error) = self.enforcement.refill_seeds(first, &tiers_of) {
             tracing::error!(%error, "cannot refill the pool of sessions");
         }
-    }
-
-    /// Records what the kernel could not hand over since the last time.
-    pub fn note_losses(&mut self) {
-        let counts = match self.enforcement.lost() {
-            Ok(counts) => counts,
-            Err(error) => return tracing::error!(%error, "cannot read the counters of lost records"),
-        };
-        let read = now();
-        let between = [std::mem::replace(&mut self.lost_at, read), read];
-        for (slot, decisions, activity) in counts {
-            // A counter that runs backwards belongs to an entry that was made anew.
-            let (d, a) = self.lost_seen.insert(slot, (decisions, activity)).unwrap_or_default();
-            let new = (decisions.saturating_sub(d), activity.saturating_sub(a));
-            if new == (0, 0) {
-                continue;
-            }
-            self.lost.decisions += new.0;
-            self.lost.activity += new.1;
-            let name = self.slots.name(slot).map(str::to_owned);
-            self.audit.append(&json::lost(name.as_deref(), new.0, new.1, between));
-        }
-        self.flush();
     }
 
     /// Remembers that a cgroup is being prepared, or not any more.

@@ -64,6 +64,9 @@ pub struct Followed {
 /// Begins the names of the entries among the hooks that stand for the second layer on the network, one for each root.
 pub const NETWORK_LAYER: &str = "network layer of ";
 
+/// Begins the names of the entries among the hooks that stand for rare system calls, one for each.
+pub const SYSTEM_CALLS: &str = "system call ";
+
 /// One hook of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
@@ -120,6 +123,9 @@ pub enum EnforcementError {
     /// The agent or session does not exist (any more).
     #[error("{0} does not exist")]
     Gone(String),
+    /// This kernel cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
     /// A system call failed.
     #[error("{what}: {source}")]
     Kernel {
@@ -267,6 +273,11 @@ pub trait Enforcement {
     /// Per agent: refusals that were a further check of a system call whose refusal is recorded already, since the
     /// maps exist.
     fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError>;
+
+    /// Per agent: rare system calls beyond those that are recorded in a second, since the maps exist.
+    fn calls_beyond(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        Ok(Vec::new())
+    }
 
     /// Hands waiting records to `f`, in order per ring, and says how many there were. Fewer than `most`: no
     /// ring has any more.

@@ -18,6 +18,7 @@ mod left_open;
 mod links;
 mod lives;
 mod loaded;
+mod losses;
 mod memory;
 mod metrics;
 mod metrics_server;

@@ -42,6 +42,8 @@ pub enum Kind {
     Arguments,
     /// Rules have allowed something for the first time.
     FirstUse,
+    /// A rare system call was made.
+    SystemCall,
     /// A number that this version does not know.
     Unknown(u16),
 }
@@ -62,6 +64,7 @@ impl Kind {
             kind::LOADING => Self::Loading,
             kind::ARGUMENTS => Self::Arguments,
             kind::FIRST_USE => Self::FirstUse,
+            kind::SYSTEM_CALL => Self::SystemCall,
             other => Self::Unknown(other),
         }
     }
@@ -81,6 +84,7 @@ impl Kind {
             Self::Loading => "loading".into(),
             Self::Arguments => "arguments".into(),
             Self::FirstUse => "first-use".into(),
+            Self::SystemCall => "system-call".into(),
             Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }

@@ -3,6 +3,7 @@
 pub use super::context::{Context, Launcher, PolicyNote, RuleNote, SessionNote, SessionOf};
 
 use super::{
+    call,
     decode::{Event, Kind, Malformed},
     flat::{Flat, Members, array, optional, string, value},
     names,
@@ -11,6 +12,7 @@ use super::{
 use crate::policy::Trust;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use enforcer_common::{
+    calls::QUOTA,
     event::{Above, NO_AGENT, operation, reason},
     verdict::Verdict,
 };
@@ -71,6 +73,9 @@ pub fn write(
     if let Some(id) = context.break_glass(header.agent, header.time) {
         out.put("break_glass", |out| string(out, &id));
     }
+    if event.kind == Kind::SystemCall {
+        call::put(out, event);
+    }
     out.put("cgroup", |out| value(out, &header.cgroup));
     put_bytes(out, ["comm", "comm_b64"], event.comm);
     out.put("container", |out| optional(out, session.container.as_deref()));
@@ -114,7 +119,7 @@ pub fn write(
         session => id(out, session),
     });
     out.put("started", |out| value(out, &header.started));
-    if !event.target.is_empty() && event.kind != Kind::Executed {
+    if !event.target.is_empty() && !matches!(event.kind, Kind::Executed | Kind::SystemCall) {
         put_bytes(out, ["target", "target_b64"], event.target);
     }
     out.put("task", |out| match &session.task {
@@ -163,6 +168,15 @@ pub fn lost(agent: Option<&str>, decisions: u64, activity: u64, between: [i128; 
     json!({
         "schema": SCHEMA, "time": to, "kind": "lost", "agent": agent, "decisions": decisions,
         "activity": activity, "from": from, "to": to, "because": "the kernel's ring was full",
+    })
+}
+
+/// System calls of an agent beyond those that are recorded in a second, as JSON.
+pub fn calls_beyond(agent: Option<&str>, calls: u64, between: [i128; 2]) -> Value {
+    let [from, to] = between.map(rfc3339);
+    json!({
+        "schema": SCHEMA, "time": to, "kind": "lost", "agent": agent, "calls": calls, "from": from, "to": to,
+        "because": format!("more system calls than {QUOTA} of a session in a second"),
     })
 }
 
@@ -323,7 +337,7 @@ fn put_bytes(out: &mut Flat, [key, key_b64]: [&'static str; 2], bytes: &[u8]) {
 fn argument(event: &Event<'_>) -> Option<Value> {
     let argument = event.header.argument;
     match event.header.operation {
-        _ if event.kind == Kind::Executed => None,
+        _ if matches!(event.kind, Kind::Executed | Kind::SystemCall) => None,
         operation::CAPABILITY => Some(names::capability(argument).into()),
         operation::SIGNAL => Some(names::signal(argument).into()),
         _ if argument != 0 => Some(argument.into()),

@@ -12,6 +12,7 @@ pub const KERNEL: &[&str] = &[
     "session-bound",
     "session-removed",
     "strayed",
+    "system-call",
 ];
 
 /// Kinds of the daemon's own records.

@@ -1,5 +1,6 @@
 //! Records of the kernel's rings: bytes in, values out. No clock, no I/O.
 
+mod call;
 mod context;
 pub mod decode;
 pub mod flat;

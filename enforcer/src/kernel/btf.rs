@@ -147,6 +147,12 @@ impl<'a> Btf<'a> {
         Some(info & 0xffff)
     }
 
+    /// What tells functions of different parameters apart, names included.
+    pub fn prototype(&self, name: &str) -> Option<u32> {
+        let id = *self.functions.get(name.as_bytes())?;
+        word(self.types, self.at[id as usize] as usize + 8).ok()
+    }
+
     /// Type information that has the functions and type names of `wanted` under the ids that they have here, and nothing
     /// else. Loading a program looks for its function among all types, one after the other and by name: in
     /// the whole of them that takes longer than the verifier does for a small program.
@@ -300,10 +306,10 @@ mod tests {
         let bytes = assembled(&types, b"\0one\0two\0three\0".to_vec());
         let whole = Btf::parse(&bytes).expect("type information");
         // Of a function that is there twice the first counts.
-        assert_eq!((whole.function_id("one"), whole.function("one")), (Some(3), Some(0)));
+        assert_eq!((whole.function_id("one"), whole.prototype("one")), (Some(3), Some(1)));
         let part = whole.only(&["one", "three", "four"].map(str::as_bytes).into()).expect("a part");
         let part = Btf::parse(&part).expect("type information again");
-        assert_eq!(part.function_id("one"), Some(3));
+        assert_eq!((part.function_id("one"), part.prototype("one")), (Some(3), Some(1)));
         assert_eq!((part.function_id("three"), part.functions.len(), part.at.len()), (Some(6), 2, 8));
     }
 

@@ -1,6 +1,6 @@
 //! What is attached, pinned and full, by what the kernel says about it rather than by what was done at the start.
 
-use super::{Kernel, hooks::HookProgram, load::MAPS, net_layer};
+use super::{Kernel, calls, hooks::HookProgram, load::MAPS, net_layer};
 use crate::daemon::enforcement::{Health, Hook, Usage};
 use aya::programs::{
     links::{FdLink, PinnedLink},
@@ -41,18 +41,22 @@ pub(super) fn of(kernel: &Kernel) -> Health {
     let missed = counts.iter().filter_map(|(name, count)| {
         let before = kernel.missed_before.get(name).map_or(0, |before| before.missed);
         let new = count.missed.saturating_sub(before);
-        (new > 0).then(|| ((*name).to_owned(), new))
+        (new > 0).then(|| (name.clone(), new))
     });
     let timed = counts.iter().filter(|(_, count)| count.runs > 0);
-    let timed = timed.map(|(name, count)| ((*name).to_owned(), (count.runs, count.nanoseconds)));
+    let timed = timed.map(|(name, count)| (name.clone(), (count.runs, count.nanoseconds)));
     let gone = MAPS.iter().filter(|map| !kernel.maps.join(map).exists()).map(|map| (*map).to_owned());
     let programs_gone = net_layer::missing(&kernel.links).map(|name| format!("network/{name}"));
+    let tables_gone = calls::tables_gone(&kernel.links, &kernel.calls).map(str::to_owned);
     Health {
         generation: kernel.generation,
-        hooks: hooks.chain(kernel.net_layer.health(active)).collect(),
+        hooks: hooks
+            .chain(kernel.net_layer.health(active))
+            .chain(calls::health(&kernel.links, &kernel.calls, &kernel.attached, active))
+            .collect(),
         missed: missed.collect(),
         timed: timed.collect(),
-        pins_gone: gone.chain(programs_gone).collect(),
+        pins_gone: gone.chain(programs_gone).chain(tables_gone).collect(),
         usage: usage(kernel),
     }
 }
@@ -84,8 +88,8 @@ pub(super) fn program_of(link: &Path) -> Result<u32, String> {
 }
 
 /// The programs behind the links of a generation, by their names.
-pub(super) fn attached(programs: &[&'static HookProgram], links: &Path) -> BTreeMap<&'static str, u32> {
-    let one = |p: &&'static HookProgram| program_of(&links.join(p.program)).ok().map(|id| (p.program, id));
+pub(super) fn attached(programs: &[&'static HookProgram], links: &Path) -> BTreeMap<String, u32> {
+    let one = |p: &&HookProgram| Some((p.program.to_owned(), program_of(&links.join(p.program)).ok()?));
     programs.iter().filter_map(one).collect()
 }
 
@@ -101,13 +105,13 @@ pub(super) struct Counts {
 }
 
 /// What the kernel counts of each program.
-pub(super) fn counts(attached: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, Counts> {
-    let ours: BTreeMap<u32, &'static str> = attached.iter().map(|(name, id)| (*id, *name)).collect();
+pub(super) fn counts(attached: &BTreeMap<String, u32>) -> BTreeMap<String, Counts> {
+    let ours: BTreeMap<u32, &String> = attached.iter().map(|(name, id)| (*id, name)).collect();
     let mut counts = BTreeMap::new();
     for info in loaded_programs().flatten() {
         let (Some(name), Ok(fd)) = (ours.get(&info.id()), info.fd()) else { continue };
         let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-        counts.insert(*name, counts_in(&fs::read_to_string(path).unwrap_or_default()));
+        counts.insert((*name).clone(), counts_in(&fs::read_to_string(path).unwrap_or_default()));
     }
     counts
 }

@@ -2,6 +2,7 @@
 
 use super::{
     btf::Btf,
+    calls::{self, Watched},
     cast::{self, Cast},
     hooks::{ANY, HookProgram, Kind, PROGRAMS, TAGGED_FUNCTIONS, When},
     offsets::{self, Globals, Numbers},
@@ -63,6 +64,8 @@ pub struct Host {
     pub cast: Option<Cast>,
     /// The programs that this kernel needs.
     pub programs: Vec<&'static HookProgram>,
+    /// The rare system calls that this kernel has.
+    pub calls: Vec<Watched>,
     /// The kernel's types, as far as programs are attached to them.
     types: Vec<u8>,
 }
@@ -101,10 +104,12 @@ impl Host {
         for program in &programs {
             check_hook(&btf, program)?;
         }
+        let calls = calls::find(&symbols, |function| btf.prototype(function));
         let names: Vec<_> = programs.iter().map(|p| type_of(p)).collect();
-        let wanted: HashSet<_> = names.iter().map(|name| name.as_bytes()).collect();
-        let types = btf.only(&wanted).map_err(|e| kernel(e.to_string(), unsupported))?;
-        Ok(Self { globals, cast, programs, types })
+        let wanted = names.iter().map(|name| name.as_bytes()).chain(calls.iter().map(Watched::function));
+        let types =
+            btf.only(&wanted.collect::<HashSet<_>>()).map_err(|e| kernel(e.to_string(), unsupported))?;
+        Ok(Self { globals, cast, programs, calls, types })
     }
 }
 
@@ -152,6 +157,8 @@ pub struct Programs {
     pub ebpf: Ebpf,
     /// Those that were loaded.
     pub loaded: Vec<Loaded>,
+    /// The kernel's types, as far as programs are attached to them.
+    pub btf: AyaBtf,
     /// The maps, whose descriptors stand in the instructions of programs that are loaded later.
     _maps: Ebpf,
 }
@@ -191,7 +198,7 @@ pub fn load(host: &Host, generation: u32, maps: &Path, arena: usize) -> Result<P
     let btf = AyaBtf::parse(&host.types, Endianness::default())
         .map_err(|e| internal(format!("cut type information: {}", chain(&e))))?;
     let loaded = load_all(&mut ebpf, host, &btf)?;
-    Ok(Programs { ebpf, loaded, _maps: made })
+    Ok(Programs { ebpf, loaded, btf, _maps: made })
 }
 
 /// The object with its maps, which are made unless they are pinned already.

@@ -3,6 +3,7 @@
 
 mod arena;
 mod btf;
+mod calls;
 mod cast;
 mod executors;
 mod health;
@@ -62,11 +63,12 @@ pub struct Kernel {
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
     maps: PathBuf,
+    calls: Vec<calls::Watched>,
     links: PathBuf,
     /// The programs behind the links at the start.
-    attached: BTreeMap<&'static str, u32>,
+    attached: BTreeMap<String, u32>,
     /// How often a program had been left out when this daemon started.
-    missed_before: BTreeMap<&'static str, health::Counts>,
+    missed_before: BTreeMap<String, health::Counts>,
     net_layer: NetLayer,
     /// Programs that were attached or pinned once and were not any more at the start.
     brought_back: Vec<String>,
@@ -131,8 +133,13 @@ impl Kernel {
         let mut brought_back = Vec::new();
         let generation = match &found {
             Some(meta) if meta.object == digest => {
-                brought_back = pins::missing(&host, &links_of(pins, meta.generation));
-                if brought_back.is_empty() { meta.generation } else { meta.generation + 1 }
+                let links = links_of(pins, meta.generation);
+                brought_back = pins::missing(&host, &links);
+                if brought_back.is_empty() && calls::tried(&links, &host.calls) {
+                    meta.generation
+                } else {
+                    meta.generation + 1
+                }
             }
             Some(meta) => meta.generation + 1,
             None => 1,
@@ -158,13 +165,16 @@ impl Kernel {
         let policies = Policies::adopt(&mut tables).map_err(wrong)?;
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
         holds::adopt(&mut tables).map_err(wrong)?;
-        let (identity, attached) = (tables::identity(&maps)?, health::attached(&host.programs, &links));
+        let identity = tables::identity(&maps)?;
+        let mut attached = health::attached(&host.programs, &links);
+        attached.extend(calls::attached(&links, &host.calls));
         Ok(Self {
             tables,
             policies,
             sessions,
             programs: host.programs,
             maps,
+            calls: host.calls,
             links,
             missed_before: health::counts(&attached),
             attached,
@@ -227,6 +237,9 @@ impl Enforcement for Kernel {
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
+        if let Some(problem) = calls::undoable(&self.links, &self.calls, policy.grants()) {
+            return Err(EnforcementError::Unsupported(problem));
+        }
         let mode = match policy.mode() {
             Mode::Enforce => MODE_ENFORCE,
             Mode::Audit => MODE_AUDIT,
@@ -378,6 +391,10 @@ impl Enforcement for Kernel {
 
     fn folded(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
         Ok(self.counts(offset_of!(Agent, same_call)).collect())
+    }
+
+    fn calls_beyond(&self) -> Result<Vec<(AgentSlot, u64)>, EnforcementError> {
+        Ok(self.counts(offset_of!(Agent, calls_beyond)).collect())
     }
 
     fn drain(&mut self, most: usize, f: &mut dyn FnMut(&[u8])) -> Result<usize, EnforcementError> {

@@ -1,7 +1,7 @@
 //! What outlives a daemon: the directory of pins, the generation that is in force there, and the change to another.
 
 use super::{
-    health,
+    calls, health,
     load::{self, Host, Loaded, MAPS},
     net_layer,
     tables::{self, Tables},
@@ -119,6 +119,7 @@ pub(super) fn replace(
     let mut loaded = mem::take(&mut programs.loaded);
     loaded.extend(net_layer::load(&mut programs.ebpf, links)?);
     load::attach(&mut programs.ebpf, host, links)?;
+    loaded.extend(calls::attach(&mut programs, links, &host.calls));
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
     let mut meta = tables.meta().map_err(internal)?;
@@ -136,7 +137,7 @@ pub(super) fn links_of(pins: &Path, generation: u32) -> PathBuf {
 /// What a generation has not pinned, or not any more: a pin that is no link to a program is none.
 pub(super) fn missing(host: &Host, links: &Path) -> Vec<String> {
     let there = health::attached(&host.programs, links);
-    let hooks = host.programs.iter().map(|p| p.program).filter(|name| !there.contains_key(name));
+    let hooks = host.programs.iter().map(|p| p.program).filter(|name| !there.contains_key(*name));
     hooks.chain(net_layer::missing(links)).map(str::to_owned).collect()
 }
 

@@ -317,8 +317,11 @@ fn write(
         arena_base: base,
         arena_len: placed.bytes.len() as u32,
         capabilities: placed.grants.capabilities,
-        reserved: [0; 6],
         unused: Policy::UNUSED,
+        ignored_calls: placed.grants.calls.ignored,
+        stopping_calls: placed.grants.calls.stopped,
+        killing_calls: placed.grants.calls.killed,
+        reserved: [0; 3],
         class: placed.class,
     };
     let mut all = || -> Result<[u8; 32], EnforcementError> {

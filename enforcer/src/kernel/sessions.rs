@@ -82,7 +82,9 @@ impl Sessions {
             flags: 0,
             bound_at: boot_time(),
             armed_at: 0,
-            reserved: [0; 6],
+            calls_since: 0,
+            calls: 0,
+            reserved: [0; 4],
         };
         tables.sessions.write(session_at(slot), &to_bytes::<_, { size_of::<Session>() }>(&made));
         tables.sessions.quarter(session_at(slot) + offset_of!(Session, version)).store(1, Ordering::SeqCst);

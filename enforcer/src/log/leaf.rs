@@ -38,8 +38,9 @@ const SEALED: [&str; 12] = [
     "target",
     "target_b64",
 ];
-/// The same within `object`.
-const SEALED_IN_OBJECT: [&str; 4] = ["name", "name_b64", "path", "path_b64"];
+/// The same within fields that are objects.
+const SEALED_WITHIN: [(&str, &[&str]); 2] =
+    [("call", &["text", "text_b64"]), ("object", &["name", "name_b64", "path", "path_b64"])];
 /// Domain separation of the commitments.
 const DOMAIN: &[u8] = b"enforcer/sealed/v1\n";
 
@@ -185,6 +186,11 @@ impl<'a> Own<'a> {
     }
 }
 
+/// What is sealed within a field.
+fn sealed_within(key: &str) -> &'static [&'static str] {
+    SEALED_WITHIN.iter().find(|(field, _)| *field == key).map_or(&[], |(_, members)| members)
+}
+
 /// A key that needs no escapes, with what stands before and after it.
 fn put_key(out: &mut Vec<u8>, key: &str) {
     out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
@@ -214,7 +220,7 @@ impl<'a> Writer<'a> {
         let (start, clear_start) = (self.leaf.len(), self.clear.len());
         match value {
             _ if SEALED.contains(&key) && !value.is_null() => return self.seal(&format!("/{key}"), value),
-            Value::Object(object) if key == "object" => self.object(object),
+            Value::Object(object) => self.object(key, object),
             _ => put(&mut self.leaf, value),
         }
         if self.leaf.len() - start > LONG {
@@ -232,11 +238,10 @@ impl<'a> Writer<'a> {
             return self.seal_text(&["/", key], text);
         }
         let mut done = 0;
-        let sealed =
-            field.members().filter(|(member, _)| key == "object" && SEALED_IN_OBJECT.contains(member));
-        for (member, at) in sealed {
+        let within = sealed_within(key);
+        for (member, at) in field.members().filter(|(member, _)| within.contains(member)) {
             self.leaf.extend_from_slice(&text[done..at.start]);
-            self.seal_text(&["/object/", member], &text[at.clone()]);
+            self.seal_text(&["/", key, "/", member], &text[at.clone()]);
             done = at.end;
         }
         self.leaf.extend_from_slice(&text[done..]);
@@ -247,7 +252,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn object(&mut self, object: &Map<String, Value>) {
+    fn object(&mut self, field: &str, object: &Map<String, Value>) {
+        let within = sealed_within(field);
+        if within.is_empty() {
+            return put(&mut self.leaf, object);
+        }
         self.leaf.push(b'{');
         for (at, (key, value)) in object.iter().enumerate() {
             if at > 0 {
@@ -255,8 +264,8 @@ impl<'a> Writer<'a> {
             }
             put(&mut self.leaf, key);
             self.leaf.push(b':');
-            if SEALED_IN_OBJECT.contains(&key.as_str()) {
-                self.seal(&format!("/object/{key}"), value);
+            if within.contains(&key.as_str()) {
+                self.seal(&format!("/{field}/{key}"), value);
             } else {
                 put(&mut self.leaf, value);
             }
@@ -387,8 +396,8 @@ pub fn open(leaf: &[u8], clear: &[u8], seq: u64) -> Result<Opened, LeafError> {
     {
         record.extend(whole);
     }
-    let object = record.get("object").and_then(Value::as_object);
-    let all = record.values().chain(object.into_iter().flat_map(Map::values));
+    let objects = SEALED_WITHIN.iter().filter_map(|(field, _)| record.get(*field)?.as_object());
+    let all = record.values().chain(objects.flat_map(Map::values));
     let withheld = all.filter(|value| sealed(value).is_some()).count();
     Ok(Opened { record, withheld })
 }

@@ -2,11 +2,15 @@
 //! same words have one digest, whatever their layout, comments, quoting and order of keys.
 
 use super::{
+    calls,
     layers::LayerChoice,
     rule::{Objects, OnTighten, Rule},
     valid::{Launch, Question, Test, ValidPolicy},
 };
-use enforcer_common::access::{file, net};
+use enforcer_common::{
+    access::{file, net},
+    calls::Actions,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -63,6 +67,14 @@ pub(super) fn text(policy: &ValidPolicy) -> String {
         && let Some(map) = value.as_object_mut()
     {
         map.insert("on_tighten".to_owned(), json!(on_tighten));
+    }
+    if grants.calls != Actions::default()
+        && let Some(map) = value.as_object_mut()
+    {
+        let Actions { ignored, stopped, killed } = grants.calls;
+        let names = |bits| calls::names(bits).collect::<Vec<_>>();
+        let said = json!({"ignore": names(ignored), "stop": names(stopped), "kill": names(killed)});
+        map.insert("system_calls".to_owned(), said);
     }
     let mut out = String::new();
     write(&value, &mut out);

@@ -52,6 +52,8 @@ pub(super) struct Draft {
     pub(super) capabilities: Option<Vec<At<String>>>,
     /// What is granted of the floor, which refuses it to every session otherwise.
     pub(super) system: Option<Vec<At<String>>>,
+    /// What becomes of whoever makes a rare system call, beside a record.
+    pub(super) system_calls: Option<Tolerant<SystemCallsDraft>>,
     /// What the policy must answer; it does not load otherwise.
     pub(super) tests: Option<Vec<Tolerant<At<TestDraft>>>>,
 }
@@ -300,6 +302,20 @@ pub(super) struct ProcessDraft {
     /// Tracing one another, and writing to one another's memory. Allowed unless denied; processes
     /// outside the session are never traced.
     pub(super) trace: Option<Permission>,
+}
+
+/// What becomes of whoever makes a rare system call; all that are not named are recorded. What may happen, the rules
+/// and the floor decide.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SystemCalls")]
+pub(super) struct SystemCallsDraft {
+    /// Calls that leave no record.
+    pub(super) ignore: Option<Vec<At<String>>>,
+    /// Calls after which the process is stopped (SIGSTOP) until somebody outside lets it go on.
+    pub(super) stop: Option<Vec<At<String>>>,
+    /// Calls after which the process is killed.
+    pub(super) kill: Option<Vec<At<String>>>,
 }
 
 /// Whether something is possible.

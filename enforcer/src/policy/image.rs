@@ -6,6 +6,7 @@ use super::{
     rule::{RuleId, normal},
 };
 use enforcer_common::{
+    calls::Actions,
     floor::Grants,
     limits::GROUPS,
     map::{Masks, NetKey, NetValue, PortRange, STATE_SETTLED},
@@ -184,6 +185,11 @@ impl Image {
         hash.update(groups.to_le_bytes());
         hash.update(grants.floor.to_le_bytes());
         hash.update(grants.capabilities.to_le_bytes());
+        // Policies that say nothing of system calls keep the digest that they always had.
+        if grants.calls != Actions::default() {
+            let Actions { ignored, stopped, killed } = grants.calls;
+            [ignored, stopped, killed].iter().for_each(|bits| hash.update(bits.to_le_bytes()));
+        }
         hash.update(start.as_bytes());
         hash.update(class.as_bytes());
         for NetEntry { prefix_bits, family, protocol, address, value } in net {

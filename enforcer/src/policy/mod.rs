@@ -7,6 +7,7 @@
 mod arguments;
 mod automaton;
 mod bytes;
+mod calls;
 mod canonical;
 mod check;
 mod compile;

@@ -62,6 +62,7 @@ impl Checker<'_> {
             process,
             capabilities,
             system,
+            system_calls,
             tests,
         } = draft;
         let metadata = metadata.0.and_then(|metadata| self.metadata(metadata));
@@ -71,7 +72,9 @@ impl Checker<'_> {
         self.exec(&exec);
         self.network(&network);
         self.unix(&unix);
-        let grants = self.grants(process.and_then(|p| p.0), capabilities, system);
+        let mut grants = self.grants(process.and_then(|p| p.0), capabilities, system);
+        grants.calls =
+            system_calls.and_then(|calls| calls.0).map(|calls| self.calls(&calls)).unwrap_or_default();
         let includes = self.includes(include.unwrap_or_default());
         let requires = self.requires(requires.unwrap_or_default());
         let tests = self.tests(&tests);

@@ -74,4 +74,8 @@ pub const ATTACKS: &[Attack] = &[
     alone("Y47", "a program that a rule lets only another one execute", "LSM and daemon", "sched_process_exec", PARENT, "exec /usr/bin/touch"),
     alone("Y48", "learning of other sessions at the sessions' socket", "daemon", "the peer's cgroup", ASKING, "nobody_else_learns_anything_at_the_sessions_socket"),
     alone("Y49", "packets in two calls, or cut by the kernel, without the hooks", "cgroup", "egress", CGROUP, "udp-corked"),
+    alone("Y50", "unrecorded attempts: calls that fail before any hook is asked", "evidence", "fexit of the call", "evidence::rare_system_calls_leave_their_arguments_whatever_became_of_them", "setns"),
+    alone("Y51", "the same by a 32-bit program, whose numbers are others", "evidence", "fexit of the call", "evidence::calls_of_32_bit_programs_do_too", "310"),
+    alone("Y52", "hiding a program's start behind a flood of such calls", "evidence", "a quota for each session", "evidence::a_flood_of_calls_is_counted_and_hides_no_program", "call-each 319"),
+    alone("Y53", "going on after a call that a policy ends processes for", "evidence", "SIGKILL", "evidence::a_policy_ignores_stops_and_kills_by_the_call", "memfd_create"),
 ];

@@ -166,6 +166,7 @@ impl Bench {
         row("unix connect", &mut |name| many(name, 5, 41, || UnixStream::connect(rules::SOCKET).map(drop)))?;
         row("read 4 KiB", &mut |name| many(name, 50, 31, || self.data.read_exact_at(&mut page, 0)))?;
         row("write 4 KiB", &mut |name| many(name, 50, 31, || self.data.write_all_at(&page, 0)))?;
+        row("rare call", &mut |name| many(name, 5, 41, unshare_nothing))?;
         row("mmap", &mut |name| many(name, 25, 31, || map(&self.data)))?;
         Ok(rounds)
     }
@@ -189,6 +190,13 @@ impl Bench {
         };
         each(name, 10, 41, drain, || send(self).map(drop))
     }
+}
+
+/// One of the system calls that are recorded of agents. All rounds together stay below what a session may leave in a
+/// second.
+fn unshare_nothing() -> io::Result<()> {
+    // SAFETY: the call takes a number.
+    if unsafe { libc::unshare(0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Maps one page of a file to read it, and unmaps it.

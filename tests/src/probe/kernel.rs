@@ -49,6 +49,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("setuid", |a| {
         sys!(SYS_setresuid, a.number::<u32>(0)?, a.number::<u32>(0)?, a.number::<u32>(0)?).map(drop)
     }),
+    ("call", raw),
+    ("call-each", raw_each),
     ("vhangup", |_| sys!(SYS_vhangup).map(drop)),
 ];
 
@@ -223,4 +225,23 @@ fn crash(_: &Args<'_>) -> io::Result<()> {
         unsafe { libc::abort() };
     }
     sys!(SYS_wait4, child, 0, 0, 0).map(drop)
+}
+
+/// `call NUMBER A B C`: a system call with three numbers and zeros.
+fn raw(args: &Args<'_>) -> io::Result<()> {
+    let [a, b, c]: [u64; 3] = [args.number(1)?, args.number(2)?, args.number(3)?];
+    let made = super::sys::call(args.number(0)?, &mut [a.into(), b.into(), c.into()])?;
+    // A clone that was made is another process: it must not go on with the acts.
+    let number: i64 = args.number(0)?;
+    if number == libc::SYS_clone && made == 0 {
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// `call-each NUMBER TIMES`: a call without arguments, again and again. Ok if it never succeeded.
+fn raw_each(args: &Args<'_>) -> io::Result<()> {
+    let times: u32 = args.number(1)?;
+    let done = (0..times).filter(|_| super::sys::call(args.number(0).unwrap_or(-1), &mut []).is_ok()).count();
+    if done == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EEXIST)) }
 }

@@ -13,6 +13,7 @@ mod audit;
 mod break_glass;
 mod changes;
 mod devices;
+mod evidence;
 mod examples;
 mod execution;
 mod files;
@@ -66,6 +67,7 @@ pub const ALL: &[&[Case]] = &[
     unix::CASES,
     mounts::CASES,
     floor::CASES,
+    evidence::CASES,
     grants::CASES,
     holds::CASES,
     waiting::CASES,

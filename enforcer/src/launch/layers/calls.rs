@@ -4,7 +4,10 @@
 //! call what would be recorded without a filter.
 
 use crate::policy::Seccomp;
-use enforcer_common::floor::{CLOCK, Grants, IO_URING, KERNEL_LOG, NO_TRACE};
+use enforcer_common::{
+    calls,
+    floor::{CLOCK, Grants, IO_URING, KERNEL_LOG, NO_TRACE},
+};
 use serde::{Deserialize, Serialize};
 
 /// What becomes of a call's refusal without a filter.
@@ -147,7 +150,8 @@ pub fn refused(choice: Seccomp, grants: Grants, powerless: bool) -> Option<Calls
     let wanted = |entry: &&Entry| {
         let unseen = match entry.recorded {
             Never => true,
-            OfRoot => powerless,
+            // The kernel refuses it, and the attempt leaves evidence.
+            OfRoot => powerless && !calls::CALLS.iter().any(|call| call.name == entry.name),
             Always => false,
         };
         (all || unseen) && (entry.granted_by == 0 || grants.floor & entry.granted_by == 0)
@@ -168,7 +172,7 @@ mod tests {
     use super::*;
 
     fn names(choice: Seccomp, floor: u32, powerless: bool) -> Vec<&'static str> {
-        let calls = refused(choice, Grants { floor, capabilities: 0 }, powerless).unwrap_or_default();
+        let calls = refused(choice, Grants { floor, ..Grants::default() }, powerless).unwrap_or_default();
         let known = |number: i64| TABLE.iter().find(|entry| entry.native == Some(number)).map(|e| e.name);
         calls.native.iter().map(|call| known(call.number).unwrap_or("ptrace")).collect()
     }
@@ -181,8 +185,10 @@ mod tests {
             assert!(!of_root.contains(&recorded), "{recorded}");
         }
         let of_others = names(Seccomp::Unrecorded, 0, true);
-        assert!(of_others.contains(&"init_module") && of_others.contains(&"chroot"));
-        for recorded in ["mount", "bpf", "perf_event_open", "io_uring_setup", "unshare"] {
+        assert!(of_others.contains(&"sethostname") && of_others.contains(&"settimeofday"));
+        for recorded in
+            ["init_module", "chroot", "setns", "mount", "bpf", "perf_event_open", "io_uring_setup", "unshare"]
+        {
             assert!(!of_others.contains(&recorded), "{recorded}");
         }
     }

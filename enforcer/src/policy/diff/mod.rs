@@ -10,6 +10,7 @@ mod text;
 pub use change::{Direction, Step};
 
 use super::{
+    calls,
     compile::{CompileError, compile},
     endpoint::Prefix,
     reference,
@@ -361,6 +362,8 @@ fn settings(a: &ValidPolicy, b: &ValidPolicy) -> Vec<Setting> {
             text::system(floor_b),
             floor((floor_a.floor & items).into(), (floor_b.floor & items).into()),
         ),
+        // They refuse nothing that would be allowed otherwise.
+        ("system_calls", calls::text(floor_a.calls), calls::text(floor_b.calls), Vec::new()),
         ("mode", mode(a), mode(b), weighs),
         ("on_tighten", a.on_tighten().name().to_owned(), b.on_tighten().name().to_owned(), Vec::new()),
         ("launch.run_as", runs_as(a), runs_as(b), either),

@@ -4,7 +4,7 @@ use super::comments::Comment;
 use crate::policy::yaml::{Node, Value};
 
 /// The order in which keys are written: that of the documentation. Every key of the language is here.
-pub(in crate::policy) const ORDER: [&str; 56] = [
+pub(in crate::policy) const ORDER: [&str; 60] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -22,8 +22,12 @@ pub(in crate::policy) const ORDER: [&str; 56] = [
     "unix",
     "process",
     "capabilities",
+    "system_calls",
     "system",
     "trace",
+    "ignore",
+    "stop",
+    "kill",
     "tests",
     "id",
     "version",

@@ -76,7 +76,8 @@ fn items_and_capabilities_are_granted_by_name() {
     let text =
         "system: [io-uring, clock]\ncapabilities: [sys_nice, CAP_IPC_LOCK]\nprocess: { trace: deny }\n";
     let policy = policy(&format!("{text}{RULES}"));
-    let expected = Grants { floor: IO_URING | CLOCK | NO_TRACE, capabilities: 1 << 23 | 1 << 14 };
+    let expected =
+        Grants { floor: IO_URING | CLOCK | NO_TRACE, capabilities: 1 << 23 | 1 << 14, ..Grants::default() };
     assert_eq!(policy.grants(), expected);
     assert_eq!(compile(&policy).expect("compiles").place(0).grants, expected);
     let plain = super::policy(RULES);

@@ -1,3 +1,4 @@
+mod calls;
 mod diff;
 mod examples;
 mod floor;

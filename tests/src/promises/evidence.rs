@@ -1,0 +1,209 @@
+//! Records of rare system calls with their arguments, also of those that fail before any hook is asked, and what a policy
+//! can have done to whoever makes them.
+
+use crate::agent::Session;
+use crate::{
+    agent::Agent,
+    cases,
+    command::{Command, wait_for},
+    ensure, events,
+    harness::{Outcome, Test, outside_all},
+    program::narrow_call,
+    promise as check,
+};
+use serde_json::{Value, json};
+use std::{fs, os::unix::fs::PermissionsExt};
+
+cases!(evidence:
+    rare_system_calls_leave_their_arguments_whatever_became_of_them,
+    calls_of_32_bit_programs_do_too,
+    whoever_is_not_root_leaves_evidence_of_what_the_kernel_itself_refuses,
+    a_policy_ignores_stops_and_kills_by_the_call,
+    a_flood_of_calls_is_counted_and_hides_no_program,
+    every_call_that_the_kernel_has_is_watched,
+);
+
+type Act = (&'static str, &'static str, &'static [(usize, &'static str)], Value, &'static str);
+
+/// The act; the call, some of its arguments, its error, its text.
+fn acts() -> Vec<Act> {
+    vec![
+        ("unshare-mount", "unshare", &[(0, "0x20000")], json!("EPERM"), ""),
+        ("unshare-user", "unshare", &[(0, "0x10000000")], json!("EPERM"), ""),
+        ("fsopen tmpfs", "fsopen", &[(1, "0x0")], json!("EPERM"), "tmpfs"),
+        ("open-tree-plain /", "open_tree", &[(2, "0x0")], Value::Null, "/"),
+        ("chroot /", "chroot", &[], json!("EPERM"), "/"),
+        ("call 308 18446744073709551615 131072 0", "setns", &[(1, "0x20000")], json!("EBADF"), ""),
+        ("call 101 99 1 0", "ptrace", &[(0, "0x63"), (1, "0x1")], json!("ESRCH"), ""),
+        ("call 175 0 0 0", "init_module", &[(1, "0x0")], json!("EPERM"), ""),
+        ("call 304 77 0 0", "open_by_handle_at", &[(0, "0x4d")], json!("EBADF or EPERM or EFAULT"), ""),
+        ("call 425 0 0 0", "io_uring_setup", &[(0, "0x0")], json!("EFAULT"), ""),
+        ("call 438 77 3 0", "pidfd_getfd", &[(0, "0x4d"), (1, "0x3")], json!("EBADF"), ""),
+        ("call 319 0 1 0", "memfd_create", &[(1, "0x1")], json!("EFAULT"), ""),
+        ("call 135 4294967295 0 0", "personality", &[(0, "0xffffffff")], Value::Null, ""),
+        ("call 310 4194304 0 0", "process_vm_readv", &[(0, "0x400000")], Value::Null, ""),
+        ("call 321 11 0 0", "bpf", &[(0, "0xb")], json!("EPERM"), ""),
+        ("call 298 0 0 0", "perf_event_open", &[(0, "0x0")], json!("EFAULT or EPERM"), ""),
+        ("call 56 1073741841 0 0", "clone", &[(0, "0x40000000")], Value::Null, ""),
+    ]
+}
+
+/// The session's records of system calls, as soon as there are so many.
+fn calls(session: &Session, least: usize) -> Outcome<Vec<Value>> {
+    // The two rings have no common order: the last call's record may come after the marker's.
+    let mine = || -> Outcome<Vec<Value>> {
+        let all = events::since(session.mark)?.into_iter();
+        Ok(all.filter(|r| r["kind"] == "system-call" && r["session"] == session.id.as_str()).collect())
+    };
+    let enough = wait_for("a record of each call", 30, || mine().ok().filter(|all| all.len() >= least));
+    match enough {
+        Ok(all) => Ok(all),
+        Err(error) => {
+            let there: Vec<String> =
+                mine()?.iter().map(|r| format!("{} {}", r["call"], r["error"])).collect();
+            crate::fail!("{error}: only {} of {least}:\n{}", there.len(), there.join("\n"))
+        }
+    }
+}
+
+fn rare_system_calls_leave_their_arguments_whatever_became_of_them(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let marker = check::marker(t)?;
+    let all = acts();
+    let mut words: Vec<String> = all.iter().map(|(act, ..)| (*act).to_owned()).collect();
+    let before = events::mark()?;
+    // Outside the same calls leave nothing. (Namespaces are entered there, so not before the others.)
+    outside_all(&words[3..words.len() - 1])?;
+    words.push(format!("read {marker}"));
+    let agent = t.agent(t.policy())?;
+    let session = agent.probe(&words)?;
+    ensure!(session.lines.len() == words.len(), "{:?} {}", session.lines, session.err);
+    events::until_marker(session.mark, &session.id, &marker)?;
+    let found = calls(&session, all.len())?;
+    let mut faults = Vec::new();
+    for (act, name, arguments, error, text) in &all {
+        let fits = |record: &&Value| {
+            let call = &record["call"];
+            call["name"] == *name
+                && arguments.iter().all(|(at, word)| call["arguments"][at] == *word)
+                && (text.is_empty() || call["text"] == *text)
+        };
+        let records: Vec<&Value> = found.iter().filter(fits).collect();
+        match records[..] {
+            [one]
+                if one["call"]["bits"] == 64
+                    && one["verdict"].is_null()
+                    // Which of several checks comes first differs between kernels.
+                    && match error.as_str() {
+                        Some(names) => names.split(" or ").any(|name| one["error"] == name),
+                        None => one["error"].is_null(),
+                    } => {}
+            _ => faults.push(format!("{act}: {records:?}")),
+        }
+    }
+    let said: Vec<String> = found.iter().map(|r| format!("{} {}", r["call"], r["error"])).collect();
+    ensure!(faults.is_empty(), "{}\nall:\n{}", faults.join("\n"), said.join("\n"));
+    ensure!(found.len() == all.len(), "{} records:\n{}", found.len(), said.join("\n"));
+    let others = events::since(before)?.into_iter().filter(|r| r["kind"] == "system-call");
+    let strangers: Vec<Value> = others.filter(|r| r["session"] != session.id.as_str()).collect();
+    ensure!(strangers.is_empty(), "somebody else's: {strangers:?}");
+    Ok(())
+}
+
+fn calls_of_32_bit_programs_do_too(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let program = t.at("narrow");
+    // unshare(CLONE_NEWNS): the number is another one there.
+    fs::write(&program, narrow_call(310, 0x2_0000))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let agent = t.agent(t.policy().exec(&program))?;
+    let session = agent.run(&[program])?;
+    ensure!(session.code == Some(40 + libc::EPERM), "{:?} {}", session.code, session.err);
+    let found = calls(&session, 1)?;
+    let call = &found[0]["call"];
+    let right = call["name"] == "unshare" && call["bits"] == 32 && call["arguments"][0] == "0x20000";
+    ensure!(found.len() == 1 && right && found[0]["error"] == "EPERM", "{found:?}");
+    Ok(())
+}
+
+fn whoever_is_not_root_leaves_evidence_of_what_the_kernel_itself_refuses(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let agent = t.agent(t.policy().line("launch: { by: [uid:root], run_as: nobody }"))?;
+    // Modules and another root: for want of a capability. The last one the session's filter refuses.
+    let acts = ["call 175 0 0 0", "chroot /", "call 313 77 0 0", "userfaultfd"].map(str::to_owned);
+    let session = agent.probe(&acts)?;
+    ensure!(session.lines == ["EPERM"; 4], "{:?} {}", session.lines, session.err);
+    let found = calls(&session, 3)?;
+    let said: Vec<&str> = found.iter().filter_map(|record| record["call"]["name"].as_str()).collect();
+    ensure!(said == ["init_module", "chroot", "finit_module"], "{found:?}");
+    ensure!(found.iter().all(|r| r["error"] == "EPERM" && r["verdict"].is_null()), "{found:?}");
+    Ok(())
+}
+
+fn a_policy_ignores_stops_and_kills_by_the_call(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let said = "system_calls: { ignore: [personality], stop: [kcmp], kill: [memfd_create, clone] }";
+    let mut agent: Agent = t.agent(t.policy().line(said))?;
+    // Ended: nothing after the call runs. A clone has no child then.
+    for (act, name) in [("call 319 0 1 0", "memfd_create"), ("call 56 1073741841 0 0", "clone")] {
+        let words = ["call 135 4294967295 0 0", act, "fork"].map(str::to_owned);
+        let session = agent.probe(&words)?;
+        ensure!(session.code == Some(128 + 9) && session.lines.len() <= 1, "{act}: {:?}", session.code);
+        let found = calls(&session, 1)?;
+        ensure!(found.len() == 1 && found[0]["call"]["name"] == name, "{act}: {found:?}");
+        ensure!(found[0]["call"]["then"] == "killed" && found[0]["flags"] == json!([]), "{found:?}");
+    }
+    // Stopped, until somebody outside lets it go on.
+    let mut live = agent.start(&["call 312 1 1 0".to_owned(), "fork".to_owned()])?;
+    let pid = live.pid()?;
+    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    wait_for("a stopped process", 30, || state().contains(") T ").then_some(()))?;
+    Command::new("/usr/bin/kill").args(["-CONT", &pid.to_string()]).run()?;
+    let (first, second) = (live.line()?, live.line()?);
+    ensure!(first != "ok" && second == "ok", "{first} {second}");
+    live.finish()?;
+    let stopped = events::wait("the record of the stop", live.mark, |r| r["call"]["name"] == "kcmp")?;
+    ensure!(stopped["call"]["then"] == "stopped" && stopped["agent"] == agent.name(), "{stopped}");
+    // In audit mode it is only said.
+    agent.change(t.policy().line(said).line("mode: audit"))?;
+    let session = agent.probe(&["call 319 0 1 0".to_owned(), "fork".to_owned()])?;
+    ensure!(session.code == Some(0) && session.lines[1..] == ["ok"], "{:?}", session.lines);
+    let found = calls(&session, 1)?;
+    ensure!(found[0]["call"]["then"] == "killed" && found[0]["flags"] == json!(["would"]), "{found:?}");
+    Ok(())
+}
+
+fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let agent = t.agent(t.policy().exec("/usr/bin/true"))?;
+    let session = agent.probe(&["call-each 319 20000".to_owned(), "exec /usr/bin/true".to_owned()])?;
+    ensure!(session.code == Some(0), "{:?} {:?} {}", session.code, session.lines, session.err);
+    let program = |r: &Value| {
+        r["kind"] == "executed" && r["exe"] == "/usr/bin/true" && r["session"] == session.id.as_str()
+    };
+    events::wait("the program's record", session.mark, program)?;
+    let lost = events::wait("what was not recorded", session.mark, |r| r["kind"] == "lost")?;
+    ensure!(lost["calls"].as_u64() > Some(0) && lost["agent"] == agent.name(), "{lost}");
+    // Recorded and lost together are what was made.
+    let count = || -> Outcome<u64> {
+        let records = events::since(session.mark)?;
+        let made = records.iter().filter(|r| r["kind"] == "system-call" && r["agent"] == agent.name());
+        let lost = records.iter().filter(|r| r["kind"] == "lost" && r["agent"] == agent.name());
+        Ok(made.map(|r| r["count"].as_u64().unwrap_or(1)).sum::<u64>()
+            + lost.map(|r| r["calls"].as_u64().unwrap_or(0)).sum::<u64>())
+    };
+    wait_for("all of them", 30, || (count().ok()? == 20_000).then_some(()))
+        .map_err(|e| crate::harness::Failed::new(format!("{e}: {:?}", count())))?;
+    Ok(())
+}
+
+fn every_call_that_the_kernel_has_is_watched(_: &mut Test) -> Outcome {
+    let status = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
+    let status: Value = serde_json::from_str(&status.out).map_err(|e| e.to_string())?;
+    let hooks = status["hooks"].as_array().cloned().unwrap_or_default();
+    let calls: Vec<&Value> =
+        hooks.iter().filter(|h| h["name"].as_str().is_some_and(|n| n.starts_with("system call "))).collect();
+    let absent: Vec<&&Value> = calls.iter().filter(|h| h["attached"] != true).collect();
+    ensure!(calls.len() >= 48 && absent.is_empty(), "{} calls, without {absent:?}", calls.len());
+    Ok(())
+}

@@ -1,6 +1,9 @@
 //! Programs at the end of rare system calls. A layer of its own, which decides nothing: a call that this kernel does not
 //! let be watched is named in the status and stops nobody.
 //!
+//! Attaching takes the kernel long, since it changes its own code for each function and waits until no CPU runs the old
+//! one. A start only loads the programs and pins them; they are attached one by one afterwards, by whichever daemon runs.
+//!
 //! A table of programs takes only programs of functions with the same parameters, their names included
 //! (`bpf_prog_map_compatible()`, kernel/bpf/core.c). System calls are of two kinds there: those that a kernel can be built
 //! without have a stand-in with another name for the registers.
@@ -24,12 +27,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Where the links are pinned, among those of a generation: by the name of the kernel's function. Where the kernel did
 /// not let a function be watched, a directory stands instead, so that the next daemon need not try again.
 const PINS: &str = "system-calls";
+/// Where the programs are pinned until they are attached, by the name of the function.
+const WAITING: &str = "system-calls-waiting";
 /// For each kind of function the program at its end, and the table of what it goes on in, which is pinned among the links:
 /// the kernel empties such a table when nobody but programs refers to it.
 const KINDS: [(&str, &str); 2] = [("call_ends_0", "CALL_PROGRAM_0"), ("call_ends_1", "CALL_PROGRAM_1")];
@@ -53,6 +58,10 @@ impl Watched {
 
     fn link(&self, links: &Path) -> PathBuf {
         links.join(PINS).join(&self.function)
+    }
+
+    fn waiting(&self, links: &Path) -> PathBuf {
+        links.join(WAITING).join(&self.function)
     }
 }
 
@@ -85,18 +94,18 @@ fn own_function(line: &str) -> Option<&str> {
     (function && !kind.eq_ignore_ascii_case("w")).then_some(name)
 }
 
-/// Loads and attaches what can be, and pins the links. What cannot be is missing from [`health`]. Returns the figures of
+/// Loads what can be, and pins it for [`attach_some`]. What cannot be is missing from [`health`]. Returns the figures of
 /// each program once: they differ in nothing but the function.
-pub fn attach(programs: &mut Programs, links: &Path, watched: &[Watched]) -> Vec<Loaded> {
+pub fn load_all(programs: &mut Programs, links: &Path, watched: &[Watched]) -> Vec<Loaded> {
     let begun = Instant::now();
     let Programs { ebpf, btf, .. } = programs;
     let mut kinds: BTreeMap<Option<u32>, Vec<&Watched>> = BTreeMap::new();
     for end in watched {
         kinds.entry(end.prototype).or_default().push(end);
     }
-    let (mut loaded, mut unwatched) = (Vec::new(), Vec::new());
-    if let Err(problem) = make_private(&links.join(PINS)).map_err(|e| e.to_string()).and_then(|()| fill(ebpf))
-    {
+    let mut loaded = Vec::new();
+    let directories = [PINS, WAITING].map(|name| make_private(&links.join(name)).map_err(|e| e.to_string()));
+    if let Err(problem) = directories.into_iter().collect::<Result<(), _>>().and_then(|()| fill(ebpf)) {
         tracing::error!(problem, "no rare system call leaves records");
         return loaded;
     }
@@ -111,29 +120,72 @@ pub fn attach(programs: &mut Programs, links: &Path, watched: &[Watched]) -> Vec
             Ok((name, program)) => {
                 let mut figures = None;
                 for end in ends {
-                    match attach_one(program, btf, name, end, links) {
+                    match load_one(program, btf, name, end, links) {
                         Ok(loaded) => figures = Some(loaded),
-                        Err(problem) => unwatched.push((end, problem)),
+                        Err(problem) => give_up(end, links, &problem),
                     }
                     // If it was not even loaded, there is nothing to unload.
                     let _ = program.unload();
                 }
                 loaded.extend(figures);
             }
-            Err(problem) => unwatched.extend(ends.into_iter().map(|end| (end, problem.clone()))),
+            Err(problem) => ends.into_iter().for_each(|end| give_up(end, links, &problem)),
         }
     }
-    tracing::info!(
-        functions = watched.len() - unwatched.len(),
-        milliseconds = begun.elapsed().as_millis(),
-        "rare system calls are watched"
-    );
-    for (end, problem) in unwatched {
-        tracing::error!(problem, "{} leaves no records", end.function);
-        // If it cannot be made, the next daemon tries again.
-        let _ = fs::create_dir(end.link(links));
-    }
+    let milliseconds = begun.elapsed().as_millis();
+    tracing::info!(functions = watched.len(), milliseconds, "programs for rare system calls are loaded");
     loaded
+}
+
+/// Notes that a function is not watched.
+fn give_up(end: &Watched, links: &Path, problem: &str) {
+    tracing::error!(problem, "{} leaves no records", end.function);
+    // If it cannot be made, the next daemon tries again.
+    let _ = fs::create_dir(end.link(links));
+    let _ = fs::remove_file(end.waiting(links));
+}
+
+/// Attaches what waits for it, as much as there is time for but at least one, and says what.
+pub fn attach_some(links: &Path, watched: &[Watched], time: Duration) -> Vec<(String, u32)> {
+    let begun = Instant::now();
+    let mut attached = Vec::new();
+    for end in watched.iter().filter(|end| is_waiting(links, end)) {
+        attached.extend(attach_waiting(links, end));
+        if begun.elapsed() >= time {
+            break;
+        }
+    }
+    attached
+}
+
+/// Whether its program is loaded and not attached yet.
+fn is_waiting(links: &Path, end: &Watched) -> bool {
+    end.waiting(links).exists()
+}
+
+/// Attaches a program that waits for it.
+fn attach_waiting(links: &Path, end: &Watched) -> Option<(String, u32)> {
+    match attach_one(links, end) {
+        Ok(id) => Some((end.function.clone(), id)),
+        Err(problem) => {
+            give_up(end, links, &problem);
+            None
+        }
+    }
+}
+
+fn attach_one(links: &Path, end: &Watched) -> Result<u32, String> {
+    let (at, waiting) = (end.link(links), end.waiting(links));
+    // An earlier daemon was cut off between the two.
+    if !at.exists() {
+        let told = |e: ProgramError| chain(&e);
+        let mut program = FExit::from_pin(&waiting).map_err(told)?;
+        let id = program.attach().map_err(told)?;
+        let link: FdLink = program.take_link(id).map_err(told)?.into();
+        link.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
+    }
+    fs::remove_file(&waiting).map_err(|e| format!("cannot remove {}: {e}", waiting.display()))?;
+    program_of(&at)
 }
 
 /// Fills the table of numbers.
@@ -168,19 +220,16 @@ fn prepare(
     Ok(figures)
 }
 
-fn attach_one(
+fn load_one(
     program: &mut FExit,
     btf: &AyaBtf,
     name: &'static str,
     end: &Watched,
     links: &Path,
 ) -> Result<Loaded, String> {
-    let told = |e: ProgramError| chain(&e);
     let figures = load(program, btf, name, &end.function)?;
-    let id = program.attach().map_err(told)?;
-    let link: FdLink = program.take_link(id).map_err(told)?.into();
-    let at = end.link(links);
-    link.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
+    let at = end.waiting(links);
+    program.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
     Ok(figures)
 }
 
@@ -196,9 +245,10 @@ fn exit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut FExit, String> {
     program.try_into().map_err(|e: ProgramError| chain(&e))
 }
 
-/// Whether this was tried for all of the functions, and has its tables still.
+/// Whether all of the functions are watched, are about to be, or were tried; and the tables are still there.
 pub fn tried(links: &Path, watched: &[Watched]) -> bool {
-    watched.iter().all(|end| end.link(links).exists()) && tables_gone(links, watched).next().is_none()
+    watched.iter().all(|end| end.link(links).exists() || is_waiting(links, end))
+        && tables_gone(links, watched).next().is_none()
 }
 
 /// The tables that are not pinned any more.
@@ -214,7 +264,8 @@ pub fn attached(links: &Path, watched: &[Watched]) -> BTreeMap<String, u32> {
     watched.iter().filter_map(one).collect()
 }
 
-/// One entry for each call that this kernel has. `before`: what was attached at the start.
+/// One entry for each call that this kernel has, but for those that are not attached yet. `before`: what was attached by
+/// this daemon, or before it.
 pub fn health(links: &Path, watched: &[Watched], before: &BTreeMap<String, u32>, active: bool) -> Vec<Hook> {
     let now = attached(links, watched);
     let is_there =
@@ -222,6 +273,9 @@ pub fn health(links: &Path, watched: &[Watched], before: &BTreeMap<String, u32>,
     let one = |call: &Call| {
         let mut ends = watched.iter().filter(|end| end.call.number == call.number).peekable();
         ends.peek()?;
+        if ends.clone().any(|end| is_waiting(links, end)) {
+            return None;
+        }
         let absent: Vec<&str> = ends.filter(|end| !is_there(end)).map(|end| end.function.as_str()).collect();
         let note = match (absent.is_empty(), active) {
             (true, true) => String::new(),
@@ -234,14 +288,24 @@ pub fn health(links: &Path, watched: &[Watched], before: &BTreeMap<String, u32>,
     CALLS.iter().filter_map(one).collect()
 }
 
-/// What a policy asks for and the programs cannot do.
-pub fn undoable(links: &Path, watched: &[Watched], grants: Grants) -> Option<String> {
+/// The functions of the calls about which a policy asks that something be done.
+fn wanted(watched: &[Watched], grants: Grants) -> impl Iterator<Item = &Watched> {
     let acts = grants.calls.stopped | grants.calls.killed;
-    let named = |end: &&Watched| {
+    watched.iter().filter(move |end| {
         let place = CALLS.iter().position(|call| call.number == end.call.number);
         place.is_some_and(|place| acts >> place & 1 != 0)
-    };
-    let end = watched.iter().filter(named).find(|end| program_of(&end.link(links)).is_err())?;
+    })
+}
+
+/// Attaches what a policy asks for and waits for it, and says what.
+pub fn attach_wanted(links: &Path, watched: &[Watched], grants: Grants) -> Vec<(String, u32)> {
+    let waiting = wanted(watched, grants).filter(|end| is_waiting(links, end));
+    waiting.filter_map(|end| attach_waiting(links, end)).collect()
+}
+
+/// What a policy asks for and the programs cannot do.
+pub fn undoable(links: &Path, watched: &[Watched], grants: Grants) -> Option<String> {
+    let end = wanted(watched, grants).find(|end| program_of(&end.link(links)).is_err())?;
     Some(format!(
         "`system_calls`: nothing can be done about `{}`, because {} is not watched on this kernel",
         end.call.name, end.function

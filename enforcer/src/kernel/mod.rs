@@ -53,8 +53,12 @@ use std::{
     os::fd::{AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
+    time::Duration,
 };
 use tables::Tables;
+
+/// How long attaching what may wait takes of each second.
+const ATTACHING: Duration = Duration::from_millis(200);
 
 /// The programs in the kernel and the tables that steer them.
 pub struct Kernel {
@@ -237,6 +241,7 @@ impl Enforcement for Kernel {
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
+        self.attached.extend(calls::attach_wanted(&self.links, &self.calls, policy.grants()));
         if let Some(problem) = calls::undoable(&self.links, &self.calls, policy.grants()) {
             return Err(EnforcementError::Unsupported(problem));
         }
@@ -353,6 +358,8 @@ impl Enforcement for Kernel {
     fn follow_roots(&mut self) -> Vec<Followed> {
         // Called every second, which is what settling waits for.
         self.policies.settle(&mut self.tables);
+        let new = calls::attach_some(&self.links, &self.calls, ATTACHING);
+        self.attached.extend(new);
         self.net_layer.follow();
         self.net_layer.take_attached()
     }

@@ -119,7 +119,7 @@ pub(super) fn replace(
     let mut loaded = mem::take(&mut programs.loaded);
     loaded.extend(net_layer::load(&mut programs.ebpf, links)?);
     load::attach(&mut programs.ebpf, host, links)?;
-    loaded.extend(calls::attach(&mut programs, links, &host.calls));
+    loaded.extend(calls::load_all(&mut programs, links, &host.calls));
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
     let mut meta = tables.meta().map_err(internal)?;

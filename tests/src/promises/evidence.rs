@@ -66,8 +66,29 @@ fn calls(session: &Session, least: usize) -> Outcome<Vec<Value>> {
     }
 }
 
+/// Whether every program that is loaded for a call is attached.
+fn none_waits() -> bool {
+    let generations = fs::read_dir("/sys/fs/bpf/enforcer").into_iter().flatten().flatten();
+    let waiting = generations.map(|entry| entry.path().join("system-calls-waiting"));
+    waiting.filter_map(|at| fs::read_dir(at).ok()).all(|mut pins| pins.next().is_none())
+}
+
+/// Waits until all that this kernel has is watched: that takes its time after the start.
+fn watched() -> Outcome<Vec<Value>> {
+    let ask = || {
+        let status = Command::new("enforcer").args(["status", "--output", "json"]).run().ok()?;
+        let status: Value = serde_json::from_str(&status.out).ok()?;
+        let hooks = status["hooks"].as_array()?.iter();
+        let call = |hook: &&Value| hook["name"].as_str().is_some_and(|name| name.starts_with("system call "));
+        let calls: Vec<Value> = hooks.filter(call).cloned().collect();
+        (calls.len() >= 48 && none_waits()).then_some(calls)
+    };
+    Ok(wait_for("48 calls that are watched, and no more to come", 300, ask)?)
+}
+
 fn rare_system_calls_leave_their_arguments_whatever_became_of_them(t: &mut Test) -> Outcome {
     t.fresh()?;
+    watched()?;
     let marker = check::marker(t)?;
     let all = acts();
     let mut words: Vec<String> = all.iter().map(|(act, ..)| (*act).to_owned()).collect();
@@ -112,6 +133,7 @@ fn rare_system_calls_leave_their_arguments_whatever_became_of_them(t: &mut Test)
 
 fn calls_of_32_bit_programs_do_too(t: &mut Test) -> Outcome {
     t.fresh()?;
+    watched()?;
     let program = t.at("narrow");
     // unshare(CLONE_NEWNS): the number is another one there.
     fs::write(&program, narrow_call(310, 0x2_0000))?;
@@ -128,6 +150,7 @@ fn calls_of_32_bit_programs_do_too(t: &mut Test) -> Outcome {
 
 fn whoever_is_not_root_leaves_evidence_of_what_the_kernel_itself_refuses(t: &mut Test) -> Outcome {
     t.fresh()?;
+    watched()?;
     let agent = t.agent(t.policy().line("launch: { by: [uid:root], run_as: nobody }"))?;
     // Modules and another root: for want of a capability. The last one the session's filter refuses.
     let acts = ["call 175 0 0 0", "chroot /", "call 313 77 0 0", "userfaultfd"].map(str::to_owned);
@@ -142,6 +165,7 @@ fn whoever_is_not_root_leaves_evidence_of_what_the_kernel_itself_refuses(t: &mut
 
 fn a_policy_ignores_stops_and_kills_by_the_call(t: &mut Test) -> Outcome {
     t.fresh()?;
+    watched()?;
     let said = "system_calls: { ignore: [personality], stop: [kcmp], kill: [memfd_create, clone] }";
     let mut agent: Agent = t.agent(t.policy().line(said))?;
     // Ended: nothing after the call runs. A clone has no child then.
@@ -175,6 +199,7 @@ fn a_policy_ignores_stops_and_kills_by_the_call(t: &mut Test) -> Outcome {
 
 fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
     t.fresh()?;
+    watched()?;
     let agent = t.agent(t.policy().exec("/usr/bin/true"))?;
     let session = agent.probe(&["call-each 319 20000".to_owned(), "exec /usr/bin/true".to_owned()])?;
     ensure!(session.code == Some(0), "{:?} {:?} {}", session.code, session.lines, session.err);
@@ -198,12 +223,8 @@ fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
 }
 
 fn every_call_that_the_kernel_has_is_watched(_: &mut Test) -> Outcome {
-    let status = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
-    let status: Value = serde_json::from_str(&status.out).map_err(|e| e.to_string())?;
-    let hooks = status["hooks"].as_array().cloned().unwrap_or_default();
-    let calls: Vec<&Value> =
-        hooks.iter().filter(|h| h["name"].as_str().is_some_and(|n| n.starts_with("system call "))).collect();
-    let absent: Vec<&&Value> = calls.iter().filter(|h| h["attached"] != true).collect();
-    ensure!(calls.len() >= 48 && absent.is_empty(), "{} calls, without {absent:?}", calls.len());
+    let calls = watched()?;
+    let absent: Vec<&Value> = calls.iter().filter(|hook| hook["attached"] != true).collect();
+    ensure!(absent.is_empty(), "{} calls, without {absent:?}", calls.len());
     Ok(())
 }

@@ -19,7 +19,6 @@ use layer::{Asked, PASS, answer};
 /// What a program reads of its context, before anything else.
 #[derive(Clone, Copy)]
 struct Given {
-    family: u32,
     v4: [u8; 4],
     v6: [u8; 16],
     port: u16,
@@ -33,7 +32,6 @@ fn given_v4(ctx: &SockAddrContext) -> Given {
     unsafe {
         let at = ctx.sock_addr;
         Given {
-            family: read_volatile(&raw const (*at).user_family),
             v4: read_volatile(&raw const (*at).user_ip4).to_ne_bytes(),
             v6: [0; 16],
             port: u16::from_be(read_volatile(&raw const (*at).user_port) as u16),
@@ -51,7 +49,6 @@ fn given_v6(ctx: &SockAddrContext) -> Given {
         let word = |i: usize| read_volatile(&raw const (*at).user_ip6[i]).to_ne_bytes();
         let (a, b, c, d) = (word(0), word(1), word(2), word(3));
         Given {
-            family: read_volatile(&raw const (*at).user_family),
             v4: [0; 4],
             v6: [
                 a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
@@ -61,6 +58,13 @@ fn given_v6(ctx: &SockAddrContext) -> Given {
             protocol: read_volatile(&raw const (*at).protocol) as u16,
         }
     }
+}
+
+/// What the address says of itself, whatever the socket is.
+#[inline(always)]
+fn named_family(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: as in `given_v4`.
+    unsafe { read_volatile(&raw const (*ctx.sock_addr).user_family) }
 }
 
 #[inline(always)]
@@ -97,7 +101,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 pub fn connect6(ctx: SockAddrContext) -> i32 {
     let given = given_v6(&ctx);
     // Of another family: refused afterwards (tcp_v6_connect(), __ip6_datagram_connect()).
-    if given.family != u32::from(net::INET6) {
+    if named_family(&ctx) != u32::from(net::INET6) {
         return PASS;
     }
     let Some(subject) = layer::governed() else { return PASS };
@@ -117,7 +121,7 @@ pub fn bind4(ctx: SockAddrContext) -> i32 {
 pub fn bind6(ctx: SockAddrContext) -> i32 {
     let given = given_v6(&ctx);
     // Of another family: refused afterwards (__inet6_bind(), net/ipv6/af_inet6.c).
-    if given.family != u32::from(net::INET6) {
+    if named_family(&ctx) != u32::from(net::INET6) {
         return PASS;
     }
     let Some(subject) = layer::governed() else { return PASS };

@@ -15,10 +15,7 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::task_struct,
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_task_pt_regs},
-    },
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_task_pt_regs},
     maps::lpm_trie::Key,
 };
 use core::{arch::asm, mem::MaybeUninit, ptr::write_volatile};
@@ -188,7 +185,7 @@ pub extern "C" fn let_pass(want: u64) -> u64 {
     let (key, port) = unsafe { ((*sc).prefix, (*sc).port) };
     let pass = Pass { registers, key, port, access: want as u16, reserved: 0 };
     // Without the note the call is refused further on.
-    let _ = maps::PASSES.insert(bpf_get_current_pid_tgid(), pass, 0);
+    let _ = maps::PASSES.insert(thread(subject::task()), pass, 0);
     0
 }
 

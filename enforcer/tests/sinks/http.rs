@@ -7,7 +7,6 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{

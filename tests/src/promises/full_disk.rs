@@ -1,7 +1,7 @@
 //! What a full disk does to agents, as the settings say.
 
 use super::{
-    proof::{STATE, SmallState, fill, frozen, signed},
+    small_state::{STATE, SmallState, fill, frozen, signed},
     tree,
 };
 use crate::{
@@ -9,11 +9,12 @@ use crate::{
     cases,
     command::{Command, Ran, wait_for},
     ensure, events,
-    harness::{Outcome, Test},
+    harness::{Outcome, Test, exists},
 };
 use std::fs;
 
 cases!(full_disk:
+    a_full_disk_freezes_agents_until_the_log_can_be_written,
     a_full_disk_takes_the_upper_tiers_away_where_that_is_said,
     a_full_disk_stops_nothing_where_that_is_said,
 );
@@ -31,6 +32,55 @@ fn end(agent: Agent, small: SmallState) -> Outcome {
     drop(agent);
     drop(small);
     wait_for("the daemon", 60, || enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
+    Ok(())
+}
+
+fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let small = SmallState::begin("freeze")?;
+    let (shut, open, stop) = (t.at("shut/f1"), t.at("open/f1"), t.at("stop"));
+    let policy = t.policy().allow("read", &format!("{}/**", t.at("open")));
+    let agent = t.agent(policy)?;
+    // Refused again and again, and each time it must be recorded.
+    let mut live = agent.start(&[format!("hammer {open} {shut} {stop} 1")])?;
+    let cgroup = live.cgroup()?.display().to_string();
+    events::wait("a refusal", live.mark, |record| events::decides(record, &live.id))?;
+    ensure!(frozen(&cgroup) == Some(false), "frozen before anything failed");
+
+    // A page that the daemon itself gives back is enough for the log to work again for a moment, so the disk
+    // is filled again until all of it is seen in one look.
+    let mut seen = String::new();
+    let all_of_it = wait_for("a frozen session, a status that says so, and a refused start", 120, || {
+        fill().map_err(|error| seen = error.to_string()).ok()?;
+        let before = frozen(&cgroup);
+        let status = Command::new("enforcer").args(["status"]).run().ok()?;
+        let start = ["exec", agent.name(), "--", PROBE, "prctl-name"];
+        let started = Command::new("enforcer").args(start).run().ok()?;
+        let after = frozen(&cgroup);
+        seen = format!("frozen before {before:?}, after {after:?}\n{status}\n{started}");
+        let told = status.code == Some(1) && status.out.contains("audit log cannot be written");
+        let refused = started.code != Some(0) && started.err.contains("cannot be written");
+        (before == Some(true) && after == Some(true) && told && refused).then_some(())
+    });
+    ensure!(all_of_it.is_ok(), "{all_of_it:?}: {seen}");
+
+    fs::remove_file(format!("{STATE}/filler"))?;
+    wait_for("a session that goes on", 60, || (frozen(&cgroup) == Some(false)).then_some(()))?;
+    fs::write(&stop, "")?;
+    live.expect(&["ok"])?;
+    live.finish()?;
+    let failed = signed("log-failed")?;
+    ensure!(failed["because"].is_string(), "{failed}");
+    let back = signed("log-recovered")?;
+    ensure!(back["milliseconds"].is_u64(), "{back}");
+    // What waited in memory came first, and all of it verifies.
+    let verified = wait_for("a log that verifies", 30, || {
+        let ran = Command::new("enforcer").args(["audit", "verify"]).patience(60).run().ok()?;
+        (ran.code == Some(0)).then_some(ran)
+    });
+    ensure!(verified.is_ok(), "{:?}", Command::new("enforcer").args(["audit", "verify"]).run());
+    end(agent, small)?;
+    ensure!(exists(&format!("{STATE}/audit/log")), "the state is not back");
     Ok(())
 }
 

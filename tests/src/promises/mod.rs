@@ -44,6 +44,7 @@ mod scale;
 mod second_layer;
 mod sessions;
 mod signed;
+mod small_state;
 mod soak;
 mod tasks;
 mod trust;

@@ -1,20 +1,18 @@
-//! What is recorded: programs with their arguments, floods to the last act, and what happens when nothing can be.
+//! What is recorded: programs with their arguments, and floods to the last act.
 
 use super::tree;
 use crate::{
     agent::{Agent, PROBE},
     cases,
-    command::{Command, systemctl, wait_for},
+    command::wait_for,
     ensure, events,
-    harness::{Outcome, Test, exists},
+    harness::{Outcome, Test},
 };
 use serde_json::Value;
-use std::fs;
 
 cases!(proof:
     an_executed_program_leaves_its_arguments_and_who_started_it,
     a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act,
-    a_full_disk_freezes_agents_until_the_log_can_be_written,
 );
 
 const TRUE: &str = "/usr/bin/true";
@@ -99,125 +97,5 @@ fn a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act(t: &mut Test)
         ensure!(record["from"].as_str() < record["to"].as_str(), "{record}");
     }
     println!("flood: {attempted} attempted, {recorded} recorded or gathered, {lost} counted as lost");
-    Ok(())
-}
-
-const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
-pub(super) const STATE: &str = "/var/lib/enforcer";
-
-/// The daemon with its state on a small file system of its own, until this goes.
-pub(super) struct SmallState {
-    settings: String,
-}
-
-impl SmallState {
-    /// With 8 MiB, and this in the settings for a log that cannot be written.
-    pub(super) fn begin(on_failure: &str) -> Outcome<Self> {
-        Self::with("8m", &[("on_failure", &format!("\"{on_failure}\""))])
-    }
-
-    /// With a file system of this size, and these values in the settings.
-    pub(super) fn with(size: &str, values: &[(&str, &str)]) -> Outcome<Self> {
-        let settings = fs::read_to_string(SETTINGS)?;
-        let small = Self { settings };
-        systemctl("stop enforcer.service")?;
-        let options = format!("size={size},mode=700");
-        let ran = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none", STATE]).run()?;
-        ensure!(ran.code == Some(0), "{ran}");
-        let mut lines: Vec<String> = small.settings.lines().map(str::to_owned).collect();
-        for (key, value) in values {
-            let begins = format!("{key} =");
-            let line = lines.iter_mut().find(|line| line.starts_with(&begins));
-            *line.ok_or_else(|| format!("{SETTINGS} says nothing about {key}"))? =
-                format!("{begins} {value}");
-        }
-        fs::write(SETTINGS, lines.join("\n") + "\n")?;
-        systemctl("start enforcer.service")?;
-        Ok(small)
-    }
-}
-
-impl Drop for SmallState {
-    fn drop(&mut self) {
-        let _ = systemctl("stop enforcer.service");
-        let _ = fs::write(SETTINGS, &self.settings);
-        let _ = Command::new("umount").args([STATE]).run();
-        let _ = systemctl("reset-failed enforcer.service");
-        let _ = systemctl("start enforcer.service");
-    }
-}
-
-pub(super) fn frozen(cgroup: &str) -> Option<bool> {
-    Some(fs::read_to_string(format!("{cgroup}/cgroup.events")).ok()?.lines().any(|line| line == "frozen 1"))
-}
-
-/// Takes what room is left where the state lies.
-pub(super) fn fill() -> Outcome {
-    let filler = format!("of={STATE}/filler");
-    let ran =
-        Command::new("dd").args(["if=/dev/zero", &filler, "bs=4k", "oflag=append", "conv=notrunc"]).run()?;
-    ensure!(ran.code != Some(0), "the disk is not full: {ran}");
-    Ok(())
-}
-
-/// The record of this kind in the signed log: the live copy has half a line where the disk became full.
-pub(super) fn signed(kind: &str) -> Outcome<Value> {
-    let words = ["audit", "search", "--kind", kind, "--output", "json"];
-    Ok(wait_for(kind, 30, || {
-        let ran = Command::new("enforcer").args(words).run().ok()?;
-        serde_json::from_str(ran.out.lines().next()?).ok()
-    })?)
-}
-
-fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outcome {
-    tree(t)?;
-    let small = SmallState::begin("freeze")?;
-    let (shut, open, stop) = (t.at("shut/f1"), t.at("open/f1"), t.at("stop"));
-    let policy = t.policy().allow("read", &format!("{}/**", t.at("open")));
-    let agent = t.agent(policy)?;
-    // Refused again and again, and each time it must be recorded.
-    let mut live = agent.start(&[format!("hammer {open} {shut} {stop} 1")])?;
-    let cgroup = live.cgroup()?.display().to_string();
-    events::wait("a refusal", live.mark, |record| events::decides(record, &live.id))?;
-    ensure!(frozen(&cgroup) == Some(false), "frozen before anything failed");
-
-    // A page that the daemon itself gives back is enough for the log to work again for a moment, so the disk
-    // is filled again until all of it is seen in one look.
-    let mut seen = String::new();
-    let all_of_it = wait_for("a frozen session, a status that says so, and a refused start", 120, || {
-        fill().map_err(|error| seen = error.to_string()).ok()?;
-        let before = frozen(&cgroup);
-        let status = Command::new("enforcer").args(["status"]).run().ok()?;
-        let start = ["exec", agent.name(), "--", PROBE, "prctl-name"];
-        let started = Command::new("enforcer").args(start).run().ok()?;
-        let after = frozen(&cgroup);
-        seen = format!("frozen before {before:?}, after {after:?}\n{status}\n{started}");
-        let told = status.code == Some(1) && status.out.contains("audit log cannot be written");
-        let refused = started.code != Some(0) && started.err.contains("cannot be written");
-        (before == Some(true) && after == Some(true) && told && refused).then_some(())
-    });
-    ensure!(all_of_it.is_ok(), "{all_of_it:?}: {seen}");
-
-    fs::remove_file(format!("{STATE}/filler"))?;
-    wait_for("a session that goes on", 60, || (frozen(&cgroup) == Some(false)).then_some(()))?;
-    fs::write(&stop, "")?;
-    live.expect(&["ok"])?;
-    live.finish()?;
-    let failed = signed("log-failed")?;
-    ensure!(failed["because"].is_string(), "{failed}");
-    let back = signed("log-recovered")?;
-    ensure!(back["milliseconds"].is_u64(), "{back}");
-    // What waited in memory came first, and all of it verifies.
-    let verified = wait_for("a log that verifies", 30, || {
-        let ran = Command::new("enforcer").args(["audit", "verify"]).patience(60).run().ok()?;
-        (ran.code == Some(0)).then_some(ran)
-    });
-    ensure!(verified.is_ok(), "{:?}", Command::new("enforcer").args(["audit", "verify"]).run());
-    drop(agent);
-    drop(small);
-    ensure!(exists(&format!("{STATE}/audit/log")), "the state is not back");
-    wait_for("the daemon", 60, || {
-        Command::new("enforcer").args(["status"]).run().ok().filter(|ran| matches!(ran.code, Some(0 | 1)))
-    })?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The oldest records go where the settings limit the log, by a signed record, and what is left can be verified.
 
 use super::{
-    proof::{STATE, SmallState, signed},
+    small_state::{STATE, SmallState, signed},
     tree,
 };
 use crate::{

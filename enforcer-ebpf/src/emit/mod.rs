@@ -1,29 +1,31 @@
 //! Records for the rings. Nothing here decides anything: a record that does not fit is counted for
 //! its agent and the verdict stays what it was.
 
+mod executed;
+mod first_use;
+mod names;
+
+pub use executed::executed;
+pub use first_use::first_use;
+pub(crate) use names::render;
+
 use crate::{
     call,
     hold::{self, Beside},
     maps, object,
     path::{self, outcome},
     subject::{self, Subject},
-    verifier::{Conclusion, atomic_add, below, bound},
+    verifier::{Conclusion, atomic_add, below},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_loop,
-        bpf_probe_read_kernel, bpf_probe_read_user,
-    },
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_boot_ns},
 };
-use core::ffi::c_void;
 use enforcer_common::{
-    event::{
-        self, ABOVE, ARGUMENTS_FIRST, ARGUMENTS_MORE, ARGUMENTS_ROUNDS, Header, NO_AGENT, flag, kind, reason,
-    },
+    event::{self, Header, NO_AGENT, flag, kind, reason},
     limits,
     map::Session,
-    scratch::{Component, RECORD_MAX, Record, Render, Scratch},
+    scratch::{RECORD_MAX, Record, Scratch},
     verdict::Verdict,
 };
 
@@ -127,7 +129,7 @@ fn say(
         let header = describe(subject, denial, sc, record);
         fill(header);
         if first {
-            tell_first(subject, sc, record);
+            first_use::tell_first(subject, sc, record);
             return Conclusion::GoOn;
         }
         if asks && let Some(beside) = beside {
@@ -173,38 +175,6 @@ unsafe fn describe<'a>(
         }
         name_session(header, subject.session);
         header
-    }
-}
-
-/// Records that rules allow something for the first time, where a hook has more than one such thing to tell.
-#[inline(always)]
-pub fn first_use(subject: &Subject, denial: &Denial) {
-    let sc = path::begin(subject, denial.dentry, denial.mount);
-    let record = maps::RECORDS.of_current_or_new();
-    if sc.is_null() || record.is_null() {
-        lose_activity(subject.session);
-        return;
-    }
-    // SAFETY: neither is null.
-    unsafe {
-        describe(subject, denial, sc, record);
-        tell_first(subject, sc, record);
-    }
-}
-
-/// Completes a record as one of a first use. What does not fit on the ring is counted, and tried again the next time.
-#[inline(always)]
-unsafe fn tell_first(subject: &Subject, sc: *mut Scratch, record: *mut Record) {
-    // SAFETY: as the caller promises: neither is null, and the record has a header.
-    unsafe {
-        let header = record.cast::<Header>();
-        (*header).kind = kind::FIRST_USE;
-        (*header).reason = 0;
-        if send(sc, 1) != 0 {
-            lose_activity(subject.session);
-        } else {
-            path::note_use(sc);
-        }
     }
 }
 
@@ -362,13 +332,13 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         (*header).parent = object::number(object::pointer(task, &object::TASK_PARENT), &object::TASK_TGID);
         (*header).started = object::number(object::pointer(task, &object::TASK_LEADER), &object::TASK_START);
         bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
-        name_above(header, task);
+        names::name_above(header, task);
 
         if core::ptr::read_volatile(&raw const (*sc).dentry) != 0 {
             if (*header).flags & flag::OTHER_NAME != 0 {
-                name_other(sc);
+                names::name_other(sc);
             }
-            match climb_for_record(sc) {
+            match names::climb_for_record(sc) {
                 outcome::KNOWN => {}
                 _ => (*header).flags |= flag::FOREIGN,
             }
@@ -384,7 +354,9 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         let at = exe.wrapping_add(object::FILE_PATH.get());
         core::ptr::write_volatile(&raw mut (*sc).mount, object::pointer(at, &object::PATH_MOUNT) as u64);
         core::ptr::write_volatile(&raw mut (*sc).dentry, object::pointer(at, &object::PATH_DENTRY) as u64);
-        if climb_for_record(sc) == outcome::UNKNOWN || render(sc, RECORD_MAX as u64 - HEADER - names) != 0 {
+        if names::climb_for_record(sc) == outcome::UNKNOWN
+            || render(sc, RECORD_MAX as u64 - HEADER - names) != 0
+        {
             (*header).flags |= flag::EXE_CUT;
         }
         let used = core::ptr::read_volatile(&raw const (*sc).used);
@@ -399,196 +371,5 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
             maps::ACTIVITY.output::<[u8]>(record, 0)
         };
         u64::from(sent.is_err())
-    }
-}
-
-/// The processes above, up to the first one of all.
-#[inline(always)]
-unsafe fn name_above(header: *mut Header, task: *const u8) {
-    // SAFETY: the header is map memory; typed loads lead from one task to the next.
-    unsafe {
-        let mut above = task;
-        let mut i = 0;
-        while i < ABOVE {
-            above = object::pointer(above, &object::TASK_PARENT);
-            let tgid: u32 = object::number(above, &object::TASK_TGID);
-            if tgid == 0 {
-                break;
-            }
-            let at = &raw mut (*header).above[i];
-            core::ptr::write_volatile(&raw mut (*at).tgid, tgid);
-            let started = object::number(object::pointer(above, &object::TASK_LEADER), &object::TASK_START);
-            core::ptr::write_volatile(&raw mut (*at).started, started);
-            if tgid == 1 {
-                break;
-            }
-            i += 1;
-        }
-    }
-}
-
-/// Records that the running task has been given a new program, with its arguments: as many records as they take.
-#[inline(always)]
-pub fn executed(subject: &Subject) {
-    let sc = maps::SCRATCH.of_current_or_new();
-    let record = maps::RECORDS.of_current_or_new();
-    if sc.is_null() || record.is_null() {
-        lose_activity(subject.session);
-        return;
-    }
-    // SAFETY: neither is null; the kernel has just written the new image's arguments, and nothing of it has run.
-    unsafe {
-        core::ptr::write_volatile(&raw mut (*sc).dentry, 0);
-        let mm = object::pointer(subject::task(), &object::TASK_MM);
-        let from: u64 = object::number(mm, &object::MM_ARGUMENTS);
-        let end: u64 = object::number(mm, &object::MM_ARGUMENTS_END);
-        let length = end.saturating_sub(from);
-        let header = start(sc, record, kind::EXECUTED);
-        name_session(header, subject.session);
-        if !subject.policy.is_null() {
-            header.policy = (*subject.policy).id;
-        }
-        header.argument = length as u32;
-        let first = if length < ARGUMENTS_FIRST as u64 { length } else { ARGUMENTS_FIRST as u64 };
-        let Some(size) = below::<{ 2 * ARGUMENTS_FIRST as i32 - 1 }>(first, ARGUMENTS_FIRST as u64 + 1)
-        else {
-            lose_activity(subject.session);
-            return;
-        };
-        let to = record.cast::<u8>().add(HEADER as usize);
-        if bpf_probe_read_user(to.cast(), size as u32, from as *const _) == 0 {
-            header.target_len = size as u16;
-            core::ptr::write_volatile(&raw mut (*sc).used, HEADER + size);
-        }
-        if send(sc, 1) != 0 {
-            lose_activity(subject.session);
-            return;
-        }
-        if length > ARGUMENTS_FIRST as u64 {
-            (*sc).address = from;
-            (*sc).render.room = length;
-            let mut round = path::Round { sc };
-            bpf_loop(ARGUMENTS_ROUNDS as u32, arguments_round as *mut c_void, (&raw mut round).cast(), 0);
-        }
-    }
-}
-
-/// More of the arguments. 1 ends the loop.
-extern "C" fn arguments_round(number: u32, round: *mut path::Round) -> i64 {
-    // SAFETY: the scratch is not null; every size is bounded before it is used.
-    unsafe {
-        let sc = (*round).sc;
-        let record = maps::RECORDS.of_current();
-        let done = ARGUMENTS_FIRST as u64 + ARGUMENTS_MORE as u64 * u64::from(number);
-        let length = (*sc).render.room;
-        if record.is_null() || length <= done {
-            return 1;
-        }
-        let rest = length - done;
-        let rest = if rest < ARGUMENTS_MORE as u64 { rest } else { ARGUMENTS_MORE as u64 };
-        let Some(size) = below::<{ 2 * ARGUMENTS_MORE as i32 - 1 }>(rest, ARGUMENTS_MORE as u64 + 1) else {
-            return 1;
-        };
-        // Who, when and where stand there already.
-        let header = record.cast::<Header>();
-        let to = record.cast::<u8>().add(HEADER as usize);
-        if bpf_probe_read_user(to.cast(), size as u32, ((*sc).address + done) as *const _) != 0 {
-            return 1;
-        }
-        (*header).kind = kind::ARGUMENTS;
-        (*header).argument = done as u32;
-        (*header).exe_len = 0;
-        (*header).target_len = size as u16;
-        (*header).length = (HEADER + size) as u32;
-        let Some(used) = below::<RECORD_MASK>(HEADER + size, RECORD_END) else { return 1 };
-        let bytes = core::slice::from_raw_parts(record.cast::<u8>(), used as usize);
-        // What is missing is told from the length that the first record says.
-        i64::from(maps::ACTIVITY.output::<[u8]>(bytes, 0).is_err())
-    }
-}
-
-/// Says in the record whether the object has another name that counts. Whether the rules for this or for that one
-/// decided is for the reader to see.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn name_other(sc: *mut Scratch) -> u64 {
-    let record = maps::RECORDS.of_current();
-    if sc.is_null() || record.is_null() {
-        return 0;
-    }
-    // SAFETY: `sc` is the task's scratch, `record` its record.
-    unsafe {
-        let header = record.cast::<Header>();
-        (*sc).address = core::ptr::read_volatile(&raw const (*sc).dentry);
-        (*header).flags &= !flag::OTHER_NAME;
-        if path::find_link(sc, core::ptr::read_volatile(&raw const (*sc).policy) as u32) != 0 {
-            (*header).flags |= flag::OTHER_NAME;
-            (*header).states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];
-        }
-    }
-    0
-}
-
-/// The components for a name that is only shown.
-#[inline(always)]
-unsafe fn climb_for_record(sc: *mut Scratch) -> u64 {
-    path::climb(sc)
-}
-
-/// Appends the collected components to the record as a path, within `room` bytes. Non-zero: cut.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn render(sc: *mut Scratch, room: u64) -> u64 {
-    let record = maps::RECORDS.of_current();
-    if sc.is_null() || record.is_null() {
-        return 1;
-    }
-    // SAFETY: `sc` is the task's scratch; the callback gets the address of a value that outlives the
-    // call.
-    unsafe {
-        let first = core::ptr::read_volatile(&raw const (*sc).used);
-        let count = core::ptr::read_volatile(&raw const (*sc).count);
-        if count == 0 {
-            let Some(at) = below::<RECORD_MASK>(first, RECORD_END) else { return 1 };
-            record.cast::<u8>().add(at as usize).write_volatile(b'/');
-            core::ptr::write_volatile(&raw mut (*sc).used, first + 1);
-            return 0;
-        }
-        (*sc).render = Render { first, room, cut: 0 };
-        let mut round = path::Round { sc };
-        bpf_loop(count as u32, render_round as *mut c_void, (&raw mut round).cast(), 0);
-        core::ptr::read_volatile(&raw const (*sc).render.cut)
-    }
-}
-
-/// One component, the topmost first. 1 ends the loop.
-extern "C" fn render_round(number: u32, round: *mut path::Round) -> i64 {
-    // SAFETY: as in `render`; every offset is masked to the record, which has room for a name behind
-    // the mask.
-    unsafe {
-        let sc = (*round).sc;
-        let at = &mut (*sc).render;
-        let record = maps::RECORDS.of_current();
-        at.cut = 1;
-        if record.is_null() {
-            return 1;
-        }
-        let component = (&raw const (*sc).component).cast::<Component>();
-        let index = (*sc).count - 1 - u64::from(number);
-        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
-        let len = bound::<255>((*entry).len);
-        let used = (*sc).used;
-        if used - at.first + len + 1 > at.room || used + len + 1 > RECORD_MAX as u64 {
-            return 1;
-        }
-        let Some(position) = below::<RECORD_MASK>(used, RECORD_END) else { return 1 };
-        let to = record.cast::<u8>().add(position as usize);
-        to.write_volatile(b'/');
-        if bpf_probe_read_kernel(to.add(1).cast(), len as u32, (*entry).name as *const _) != 0 {
-            return 1;
-        }
-        (*sc).used = used + len + 1;
-        at.cut = 0;
-        0
     }
 }

@@ -64,8 +64,7 @@ pub fn run(options: &[&str]) -> Done {
         }
     }
 
-    command("systemctl", &["start", "enforcer.service"])?;
-    thread::sleep(SETTLE);
+    start()?;
     measure("outside", None)?;
     for size in sizes {
         measure(&format!("inside, {size} rules"), Some(&format!("bench-{size}")))?;
@@ -107,11 +106,20 @@ fn layers() -> Done {
     thread::sleep(SETTLE);
     measure("nothing", None, &[])?;
     measure("nothing again", None, &[])?;
-    command("systemctl", &["start", "enforcer.service"])?;
-    thread::sleep(SETTLE);
+    start()?;
     for (name, agent) in agents {
         measure(&format!("inside, {name}"), Some(&agent), &[])?;
     }
+    Ok(())
+}
+
+/// Starts the daemon, and waits until nothing more is to be attached.
+fn start() -> Done {
+    command("systemctl", &["start", "enforcer.service"])?;
+    while programs::some_wait(Path::new(PINS))? {
+        thread::sleep(Duration::from_secs(1));
+    }
+    thread::sleep(SETTLE);
     Ok(())
 }
 
@@ -119,8 +127,7 @@ fn layers() -> Done {
 /// own clock, which counts instructions too. A run's figure has the reading of that clock in it.
 pub fn profile(operations: &[&str]) -> Done {
     prepare(&[10])?;
-    command("systemctl", &["start", "enforcer.service"])?;
-    thread::sleep(SETTLE);
+    start()?;
     let _statistics = programs::count_runs()?;
     let run = |only: &str| -> Result<(Vec<programs::Runs>, u64), Box<dyn std::error::Error>> {
         let _listener = listen()?;

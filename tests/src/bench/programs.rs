@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs, io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -64,6 +64,27 @@ pub fn between(before: &[Program], after: &[Program]) -> Vec<Runs> {
     done
 }
 
+/// Where programs are pinned that are still to be attached.
+const WAITING: &[u8] = b"system-calls-waiting";
+
+/// Whether programs are still to be attached.
+pub fn some_wait(pins: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(pins)? {
+        match fs::read_dir(entry?.path().join(OsStr::from_bytes(WAITING))) {
+            Ok(waiting) => {
+                if waiting.count() > 0 {
+                    return Ok(true);
+                }
+            }
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
 /// Those whose links are pinned below `pins`.
 pub fn attached(pins: &Path) -> io::Result<Vec<Program>> {
     let mut programs = Vec::new();
@@ -76,7 +97,7 @@ pub fn attached(pins: &Path) -> io::Result<Vec<Program>> {
             let link = link?;
             match link.file_name().as_bytes() {
                 // Programs without a link; one program at the end of many rare calls, which nothing else pays for.
-                b"network" | b"system-calls" => {}
+                b"network" | b"system-calls" | WAITING => {}
                 name if name.starts_with(b"network-") => {
                     for link in fs::read_dir(link.path())? {
                         programs.push(describe(&link?.path())?);

@@ -87,6 +87,13 @@ pub const CALLS: &[Call] = &[
     call("open_tree_attr", 467, 467, 5, 1),
 ];
 
+/// Calls of 32-bit programs that have no like among 64-bit ones, each with its number there, the function that it ends in
+/// on the kernel's side (without what stands before), and the call of the list that it is an older form of.
+pub const OLDER: &[(u32, &str, &str)] = &[
+    // Without flags: in their place stands whatever was in the register.
+    (22, "oldumount", "umount2"),
+];
+
 /// The number of `clone`, which stands for `clone3` and the others that ask for namespaces, too.
 pub const CLONE: u32 = 56;
 /// The place of `clone` in the list.
@@ -122,6 +129,13 @@ pub struct Actions {
     pub stopped: u64,
     /// End it.
     pub killed: u64,
+}
+
+impl Actions {
+    /// The calls after which something is done with the process.
+    pub const fn acts(self) -> u64 {
+        self.stopped | self.killed
+    }
 }
 
 /// Arguments that a record has room for.
@@ -168,6 +182,7 @@ mod tests {
     fn numbers_stand_once_and_everything_fits() {
         assert!(CALLS.len() <= UNLISTED as usize, "a policy has 64 bits");
         assert_eq!(CALLS[CLONE_PLACE as usize].number, CLONE);
+        assert!(OLDER.iter().all(|(.., name)| CALLS.iter().any(|call| call.name == *name)));
         for (place, call) in CALLS.iter().enumerate() {
             assert_eq!(find(call.number), Some(call));
             assert!(
@@ -176,6 +191,7 @@ mod tests {
             assert!(call.number < NARROW && (call.narrow < NARROW || call.narrow == NONE), "{call:?}");
             assert!(call.arguments >= 1 && call.arguments <= ARGUMENTS, "{call:?}");
             assert!(call.text == NONE || (call.text as usize) < call.arguments, "{call:?}");
+            assert!(OLDER.iter().all(|(narrow, ..)| *narrow < NARROW && *narrow != call.narrow));
             let word = entry(place, call);
             assert_eq!((word & 0xff, word >> 16), (place as u32 + 1, call.number));
         }

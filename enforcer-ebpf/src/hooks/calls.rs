@@ -14,7 +14,7 @@ use crate::{
 };
 use aya_ebpf::{macros::fexit, maps::ProgramArray, programs::FExitContext};
 use core::ptr::read_volatile;
-use enforcer_common::calls::{ARGUMENTS, NARROW, UNLISTED};
+use enforcer_common::calls::{ARGUMENTS, NARROW, NUMBERS, UNLISTED};
 
 /// `struct pt_regs` (arch/x86/include/asm/ptrace.h).
 const ORIG_AX: usize = 120;
@@ -63,7 +63,12 @@ pub fn call_over(ctx: FExitContext) -> i32 {
     let word = |at: usize| unsafe { read_volatile(registers.add(at).cast::<u64>()) };
     let narrow = object::number::<u32>(subject::task(), &object::TASK_STATUS) & COMPAT != 0;
     let number = (word(ORIG_AX) & !X32) as u32;
-    let at = if narrow { number.wrapping_add(NARROW) } else { number };
+    let at = match (narrow, number) {
+        (true, number) => number.wrapping_add(NARROW),
+        (false, number) if number < NARROW => number,
+        // One of x32's own.
+        (false, _) => NUMBERS,
+    };
     // A number without an entry: another call ends in the same function.
     let entry = maps::CALLS.get_ptr(at).map_or(0, |entry| {
         // SAFETY: a map value.

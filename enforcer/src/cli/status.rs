@@ -43,7 +43,12 @@ fn status_text(status: &Status, colour: bool) -> String {
     );
     let calls = || status.hooks.iter().filter(|hook| hook.name.starts_with(SYSTEM_CALLS));
     let watched = calls().filter(|hook| hook.attached).count();
-    line("calls", &format!("{watched} of {} rare system calls leave records", calls().count()));
+    let all = calls().count() + status.waiting.len();
+    let more = match status.waiting.len() {
+        0 => String::new(),
+        waiting => format!("; {waiting} are still to be attached"),
+    };
+    line("calls", &format!("{watched} of {all} rare system calls leave records{more}"));
     line("roots", &status.roots.join(" "));
     line("agents", &format!("{}, {} sessions", status.agents, status.sessions));
     line(

@@ -264,6 +264,9 @@ pub struct Status {
     pub sessions: usize,
     /// The kernel's hooks.
     pub hooks: Vec<HookStatus>,
+    /// Rare system calls whose programs are still to be attached.
+    #[serde(default)]
+    pub waiting: Vec<String>,
     /// How full the kernel's tables are.
     pub usage: Vec<UsageStatus>,
     /// The policy files.

@@ -67,6 +67,17 @@ pub const NETWORK_LAYER: &str = "network layer of ";
 /// Begins the names of the entries among the hooks that stand for rare system calls, one for each.
 pub const SYSTEM_CALLS: &str = "system call ";
 
+/// A function of a rare system call that the kernel does not let be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwatched {
+    /// The call.
+    pub call: &'static str,
+    /// The kernel's function.
+    pub function: String,
+    /// What the kernel said.
+    pub because: String,
+}
+
 /// One hook of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
@@ -96,8 +107,10 @@ pub struct Usage {
 pub struct Health {
     /// Generation of the programs that decide.
     pub generation: u32,
-    /// Every hook that the daemon knows.
+    /// Every hook that the daemon knows, but for those that are still to be attached.
     pub hooks: Vec<Hook>,
+    /// Rare system calls whose programs are loaded and still to be attached, by name.
+    pub waiting: Vec<String>,
     /// Programs that the kernel has left out since the daemon started because they were running already, and how
     /// often.
     pub missed: BTreeMap<String, u64>,
@@ -252,6 +265,14 @@ pub trait Enforcement {
     /// Attaches what belongs to the roots' cgroups and is missing there: a root that was made anew has lost it. Says to
     /// which roots something was attached since the last time.
     fn follow_roots(&mut self) -> Vec<Followed> {
+        Vec::new()
+    }
+
+    /// Attaches some of what is loaded and may wait. Called every second.
+    fn attach_more(&mut self) {}
+
+    /// What turned out not to be watchable since the last time.
+    fn take_unwatched(&mut self) -> Vec<Unwatched> {
         Vec::new()
     }
 

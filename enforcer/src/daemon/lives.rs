@@ -29,7 +29,7 @@ impl Core {
         let attached = health.hooks.len() - missing.len();
         let fields = json!({
             "version": env!("CARGO_PKG_VERSION"), "generation": health.generation,
-            "hooks": {"attached": attached, "missing": missing}, "previous": self.audit.previous(),
+            "hooks": {"attached": attached, "missing": missing, "waiting": health.waiting}, "previous": self.audit.previous(),
         });
         self.record("daemon-started", fields);
     }

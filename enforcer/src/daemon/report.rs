@@ -65,6 +65,7 @@ impl Core {
             agents: self.agents.len(),
             sessions,
             hooks: health.hooks.iter().map(hook).collect(),
+            waiting: health.waiting,
             usage: health.usage.iter().map(usage).collect(),
             policies: self.files.clone(),
             canary: self.proven_at.map(rfc3339),

@@ -215,6 +215,7 @@ async fn tick(core: Shared) {
             }
             _ = holds.tick() => {
                 core.borrow_mut().follow_roots();
+                core.borrow_mut().attach_more();
                 core.borrow_mut().look_at_holds(false);
                 core.borrow_mut().end_overdue_break_glass();
                 core.borrow_mut().look_at_open_again(false);

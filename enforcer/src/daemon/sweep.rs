@@ -3,7 +3,7 @@
 
 use super::{
     core::Core,
-    enforcement::{AgentSlot, Followed, SessionEntry},
+    enforcement::{AgentSlot, Followed, SessionEntry, Unwatched},
 };
 use crate::{event::text::session_id, launch::cgroup};
 use serde_json::json;
@@ -74,6 +74,18 @@ impl Core {
             let Followed { root, cgroup } = followed;
             tracing::info!(root, cgroup, "the second layer on the network is attached");
             self.record("layer-attached", json!({"layer": "network", "root": root, "cgroup": cgroup}));
+        }
+    }
+
+    /// Attaches some of what may wait, and says what cannot be.
+    pub fn attach_more(&mut self) {
+        self.enforcement.attach_more();
+        for Unwatched { call, function, because } in self.enforcement.take_unwatched() {
+            tracing::error!(
+                because,
+                "the system call {call} leaves no records, because {function} is not watched"
+            );
+            self.record("call-unwatched", json!({"call": call, "function": function, "because": because}));
         }
     }
 

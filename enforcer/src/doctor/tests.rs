@@ -18,6 +18,7 @@ fn status(state: State) -> DaemonFact {
         agents: 0,
         sessions: 0,
         hooks: Vec::new(),
+        waiting: Vec::new(),
         usage: Vec::new(),
         policies: Vec::new(),
         canary: Some("2026-01-01T00:00:00Z".to_owned()),

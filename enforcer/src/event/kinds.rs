@@ -33,6 +33,7 @@ pub const DAEMON: &[&str] = &[
     "break-glass-begun",
     "break-glass-ended",
     "break-glass-refused",
+    "call-unwatched",
     "canary",
     "control-refused",
     "daemon-started",

@@ -13,16 +13,13 @@ use super::{
     load::{Loaded, Programs, chain, not_loaded},
     pins::make_private,
 };
-use crate::daemon::enforcement::{Hook, SYSTEM_CALLS};
+use crate::daemon::enforcement::{Hook, SYSTEM_CALLS, Unwatched};
 use aya::{
     Btf as AyaBtf, Ebpf,
     maps::{Array, ProgramArray},
     programs::{FExit, ProgramError, links::FdLink},
 };
-use enforcer_common::{
-    calls::{CALLS, CLONE, Call, NARROW, NONE, entry},
-    floor::Grants,
-};
+use enforcer_common::calls::{CALLS, CLONE, Call, NARROW, NONE, OLDER, entry};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
@@ -63,6 +60,11 @@ impl Watched {
     fn waiting(&self, links: &Path) -> PathBuf {
         links.join(WAITING).join(&self.function)
     }
+
+    fn unwatched(&self, because: &str) -> Unwatched {
+        let (function, because) = (self.function.clone(), because.to_owned());
+        Unwatched { call: self.call.name, function, because }
+    }
 }
 
 /// What this kernel has of the list. `symbols` is the text of /proc/kallsyms.
@@ -77,7 +79,10 @@ pub fn find(symbols: &str, prototype: impl Fn(&str) -> Option<u32>) -> Vec<Watch
         let narrow = [format!("__ia32_compat_sys_{name}"), format!("__ia32_sys_{name}")];
         let narrow = narrow.into_iter().find(|f| call.narrow != NONE && known.contains(f.as_str()));
         let wide = Some(format!("__x64_sys_{name}")).filter(|f| known.contains(f.as_str()));
-        found.extend([wide, narrow].into_iter().flatten().map(|function| Watched {
+        let older = OLDER.iter().filter(|(.., form_of)| *form_of == call.name);
+        let older = older.map(|(_, name, _)| format!("__ia32_sys_{name}"));
+        let older = older.filter(|function| known.contains(function.as_str()));
+        found.extend([wide, narrow].into_iter().flatten().chain(older).map(|function| Watched {
             call,
             prototype: prototype(&function),
             function,
@@ -94,20 +99,23 @@ fn own_function(line: &str) -> Option<&str> {
     (function && !kind.eq_ignore_ascii_case("w")).then_some(name)
 }
 
-/// Loads what can be, and pins it for [`attach_some`]. What cannot be is missing from [`health`]. Returns the figures of
-/// each program once: they differ in nothing but the function.
-pub fn load_all(programs: &mut Programs, links: &Path, watched: &[Watched]) -> Vec<Loaded> {
+/// Loads what can be, and pins it until it is attached. Returns the figures of each program once, since they differ in
+/// nothing but the function, and what cannot be watched.
+pub fn load_all(programs: &mut Programs, links: &Path, watched: &[Watched]) -> (Vec<Loaded>, Vec<Unwatched>) {
     let begun = Instant::now();
     let Programs { ebpf, btf, .. } = programs;
-    let mut kinds: BTreeMap<Option<u32>, Vec<&Watched>> = BTreeMap::new();
-    for end in watched {
-        kinds.entry(end.prototype).or_default().push(end);
-    }
-    let mut loaded = Vec::new();
     let directories = [PINS, WAITING].map(|name| make_private(&links.join(name)).map_err(|e| e.to_string()));
     if let Err(problem) = directories.into_iter().collect::<Result<(), _>>().and_then(|()| fill(ebpf)) {
-        tracing::error!(problem, "no rare system call leaves records");
-        return loaded;
+        return (Vec::new(), watched.iter().map(|end| end.unwatched(&problem)).collect());
+    }
+    let (mut loaded, mut unwatched) = (Vec::new(), Vec::new());
+    let mut give_up = |end: &Watched, problem: &str| unwatched.push(give_up(end, links, problem));
+    let mut kinds: BTreeMap<u32, Vec<&Watched>> = BTreeMap::new();
+    for end in watched {
+        match end.prototype {
+            Some(kind) => kinds.entry(kind).or_default().push(end),
+            None => give_up(end, "the kernel has no type information about it"),
+        }
     }
     let mut own = KINDS.into_iter();
     for ends in kinds.into_values() {
@@ -122,69 +130,39 @@ pub fn load_all(programs: &mut Programs, links: &Path, watched: &[Watched]) -> V
                 for end in ends {
                     match load_one(program, btf, name, end, links) {
                         Ok(loaded) => figures = Some(loaded),
-                        Err(problem) => give_up(end, links, &problem),
+                        Err(problem) => give_up(end, &problem),
                     }
                     // If it was not even loaded, there is nothing to unload.
                     let _ = program.unload();
                 }
                 loaded.extend(figures);
             }
-            Err(problem) => ends.into_iter().for_each(|end| give_up(end, links, &problem)),
+            Err(problem) => ends.into_iter().for_each(|end| give_up(end, &problem)),
         }
     }
     let milliseconds = begun.elapsed().as_millis();
     tracing::info!(functions = watched.len(), milliseconds, "programs for rare system calls are loaded");
-    loaded
+    (loaded, unwatched)
 }
 
-/// Notes that a function is not watched.
-fn give_up(end: &Watched, links: &Path, problem: &str) {
-    tracing::error!(problem, "{} leaves no records", end.function);
+/// Notes that a function is not watched, also for the next daemon.
+fn give_up(end: &Watched, links: &Path, problem: &str) -> Unwatched {
     // If it cannot be made, the next daemon tries again.
     let _ = fs::create_dir(end.link(links));
-    let _ = fs::remove_file(end.waiting(links));
-}
-
-/// Attaches what waits for it, as much as there is time for but at least one, and says what.
-pub fn attach_some(links: &Path, watched: &[Watched], time: Duration) -> Vec<(String, u32)> {
-    let begun = Instant::now();
-    let mut attached = Vec::new();
-    for end in watched.iter().filter(|end| is_waiting(links, end)) {
-        attached.extend(attach_waiting(links, end));
-        if begun.elapsed() >= time {
-            break;
-        }
-    }
-    attached
-}
-
-/// Whether its program is loaded and not attached yet.
-fn is_waiting(links: &Path, end: &Watched) -> bool {
-    end.waiting(links).exists()
-}
-
-/// Attaches a program that waits for it.
-fn attach_waiting(links: &Path, end: &Watched) -> Option<(String, u32)> {
-    match attach_one(links, end) {
-        Ok(id) => Some((end.function.clone(), id)),
-        Err(problem) => {
-            give_up(end, links, &problem);
-            None
-        }
-    }
+    let waiting = end.waiting(links);
+    let _ = fs::remove_file(&waiting).or_else(|_| fs::remove_dir(&waiting));
+    end.unwatched(problem)
 }
 
 fn attach_one(links: &Path, end: &Watched) -> Result<u32, String> {
     let (at, waiting) = (end.link(links), end.waiting(links));
-    // An earlier daemon was cut off between the two.
-    if !at.exists() {
-        let told = |e: ProgramError| chain(&e);
-        let mut program = FExit::from_pin(&waiting).map_err(told)?;
-        let id = program.attach().map_err(told)?;
-        let link: FdLink = program.take_link(id).map_err(told)?.into();
-        link.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
-    }
-    fs::remove_file(&waiting).map_err(|e| format!("cannot remove {}: {e}", waiting.display()))?;
+    let told = |e: ProgramError| chain(&e);
+    let mut program = FExit::from_pin(&waiting).map_err(told)?;
+    let id = program.attach().map_err(told)?;
+    let link: FdLink = program.take_link(id).map_err(told)?.into();
+    link.pin(&at).map_err(|e| format!("cannot pin {}: {}", at.display(), chain(&e)))?;
+    // One that stays there counts for nothing beside its link.
+    let _ = fs::remove_file(&waiting);
     program_of(&at)
 }
 
@@ -193,8 +171,10 @@ fn fill(ebpf: &mut Ebpf) -> Result<(), String> {
     let map = ebpf.map_mut("CALLS").ok_or("the object has no table of calls")?;
     let mut table = Array::<_, u32>::try_from(map).map_err(|e| chain(&e))?;
     for (place, call) in CALLS.iter().enumerate() {
-        let narrow = (call.narrow != NONE).then(|| call.narrow + NARROW);
-        for at in [Some(call.number), narrow].into_iter().flatten() {
+        let narrow = (call.narrow != NONE).then_some(call.narrow);
+        let older = OLDER.iter().filter(|(.., form_of)| *form_of == call.name).map(|(number, ..)| *number);
+        let narrow = narrow.into_iter().chain(older).map(|number| number + NARROW);
+        for at in narrow.chain([call.number]) {
             table.set(at, entry(place, call), 0).map_err(|e| chain(&e))?;
         }
     }
@@ -247,69 +227,167 @@ fn exit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut FExit, String> {
 
 /// Whether all of the functions are watched, are about to be, or were tried; and the tables are still there.
 pub fn tried(links: &Path, watched: &[Watched]) -> bool {
-    watched.iter().all(|end| end.link(links).exists() || is_waiting(links, end))
+    watched.iter().all(|end| end.link(links).exists() || end.waiting(links).exists())
         && tables_gone(links, watched).next().is_none()
 }
 
-/// The tables that are not pinned any more.
-pub fn tables_gone<'a>(links: &'a Path, watched: &[Watched]) -> impl Iterator<Item = &'static str> + use<'a> {
-    let kinds: BTreeSet<Option<u32>> = watched.iter().map(|end| end.prototype).collect();
+fn tables_gone<'a>(links: &'a Path, watched: &[Watched]) -> impl Iterator<Item = &'static str> + use<'a> {
+    let kinds: BTreeSet<u32> = watched.iter().filter_map(|end| end.prototype).collect();
     let tables = KINDS.into_iter().take(kinds.len()).map(|(_, table)| table);
     tables.filter(|table| !links.join(PINS).join(table).exists())
 }
 
-/// The programs behind the links, by the function.
-pub fn attached(links: &Path, watched: &[Watched]) -> BTreeMap<String, u32> {
-    let one = |end: &Watched| program_of(&end.link(links)).ok().map(|id| (end.function.clone(), id));
-    watched.iter().filter_map(one).collect()
+/// The programs of the generation that decides.
+pub struct Calls {
+    watched: Vec<Watched>,
+    links: PathBuf,
+    /// By the function: what was attached by this daemon, or before it.
+    attached: BTreeMap<String, u32>,
+    /// Why a function is not watched, as far as this daemon has tried.
+    because: BTreeMap<String, String>,
+    /// What of that nobody has asked for yet.
+    untold: Vec<Unwatched>,
 }
 
-/// One entry for each call that this kernel has, but for those that are not attached yet. `before`: what was attached by
-/// this daemon, or before it.
-pub fn health(links: &Path, watched: &[Watched], before: &BTreeMap<String, u32>, active: bool) -> Vec<Hook> {
-    let now = attached(links, watched);
-    let is_there =
-        |end: &&Watched| now.get(&end.function).is_some_and(|id| before.get(&end.function) == Some(id));
-    let one = |call: &Call| {
-        let mut ends = watched.iter().filter(|end| end.call.number == call.number).peekable();
-        ends.peek()?;
-        if ends.clone().any(|end| is_waiting(links, end)) {
-            return None;
-        }
-        let absent: Vec<&str> = ends.filter(|end| !is_there(end)).map(|end| end.function.as_str()).collect();
-        let note = match (absent.is_empty(), active) {
-            (true, true) => String::new(),
-            (true, false) => "another generation decides".to_owned(),
-            (false, _) => format!("{} is not watched; the daemon's log says why", absent.join(" ")),
+impl Calls {
+    /// `unwatched`: what this daemon could not load.
+    pub fn new(links: &Path, watched: Vec<Watched>, unwatched: Vec<Unwatched>) -> Self {
+        let mut found = Self {
+            watched,
+            links: links.to_owned(),
+            attached: BTreeMap::new(),
+            because: BTreeMap::new(),
+            untold: Vec::new(),
         };
-        let name = format!("{SYSTEM_CALLS}{}", call.name);
-        Some(Hook { name, required: false, attached: note.is_empty(), note })
-    };
-    CALLS.iter().filter_map(one).collect()
-}
+        found.attached = found.there();
+        unwatched.into_iter().for_each(|one| found.miss(one));
+        found
+    }
 
-/// The functions of the calls about which a policy asks that something be done.
-fn wanted(watched: &[Watched], grants: Grants) -> impl Iterator<Item = &Watched> {
-    let acts = grants.calls.stopped | grants.calls.killed;
-    watched.iter().filter(move |end| {
-        let place = CALLS.iter().position(|call| call.number == end.call.number);
-        place.is_some_and(|place| acts >> place & 1 != 0)
-    })
-}
+    /// The programs that were attached by this daemon, or before it.
+    pub fn attached(&self) -> &BTreeMap<String, u32> {
+        &self.attached
+    }
 
-/// Attaches what a policy asks for and waits for it, and says what.
-pub fn attach_wanted(links: &Path, watched: &[Watched], grants: Grants) -> Vec<(String, u32)> {
-    let waiting = wanted(watched, grants).filter(|end| is_waiting(links, end));
-    waiting.filter_map(|end| attach_waiting(links, end)).collect()
-}
+    fn miss(&mut self, one: Unwatched) {
+        self.because.insert(one.function.clone(), one.because.clone());
+        self.untold.push(one);
+    }
 
-/// What a policy asks for and the programs cannot do.
-pub fn undoable(links: &Path, watched: &[Watched], grants: Grants) -> Option<String> {
-    let end = wanted(watched, grants).find(|end| program_of(&end.link(links)).is_err())?;
-    Some(format!(
-        "`system_calls`: nothing can be done about `{}`, because {} is not watched on this kernel",
-        end.call.name, end.function
-    ))
+    /// What was found not to be watchable since this was asked the last time.
+    pub fn take_unwatched(&mut self) -> Vec<Unwatched> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// The programs behind the links now.
+    fn there(&self) -> BTreeMap<String, u32> {
+        let one =
+            |end: &Watched| program_of(&end.link(&self.links)).ok().map(|id| (end.function.clone(), id));
+        self.watched.iter().filter_map(one).collect()
+    }
+
+    /// Whether the program is loaded and still to be attached.
+    fn is_waiting(&self, end: &Watched) -> bool {
+        !self.because.contains_key(&end.function)
+            && !end.link(&self.links).exists()
+            && end.waiting(&self.links).exists()
+    }
+
+    /// Attaches what waits for it, as much as there is time for but at least one.
+    pub fn attach_some(&mut self, time: Duration) {
+        let begun = Instant::now();
+        while let Some(end) = self.watched.iter().find(|end| self.is_waiting(end)).cloned() {
+            self.attach(&end);
+            if begun.elapsed() >= time {
+                break;
+            }
+        }
+    }
+
+    /// Attaches what waits for it and is to be stopped or ended for; `acts` has a bit for each call.
+    pub fn attach_wanted(&mut self, acts: u64) {
+        let waiting: Vec<Watched> = self.wanted(acts).filter(|end| self.is_waiting(end)).cloned().collect();
+        waiting.iter().for_each(|end| self.attach(end));
+    }
+
+    fn attach(&mut self, end: &Watched) {
+        match attach_one(&self.links, end) {
+            Ok(id) => {
+                self.attached.insert(end.function.clone(), id);
+            }
+            Err(problem) => self.miss(give_up(end, &self.links, &problem)),
+        }
+    }
+
+    /// The functions of calls with these bits.
+    fn wanted(&self, acts: u64) -> impl Iterator<Item = &Watched> {
+        self.watched.iter().filter(move |end| {
+            let place = CALLS.iter().position(|call| call.number == end.call.number);
+            place.is_some_and(|place| acts >> place & 1 != 0)
+        })
+    }
+
+    /// What is asked for and the programs cannot do.
+    pub fn undoable(&self, acts: u64) -> Option<String> {
+        let end = self.wanted(acts).find(|end| program_of(&end.link(&self.links)).is_err())?;
+        Some(format!(
+            "`system_calls`: nothing can be done about `{}`, because {} is not watched on this kernel",
+            end.call.name, end.function
+        ))
+    }
+
+    /// The calls of which a program is still to be attached.
+    pub fn waiting(&self) -> Vec<String> {
+        let waits = |call: &&Call| self.ends(call).any(|end| self.is_waiting(end));
+        CALLS.iter().filter(waits).map(|call| call.name.to_owned()).collect()
+    }
+
+    fn ends(&self, call: &Call) -> impl Iterator<Item = &Watched> {
+        let number = call.number;
+        self.watched.iter().filter(move |end| end.call.number == number)
+    }
+
+    /// One entry for each call that this kernel has, but for those that wait.
+    pub fn health(&self, active: bool) -> Vec<Hook> {
+        let now = self.there();
+        let is_there = |end: &&Watched| {
+            now.get(&end.function).is_some_and(|id| self.attached.get(&end.function) == Some(id))
+        };
+        let one = |call: &Call| {
+            let ends: Vec<&Watched> = self.ends(call).collect();
+            if ends.is_empty() || ends.iter().any(|end| self.is_waiting(end)) {
+                return None;
+            }
+            let absent: Vec<String> =
+                ends.iter().filter(|end| !is_there(end)).map(|end| self.why(end)).collect();
+            let note = match (absent.is_empty(), active) {
+                (true, true) => String::new(),
+                (true, false) => "another generation decides".to_owned(),
+                (false, _) => absent.join("; "),
+            };
+            let name = format!("{SYSTEM_CALLS}{}", call.name);
+            Some(Hook { name, required: false, attached: note.is_empty(), note })
+        };
+        CALLS.iter().filter_map(one).collect()
+    }
+
+    fn why(&self, end: &Watched) -> String {
+        let link = end.link(&self.links);
+        let because = match self.because.get(&end.function) {
+            Some(because) => because.clone(),
+            None if link.is_dir() => {
+                "an earlier daemon could not; its record `call-unwatched` says why".to_owned()
+            }
+            None if link.exists() => format!("{} is no link to its program", link.display()),
+            None => format!("the link {} is gone", link.display()),
+        };
+        format!("{} is not watched: {because}", end.function)
+    }
+
+    /// The tables that are not pinned any more.
+    pub fn tables_gone(&self) -> impl Iterator<Item = &'static str> {
+        tables_gone(&self.links, &self.watched)
+    }
 }
 
 #[cfg(test)]
@@ -332,10 +410,15 @@ mod tests {
     #[test]
     fn a_call_is_seen_where_the_table_of_calls_sends_it() {
         let symbols = "0 T __x64_sys_ptrace\n0 T __ia32_sys_ptrace\n0 T __ia32_compat_sys_ptrace\n\
-                       0 T __x64_sys_umount\n0 T __ia32_sys_umount\n0 T __ia32_sys_kexec_file_load\n0 T __x64_sys_clone\n";
+                       0 T __x64_sys_umount\n0 T __ia32_sys_umount\n0 T __ia32_sys_oldumount\n0 T __ia32_sys_kexec_file_load\n0 T __x64_sys_clone\n";
         let functions: Vec<String> = find(symbols, |_| None).into_iter().map(|end| end.function).collect();
-        let expected =
-            ["__x64_sys_ptrace", "__ia32_compat_sys_ptrace", "__x64_sys_umount", "__ia32_sys_umount"];
+        let expected = [
+            "__x64_sys_ptrace",
+            "__ia32_compat_sys_ptrace",
+            "__x64_sys_umount",
+            "__ia32_sys_umount",
+            "__ia32_sys_oldumount",
+        ];
         assert_eq!(functions, expected);
     }
 }

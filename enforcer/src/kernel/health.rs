@@ -1,6 +1,6 @@
 //! What is attached, pinned and full, by what the kernel says about it rather than by what was done at the start.
 
-use super::{Kernel, calls, hooks::HookProgram, load::MAPS, net_layer};
+use super::{Kernel, hooks::HookProgram, load::MAPS, net_layer};
 use crate::daemon::enforcement::{Health, Hook, Usage};
 use aya::programs::{
     links::{FdLink, PinnedLink},
@@ -37,7 +37,7 @@ pub(super) fn of(kernel: &Kernel) -> Health {
         };
         Hook { name: p.program.to_owned(), required: true, attached: note.is_empty(), note }
     });
-    let counts = counts(&kernel.attached);
+    let counts = counts(kernel.attached.iter().chain(kernel.calls.attached()));
     let missed = counts.iter().filter_map(|(name, count)| {
         let before = kernel.missed_before.get(name).map_or(0, |before| before.missed);
         let new = count.missed.saturating_sub(before);
@@ -47,13 +47,11 @@ pub(super) fn of(kernel: &Kernel) -> Health {
     let timed = timed.map(|(name, count)| (name.clone(), (count.runs, count.nanoseconds)));
     let gone = MAPS.iter().filter(|map| !kernel.maps.join(map).exists()).map(|map| (*map).to_owned());
     let programs_gone = net_layer::missing(&kernel.links).map(|name| format!("network/{name}"));
-    let tables_gone = calls::tables_gone(&kernel.links, &kernel.calls).map(str::to_owned);
+    let tables_gone = kernel.calls.tables_gone().map(str::to_owned);
     Health {
         generation: kernel.generation,
-        hooks: hooks
-            .chain(kernel.net_layer.health(active))
-            .chain(calls::health(&kernel.links, &kernel.calls, &kernel.attached, active))
-            .collect(),
+        hooks: hooks.chain(kernel.net_layer.health(active)).chain(kernel.calls.health(active)).collect(),
+        waiting: kernel.calls.waiting(),
         missed: missed.collect(),
         timed: timed.collect(),
         pins_gone: gone.chain(programs_gone).chain(tables_gone).collect(),
@@ -105,8 +103,8 @@ pub(super) struct Counts {
 }
 
 /// What the kernel counts of each program.
-pub(super) fn counts(attached: &BTreeMap<String, u32>) -> BTreeMap<String, Counts> {
-    let ours: BTreeMap<u32, &String> = attached.iter().map(|(name, id)| (*id, name)).collect();
+pub(super) fn counts<'a>(attached: impl Iterator<Item = (&'a String, &'a u32)>) -> BTreeMap<String, Counts> {
+    let ours: BTreeMap<u32, &String> = attached.map(|(name, id)| (*id, name)).collect();
     let mut counts = BTreeMap::new();
     for info in loaded_programs().flatten() {
         let (Some(name), Ok(fd)) = (ours.get(&info.id()), info.fd()) else { continue };

@@ -26,11 +26,12 @@ mod trust_tag;
 use crate::{
     daemon::enforcement::{
         AgentSlot, Enforcement, EnforcementError, Followed, Health, PublishedPolicy, RootSetting,
-        SessionEntry, SessionRef, StartCause, StartError,
+        SessionEntry, SessionRef, StartCause, StartError, Unwatched,
     },
     policy::{Image, LinkedFile, Mode, ValidPolicy},
     settings::Settings,
 };
+use calls::Calls;
 use enforcer_common::{
     event::NO_AGENT,
     hold::{Hold, HoldId, Waiter, WaiterKey},
@@ -67,7 +68,7 @@ pub struct Kernel {
     sessions: Sessions,
     programs: Vec<&'static HookProgram>,
     maps: PathBuf,
-    calls: Vec<calls::Watched>,
+    calls: Calls,
     links: PathBuf,
     /// The programs behind the links at the start.
     attached: BTreeMap<String, u32>,
@@ -150,14 +151,17 @@ impl Kernel {
         };
         let arena = arena_in_force(&maps, arena)?;
         let links = links_of(pins, generation);
-        let mut loaded = Vec::new();
+        let (mut loaded, mut unwatched) = (Vec::new(), Vec::new());
         if found.as_ref().is_none_or(|meta| meta.generation != generation) {
-            loaded = replace(&host, generation, &maps, &links, digest, arena)?;
+            (loaded, unwatched) = replace(&host, generation, &maps, &links, digest, arena)?;
         }
         let mut tables = Tables::open(&maps)?;
         // Before these programs decide, so that the roots are never without the second layer.
         let mut net_layer = NetLayer::new(&links, cgroups);
         net_layer.set_roots(roots::known(&tables).map_err(|e| load::internal(e.to_string()))?);
+        // The same for policies that are in force and act upon calls.
+        let mut calls = Calls::new(&links, host.calls, unwatched);
+        calls.attach_wanted(publish::acting_calls(&tables).map_err(|e| load::internal(e.to_string()))?);
         // Also after a take-over: an earlier start may have been cut off before it came to this.
         tables.gate.half(offset_of!(Gate, generation)).store(generation, Ordering::SeqCst);
         remove_other_links(pins, &links)?;
@@ -170,17 +174,16 @@ impl Kernel {
         let sessions = Sessions::adopt(&mut tables).map_err(wrong)?;
         holds::adopt(&mut tables).map_err(wrong)?;
         let identity = tables::identity(&maps)?;
-        let mut attached = health::attached(&host.programs, &links);
-        attached.extend(calls::attached(&links, &host.calls));
+        let attached = health::attached(&host.programs, &links);
         Ok(Self {
             tables,
             policies,
             sessions,
             programs: host.programs,
             maps,
-            calls: host.calls,
+            missed_before: health::counts(attached.iter().chain(calls.attached())),
+            calls,
             links,
-            missed_before: health::counts(&attached),
             attached,
             net_layer,
             brought_back,
@@ -241,8 +244,9 @@ impl Enforcement for Kernel {
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
-        self.attached.extend(calls::attach_wanted(&self.links, &self.calls, policy.grants()));
-        if let Some(problem) = calls::undoable(&self.links, &self.calls, policy.grants()) {
+        let acts = policy.grants().calls.acts();
+        self.calls.attach_wanted(acts);
+        if let Some(problem) = self.calls.undoable(acts) {
             return Err(EnforcementError::Unsupported(problem));
         }
         let mode = match policy.mode() {
@@ -358,10 +362,16 @@ impl Enforcement for Kernel {
     fn follow_roots(&mut self) -> Vec<Followed> {
         // Called every second, which is what settling waits for.
         self.policies.settle(&mut self.tables);
-        let new = calls::attach_some(&self.links, &self.calls, ATTACHING);
-        self.attached.extend(new);
         self.net_layer.follow();
         self.net_layer.take_attached()
+    }
+
+    fn attach_more(&mut self) {
+        self.calls.attach_some(ATTACHING);
+    }
+
+    fn take_unwatched(&mut self) -> Vec<Unwatched> {
+        self.calls.take_unwatched()
     }
 
     fn brought_back(&self) -> Vec<String> {

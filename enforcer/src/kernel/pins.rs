@@ -6,7 +6,7 @@ use super::{
     net_layer,
     tables::{self, Tables},
 };
-use crate::daemon::enforcement::{EnforcementError, StartCause, StartError};
+use crate::daemon::enforcement::{EnforcementError, StartCause, StartError, Unwatched};
 use enforcer_common::{
     ABI_VERSION,
     map::{Gate, Meta},
@@ -103,7 +103,7 @@ pub(super) fn earlier(maps: &Path) -> Result<Option<Meta>, StartError> {
     })
 }
 
-/// Loads and attaches a generation beside whatever is attached, then makes it the one that decides.
+/// Loads and attaches a generation beside whatever is attached. Also says what of it cannot be had.
 pub(super) fn replace(
     host: &Host,
     generation: u32,
@@ -111,7 +111,7 @@ pub(super) fn replace(
     links: &Path,
     digest: [u8; 32],
     arena: usize,
-) -> Result<Vec<Loaded>, StartError> {
+) -> Result<(Vec<Loaded>, Vec<Unwatched>), StartError> {
     // Left over from a start that did not get far enough to be recorded.
     remove_directory(links)?;
     make_private(links)?;
@@ -119,7 +119,8 @@ pub(super) fn replace(
     let mut loaded = mem::take(&mut programs.loaded);
     loaded.extend(net_layer::load(&mut programs.ebpf, links)?);
     load::attach(&mut programs.ebpf, host, links)?;
-    loaded.extend(calls::load_all(&mut programs, links, &host.calls));
+    let (figures, unwatched) = calls::load_all(&mut programs, links, &host.calls);
+    loaded.extend(figures);
     let mut tables = Tables::open(maps)?;
     let internal = |e: EnforcementError| load::internal(e.to_string());
     let mut meta = tables.meta().map_err(internal)?;
@@ -127,7 +128,7 @@ pub(super) fn replace(
     meta.generation = generation;
     meta.object = digest;
     tables.set_meta(&meta).map_err(internal)?;
-    Ok(loaded)
+    Ok((loaded, unwatched))
 }
 
 pub(super) fn links_of(pins: &Path, generation: u32) -> PathBuf {

@@ -216,6 +216,18 @@ impl Policies {
     }
 }
 
+/// The calls after which a policy in the tables has something done with the process, a bit each.
+pub(super) fn acting_calls(tables: &Tables) -> Result<u64, EnforcementError> {
+    let mut acts = 0;
+    for slot in 0..limits::POLICIES {
+        let policy = tables.policy(slot)?;
+        if policy.version != 0 {
+            acts |= policy.stopping_calls | policy.killing_calls;
+        }
+    }
+    Ok(acts)
+}
+
 /// Removes the address prefixes, and the files of several names, of the policies that `of` names; how many are left.
 fn remove_entries(tables: &mut Tables, of: impl Fn(u32) -> bool) -> Result<Entries, EnforcementError> {
     let mut left = Entries::default();

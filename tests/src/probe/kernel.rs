@@ -15,6 +15,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("bpf-get-pin", bpf_get_pin),
     ("bpf-add-abi", bpf_add_abi),
     ("bpf-pin-other", bpf_pin_other),
+    ("bpf-pin-program", bpf_pin_program),
     ("perf-event", perf_event),
     ("io-uring", io_uring),
     ("set-time-of-day", |_| sys!(SYS_settimeofday, &now()?, 0).map(drop)),
@@ -127,6 +128,31 @@ fn bpf_pin_other(args: &Args<'_>) -> io::Result<()> {
     pin[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
     pin[8..12].copy_from_slice(&map.as_raw_fd().to_ne_bytes());
     // BPF_OBJ_PIN.
+    sys!(SYS_bpf, 6, &mut pin[..], 128).map(drop)
+}
+
+/// `bpf-pin-program LINK PATH`: pins there the program behind a pinned link.
+fn bpf_pin_program(args: &Args<'_>) -> io::Result<()> {
+    let (link, path) = (args.text(0)?, args.text(1)?);
+    let word = |attributes: &mut [u8; 128], at: usize, value: u64, bytes: usize| {
+        attributes[at..at + bytes].copy_from_slice(&value.to_ne_bytes()[..bytes]);
+    };
+    let mut get = [0u8; 128];
+    word(&mut get, 0, link.as_ptr() as u64, 8);
+    let link = fd!(SYS_bpf, 7, &mut get[..], 128)?;
+    // BPF_OBJ_GET_INFO_BY_FD: type, id of the link, id of the program.
+    let (mut ask, mut info) = ([0u8; 128], [0u8; 64]);
+    word(&mut ask, 0, link.as_raw_fd() as u64, 4);
+    word(&mut ask, 4, info.len() as u64, 4);
+    word(&mut ask, 8, info.as_mut_ptr() as u64, 8);
+    sys!(SYS_bpf, 15, &mut ask[..], 128)?;
+    // BPF_PROG_GET_FD_BY_ID, BPF_OBJ_PIN.
+    let mut by_id = [0u8; 128];
+    by_id[..4].copy_from_slice(&info[8..12]);
+    let program = fd!(SYS_bpf, 13, &mut by_id[..], 128)?;
+    let mut pin = [0u8; 128];
+    word(&mut pin, 0, path.as_ptr() as u64, 8);
+    word(&mut pin, 8, program.as_raw_fd() as u64, 4);
     sys!(SYS_bpf, 6, &mut pin[..], 128).map(drop)
 }
 

@@ -1,18 +1,19 @@
 //! Records of rare system calls with their arguments, also of those that fail before any hook is asked, and what a policy
 //! can have done to whoever makes them.
 
-use crate::agent::Session;
+use super::units;
 use crate::{
-    agent::Agent,
+    agent::{Agent, Session},
     cases,
-    command::{Command, wait_for},
+    command::{Command, systemctl, wait_for},
     ensure, events,
-    harness::{Outcome, Test, outside_all},
+    harness::{Failed, Outcome, Test, outside_all},
+    policy::Policy,
     program::narrow_call,
     promise as check,
 };
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 cases!(evidence:
     rare_system_calls_leave_their_arguments_whatever_became_of_them,
@@ -21,7 +22,10 @@ cases!(evidence:
     a_policy_ignores_stops_and_kills_by_the_call,
     a_flood_of_calls_is_counted_and_hides_no_program,
     every_call_that_the_kernel_has_is_watched,
+    a_policy_counts_on_no_program_that_is_not_there_and_the_status_names_it,
 );
+
+const PINS: &str = "/sys/fs/bpf/enforcer";
 
 type Act = (&'static str, &'static str, &'static [(usize, &'static str)], Value, &'static str);
 
@@ -66,24 +70,22 @@ fn calls(session: &Session, least: usize) -> Outcome<Vec<Value>> {
     }
 }
 
-/// Whether every program that is loaded for a call is attached.
-fn none_waits() -> bool {
-    let generations = fs::read_dir("/sys/fs/bpf/enforcer").into_iter().flatten().flatten();
-    let waiting = generations.map(|entry| entry.path().join("system-calls-waiting"));
-    waiting.filter_map(|at| fs::read_dir(at).ok()).all(|mut pins| pins.next().is_none())
+fn status() -> Outcome<Value> {
+    let ran = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
+    serde_json::from_str(&ran.out).map_err(|error| Failed::new(format!("{error}: {ran}")))
+}
+
+/// The entries of calls in a status.
+fn entries(status: &Value) -> Vec<Value> {
+    let hooks = status["hooks"].as_array().into_iter().flatten();
+    let call = |hook: &&Value| hook["name"].as_str().is_some_and(|name| name.starts_with("system call "));
+    hooks.filter(call).cloned().collect()
 }
 
 /// Waits until all that this kernel has is watched: that takes its time after the start.
-fn watched() -> Outcome<Vec<Value>> {
-    let ask = || {
-        let status = Command::new("enforcer").args(["status", "--output", "json"]).run().ok()?;
-        let status: Value = serde_json::from_str(&status.out).ok()?;
-        let hooks = status["hooks"].as_array()?.iter();
-        let call = |hook: &&Value| hook["name"].as_str().is_some_and(|name| name.starts_with("system call "));
-        let calls: Vec<Value> = hooks.filter(call).cloned().collect();
-        (calls.len() >= 48 && none_waits()).then_some(calls)
-    };
-    Ok(wait_for("48 calls that are watched, and no more to come", 300, ask)?)
+fn watched() -> Outcome<Value> {
+    let ask = || status().ok().filter(|s| s["waiting"] == json!([]) && entries(s).len() >= 48);
+    Ok(wait_for("48 calls that are watched, and none to come", 300, ask)?)
 }
 
 fn rare_system_calls_leave_their_arguments_whatever_became_of_them(t: &mut Test) -> Outcome {
@@ -139,12 +141,19 @@ fn calls_of_32_bit_programs_do_too(t: &mut Test) -> Outcome {
     fs::write(&program, narrow_call(310, 0x2_0000))?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let agent = t.agent(t.policy().exec(&program))?;
-    let session = agent.run(&[program])?;
+    let session = agent.run(std::slice::from_ref(&program))?;
     ensure!(session.code == Some(40 + libc::EPERM), "{:?} {}", session.code, session.err);
     let found = calls(&session, 1)?;
     let call = &found[0]["call"];
     let right = call["name"] == "unshare" && call["bits"] == 32 && call["arguments"][0] == "0x20000";
     ensure!(found.len() == 1 && right && found[0]["error"] == "EPERM", "{found:?}");
+    // umount(NULL), which 64-bit programs do not have.
+    fs::write(&program, narrow_call(22, 0))?;
+    let session = agent.run(&[program])?;
+    ensure!(session.code == Some(40 + libc::EFAULT), "{:?} {}", session.code, session.err);
+    let found = calls(&session, 1)?;
+    let right = found[0]["call"]["name"] == "umount2" && found[0]["call"]["bits"] == 32;
+    ensure!(found.len() == 1 && right && found[0]["error"] == "EFAULT", "{found:?}");
     Ok(())
 }
 
@@ -223,8 +232,133 @@ fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
 }
 
 fn every_call_that_the_kernel_has_is_watched(_: &mut Test) -> Outcome {
-    let calls = watched()?;
+    let calls = entries(&watched()?);
     let absent: Vec<&Value> = calls.iter().filter(|hook| hook["attached"] != true).collect();
     ensure!(absent.is_empty(), "{} calls, without {absent:?}", calls.len());
+    Ok(())
+}
+
+/// Where the programs that decide are pinned.
+fn links() -> Outcome<PathBuf> {
+    Ok(PathBuf::from(format!("{PINS}/links-{}", status()?["generation"])))
+}
+
+/// The last call to be attached, its function, and where its own program is while another one stands in its place.
+const LAST: (&str, &str, &str) = ("process_mrelease", "__x64_sys_process_mrelease", "away");
+
+/// As after a start that has loaded programs and attached none yet. In place of one that waits stands a program that the
+/// kernel attaches to no function, until this goes.
+struct Unattached(PathBuf);
+
+impl Unattached {
+    fn start() -> Outcome<Self> {
+        let links = links()?;
+        let (attached, waiting) = (links.join("system-calls"), links.join("system-calls-waiting"));
+        systemctl("stop enforcer.service")?;
+        let here = Self(links.clone());
+        let all = fs::read_dir(&attached)?.flatten().map(|entry| entry.path());
+        let all: Vec<PathBuf> = all
+            .filter(|at| at.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"__")))
+            .collect();
+        let to = |link: &PathBuf| waiting.join(link.file_name().unwrap_or_default());
+        let acts: Vec<String> = all
+            .iter()
+            .map(|link| format!("bpf-pin-program {} {}", link.display(), to(link).display()))
+            .collect();
+        let said = outside_all(&acts)?;
+        ensure!(said.iter().all(|word| word == "ok"), "{said:?}");
+        all.iter().try_for_each(fs::remove_file)?;
+        fs::rename(waiting.join(LAST.1), waiting.join(LAST.2))?;
+        let other =
+            fs::read_dir(links.join("network"))?.next().ok_or_else(|| Failed::new("no program"))??;
+        fs::hard_link(other.path(), waiting.join(LAST.1))?;
+        systemctl("start enforcer.service")?;
+        units::enforcing()?;
+        Ok(here)
+    }
+
+    /// Puts the program back to where it waits, and has it attached.
+    fn mend(&self) -> Outcome {
+        let waiting = self.0.join("system-calls-waiting");
+        systemctl("stop enforcer.service")?;
+        // Where it was tried, a directory says that it was in vain.
+        let _ = fs::remove_dir(self.0.join("system-calls").join(LAST.1));
+        if waiting.join(LAST.2).exists() {
+            fs::rename(waiting.join(LAST.2), waiting.join(LAST.1))?;
+        }
+        systemctl("start enforcer.service")?;
+        units::enforcing()
+    }
+}
+
+impl Drop for Unattached {
+    fn drop(&mut self) {
+        let _ = self.mend();
+    }
+}
+
+/// Writes a policy that the daemon refuses, and returns what it says.
+fn refusal(policy: &Policy) -> Outcome<String> {
+    let file = format!("/etc/enforcer/policies.d/{}.yaml", policy.name());
+    fs::write(&file, policy.to_string())?;
+    let ran = Command::new("enforcer").args(["reload"]).run()?;
+    fs::remove_file(&file)?;
+    Command::new("enforcer").args(["reload"]).run()?;
+    Ok(ran.to_string())
+}
+
+fn a_policy_counts_on_no_program_that_is_not_there_and_the_status_names_it(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    watched()?;
+    let killing = |call: &str| t.policy().line(&format!("system_calls: {{ kill: [{call}] }}"));
+    let ended = |agent: &Agent, number: u32| -> Outcome {
+        let session = agent.probe(&[format!("call {number} 0 0 0"), "fork".to_owned()])?;
+        ensure!(session.code == Some(128 + 9), "{number}: {:?} {:?}", session.code, session.lines);
+        Ok(())
+    };
+    let waits = |status: &Value, call: &str| {
+        status["waiting"].as_array().is_some_and(|all| all.contains(&json!(call)))
+    };
+    let listed = |status: &Value, call: &str| {
+        entries(status).iter().any(|hook| hook["name"] == format!("system call {call}"))
+    };
+    let named = |value: &Value| value.to_string().contains(LAST.1);
+    // The calls are among the last to be attached. The first policy is in force before its program is attached, the second
+    // comes before its program would have had its turn.
+    let kept = t.agent(killing("process_madvise"))?;
+    let mark = events::mark()?;
+    let unattached = Unattached::start()?;
+    let begun = status()?;
+    ended(&kept, 440)?;
+    let fresh = t.agent(killing("quotactl_fd"))?;
+    ended(&fresh, 443)?;
+    let then = status()?;
+    ensure!(waits(&begun, "quotactl_fd") && !waits(&begun, "process_madvise"), "{}", begun["waiting"]);
+    ensure!(waits(&then, LAST.0) && !waits(&then, "quotactl_fd"), "{}", then["waiting"]);
+    ensure!(listed(&then, "quotactl_fd") && !listed(&then, LAST.0), "{:?}", entries(&then));
+    let text = Command::new("enforcer").args(["status"]).run()?;
+    ensure!(text.out.contains("are still to be attached"), "{text}");
+    // What cannot be attached is tried for the policy that asks for it, which is refused.
+    let error = refusal(&killing(LAST.0))?;
+    ensure!(error.contains(LAST.0) && error.contains("is not watched"), "{error}");
+    let record = events::wait("a record of that", mark, |r| r["kind"] == "call-unwatched")?;
+    ensure!(record["call"] == LAST.0 && record["function"] == LAST.1, "{record}");
+    let told = status()?;
+    ensure!(told["state"] == "degraded" && named(&told["problems"]) && !waits(&told, LAST.0), "{told}");
+    ended(&kept, 440)?;
+    ended(&fresh, 443)?;
+    // The next daemon knows of it, and does not try again.
+    let mark = events::mark()?;
+    systemctl("restart enforcer.service")?;
+    units::enforcing()?;
+    let again = status()?;
+    ensure!(again["generation"] == told["generation"] && named(&again["problems"]), "{again}");
+    let more = events::since(mark)?.into_iter().filter(|r| r["kind"] == "call-unwatched").count();
+    ensure!(more == 0, "{more} records");
+    ended(&kept, 440)?;
+    unattached.mend()?;
+    std::mem::forget(unattached);
+    let mended = status()?;
+    ensure!(!named(&mended["problems"]), "{mended}");
     Ok(())
 }

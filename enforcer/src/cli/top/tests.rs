@@ -50,6 +50,7 @@ fn look(at: f64, agents: Vec<AgentStatus>) -> Look {
         agents: agents.len(),
         sessions: 2,
         hooks: Vec::new(),
+        waiting: Vec::new(),
         usage: vec![UsageStatus { name: "arena".to_owned(), used: 30, room: 120 }],
         policies: Vec::new(),
         canary: None,

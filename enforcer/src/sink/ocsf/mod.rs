@@ -82,7 +82,7 @@ fn classify(item: &Item) -> (Class, u64) {
         "decision" => operation(item.text("operation").unwrap_or_default(), item),
         "executed" | "arguments" => (Class::Process, 1),
         "alert" | "lost" | "malformed" | "canary" | "log-begun" | "log-failed" | "unreadable"
-        | "hooks-brought-back" => (Class::Finding, 1),
+        | "call-unwatched" | "hooks-brought-back" => (Class::Finding, 1),
         "launched" | "launch-refused" | "session-bound" => (Class::Authorize, 1),
         kind if kind.starts_with("approval") || kind.starts_with("trust") => (Class::Authorize, 1),
         "policy-published" | "policy-tightened" => (Class::Entity, 3),

@@ -115,7 +115,10 @@ fn layers() -> Done {
 
 /// Starts the daemon, and waits until nothing more is to be attached.
 fn start() -> Done {
-    command("systemctl", &["start", "enforcer.service"])?;
+    if let Err(error) = command("systemctl", &["start", "enforcer.service"]) {
+        command("journalctl", &["--no-pager", "--unit=enforcer.service"])?;
+        return Err(error);
+    }
     while programs::some_wait(Path::new(PINS))? {
         thread::sleep(Duration::from_secs(1));
     }

@@ -70,16 +70,13 @@ const WAITING: &[u8] = b"system-calls-waiting";
 /// Whether programs are still to be attached.
 pub fn some_wait(pins: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(pins)? {
-        match fs::read_dir(entry?.path().join(OsStr::from_bytes(WAITING))) {
-            Ok(waiting) => {
-                if waiting.count() > 0 {
-                    return Ok(true);
-                }
-            }
-            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(error);
-            }
-            _ => {}
+        let waiting = match fs::read_dir(entry?.path().join(OsStr::from_bytes(WAITING))) {
+            Ok(waiting) => waiting,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) => return Err(error),
+        };
+        if waiting.count() > 0 {
+            return Ok(true);
         }
     }
     Ok(false)

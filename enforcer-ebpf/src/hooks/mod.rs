@@ -14,6 +14,7 @@ pub mod leaving;
 pub mod moves;
 pub mod net;
 pub mod queue;
+pub mod rename;
 pub mod task;
 pub mod watch;
 

@@ -1,16 +1,12 @@
 //! The thread that writes the signed log, so that disks and signatures never make the rings wait.
 
 use crate::{
-    log::{
-        error::LogError,
-        leaf::{Disclosed, Sealed},
-        segments::Ready,
-        store::Store,
-    },
-    sink::{Fresh, Item, Position, Wake},
+    log::{error::LogError, segments::Ready, store::Store},
+    sink::{Fresh, Item, Making, Position, Wake},
 };
 use std::{
     fs, io,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -24,33 +20,66 @@ use std::{
 const IDLE: Duration = Duration::from_secs(60);
 /// Bytes of records that are handed to the operating system at once, about.
 const TOGETHER: usize = 4 << 20;
+/// Buffers that are kept for the next records, and how many bytes one of them may have.
+const SPARE: usize = 2;
+const KEPT: usize = 1 << 20;
 /// After how long it tries again what has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A record on its way into the log.
-pub(super) struct Taken {
-    /// What is written.
-    pub(super) sealed: Sealed,
-    /// As sinks deliver it, where that was at hand.
-    pub(super) shown: Option<Disclosed>,
+/// Records on their way into the log, in one buffer: leaf, clear part and text of one after the other.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    records: Vec<Parts>,
+    /// Bytes of texts.
+    shown: usize,
 }
 
-impl Taken {
+/// Where the parts of a record end, and where its kind stands in its text. It has no text where that was not at hand.
+struct Parts {
+    leaf: usize,
+    clear: usize,
+    shown: usize,
+    kind: Range<usize>,
+}
+
+impl Batch {
+    /// Adds a record; `shown` is its text and where its kind stands in that.
+    pub(super) fn push(&mut self, leaf: &[u8], clear: &[u8], shown: Option<(&[u8], Range<usize>)>) {
+        let (shown, kind) = shown.unwrap_or((&[], 0..0));
+        let mut put = |part: &[u8]| {
+            self.bytes.extend_from_slice(part);
+            self.bytes.len()
+        };
+        self.records.push(Parts { leaf: put(leaf), clear: put(clear), shown: put(shown), kind });
+        self.shown += shown.len();
+    }
+
     /// Bytes that it takes while it waits.
     pub(super) fn bytes(&self) -> usize {
-        self.written() + self.shown.as_ref().map_or(0, |shown| shown.text.len())
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     /// Bytes that are written.
     fn written(&self) -> usize {
-        self.sealed.leaf.len() + self.sealed.clear.len()
+        self.bytes.len() - self.shown
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+        self.shown = 0;
     }
 }
 
 /// The writer, as the daemon's thread sees it.
 pub(super) struct Ledger {
     // Closed first: then the thread commits what is left, and ends.
-    batches: Option<Sender<Vec<Taken>>>,
+    batches: Option<Sender<Batch>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -61,6 +90,8 @@ struct Shared {
     waiting: AtomicUsize,
     committed: AtomicU64,
     error: Mutex<Option<String>>,
+    /// Buffers to be used again.
+    spare: Mutex<Vec<Batch>>,
 }
 
 /// Records under the last checkpoint, for another thread.
@@ -102,12 +133,17 @@ impl Ledger {
     }
 
     /// Hands records over, in the order of their indexes.
-    pub(super) fn append(&self, batch: Vec<Taken>) {
-        self.shared.waiting.fetch_add(bytes(&batch), Ordering::Relaxed);
+    pub(super) fn append(&self, batch: Batch) {
+        self.shared.waiting.fetch_add(batch.bytes(), Ordering::Relaxed);
         let sent = self.batches.as_ref().map(|batches| batches.send(batch));
         if !matches!(sent, Some(Ok(()))) {
             self.shared.set_error(Some("the thread that writes the audit log has ended".to_owned()));
         }
+    }
+
+    /// A buffer for the next records.
+    pub(super) fn room(&self) -> Batch {
+        self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Bytes that wait to be written.
@@ -142,6 +178,15 @@ impl Drop for Ledger {
 }
 
 impl Shared {
+    /// Keeps a buffer for the next records, unless it has become large or there are enough.
+    fn keep(&self, mut batch: Batch) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE && batch.bytes.capacity() <= KEPT {
+            batch.clear();
+            spare.push(batch);
+        }
+    }
+
     fn set_error(&self, error: Option<String>) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
@@ -161,7 +206,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<Vec<Taken>>) {
+    fn run(mut self, orders: &Receiver<Batch>) {
         loop {
             match orders.recv_timeout(self.pause(Instant::now())) {
                 Ok(batch) => self.take_all(batch, orders),
@@ -192,7 +237,7 @@ impl Writer {
 
     /// Takes these records and what has come meanwhile, and hands all of it to the operating system at once: the fewer
     /// times, the fewer records pass through the journal on their way into a bundle.
-    fn take_all(&mut self, batch: Vec<Taken>, orders: &Receiver<Vec<Taken>>) {
+    fn take_all(&mut self, batch: Batch, orders: &Receiver<Batch>) {
         self.take(batch);
         while self.unflushed < TOGETHER
             && let Ok(batch) = orders.try_recv()
@@ -203,24 +248,32 @@ impl Writer {
         self.note(flushed);
     }
 
-    fn take(&mut self, batch: Vec<Taken>) {
+    fn take(&mut self, batch: Batch) {
         // What sinks get is kept elsewhere from now on, and bounded there.
-        let (all, written): (usize, usize) = (bytes(&batch), batch.iter().map(Taken::written).sum());
-        self.shared.waiting.fetch_sub(all - written, Ordering::Relaxed);
-        self.unflushed += written;
-        let (at, origin) =
-            (Position { log: self.number, index: self.store.size() }, self.store.origin().to_owned());
+        self.shared.waiting.fetch_sub(batch.shown, Ordering::Relaxed);
+        self.unflushed += batch.written();
+        let at = Position { log: self.number, index: self.store.size() };
         let wanted = self.fresh.is_wanted();
-        let mut items = Vec::with_capacity(if wanted { batch.len() } else { 0 });
-        for record in batch {
-            let hash = self.store.append(&record.sealed);
+        let room = batch.shown + batch.records.len() * self.store.origin().len().saturating_add(96);
+        let mut texts = Making::new(self.store.origin(), if wanted { room } else { 0 });
+        let mut which = Vec::with_capacity(if wanted { batch.records.len() } else { 0 });
+        let mut start = 0;
+        for Parts { leaf, clear, shown, kind } in &batch.records {
+            let hash = self.store.append_parts(&batch.bytes[start..*leaf], &batch.bytes[*leaf..*clear]);
             if wanted {
-                items.push(record.shown.map(|shown| Item::made(shown, &hash, &origin)));
+                let text = &batch.bytes[*clear..*shown];
+                which.push((!text.is_empty()).then_some(texts.len()));
+                if !text.is_empty() {
+                    texts.add(text, kind, &hash);
+                }
             }
+            start = *shown;
         }
         if wanted {
-            self.fresh.put(at, items);
+            let texts = texts.done();
+            self.fresh.put(at, which.into_iter().map(|at| Some(Item::of(&texts, at?))).collect());
         }
+        self.shared.keep(batch);
     }
 
     fn commit(&mut self) {
@@ -257,8 +310,4 @@ impl Writer {
             Err(error) => self.shared.set_error(Some(error.to_string())),
         }
     }
-}
-
-fn bytes(batch: &[Taken]) -> usize {
-    batch.iter().map(Taken::bytes).sum()
 }

@@ -3,7 +3,7 @@
 use super::{
     JsonLines, Sink,
     alerts::Alerts,
-    ledger::{Ledger, Taken},
+    ledger::{Batch, Ledger},
     retention::Retention,
     witnesses::Witnesses,
 };
@@ -12,7 +12,7 @@ use crate::{
     log::{
         error::LogError,
         key::{KeyPlaces, host_id},
-        leaf::{self, Disclosed, Place, Salt, Sealed},
+        leaf::{self, Place, Room, Salt},
         reader::Reader,
         segments,
     },
@@ -72,10 +72,11 @@ pub struct Recorder {
     salts: Salts,
     /// Index of the next record.
     next: u64,
-    batch: Vec<Taken>,
+    batch: Batch,
+    /// What a record of the kernel is made in.
+    room: Room,
     /// Sinks take records as text from memory.
     shows: bool,
-    batch_bytes: usize,
     lost: u64,
     /// Lost records that the log does not mention yet.
     unsaid: u64,
@@ -126,9 +127,9 @@ impl Recorder {
             place,
             salts: Salts::default(),
             next,
-            batch: Vec::new(),
+            batch: Batch::default(),
+            room: Room::default(),
             shows: fresh.is_wanted(),
-            batch_bytes: 0,
             lost: 0,
             unsaid: 0,
             last_record: Instant::now(),
@@ -169,17 +170,16 @@ impl Recorder {
         let sealed = leaf::seal(record, &self.place, self.next, &mut || salts.next());
         self.lines.append_numbered(self.next, record);
         let shown = self.shows.then(|| leaf::show(record, &self.place, self.next));
-        self.keep(sealed, shown);
+        let shown = shown.as_ref().map(|shown| (shown.text.as_bytes(), shown.place_of_kind()));
+        self.batch.push(&sealed.leaf, &sealed.clear, shown);
+        self.taken_one();
         self.look_for_alert(record);
     }
 
-    fn keep(&mut self, sealed: Sealed, shown: Option<Disclosed>) {
+    fn taken_one(&mut self) {
         self.last_record = Instant::now();
         self.next += 1;
-        let taken = Taken { sealed, shown };
-        self.batch_bytes += taken.bytes();
-        self.batch.push(taken);
-        if self.batch_bytes > BATCH {
+        if self.batch.bytes() > BATCH {
             self.hand_over();
         }
     }
@@ -209,13 +209,13 @@ impl Recorder {
 
     fn hand_over(&mut self) {
         if !self.batch.is_empty() {
-            self.batch_bytes = 0;
-            self.ledger.append(std::mem::take(&mut self.batch));
+            let next = self.ledger.room();
+            self.ledger.append(std::mem::replace(&mut self.batch, next));
         }
     }
 
     fn is_full(&self) -> bool {
-        self.ledger.waiting() + self.batch_bytes > BACKLOG
+        self.ledger.waiting() + self.batch.bytes() > BACKLOG
     }
 }
 
@@ -241,10 +241,12 @@ impl Sink for Recorder {
             return self.lines.append(&Value::Object(record.to_map()));
         }
         let salts = &mut self.salts;
-        let sealed = leaf::seal_flat(record, &self.place, self.next, &mut || salts.next());
+        let room = &mut self.room;
+        leaf::seal_flat(record, &self.place, self.next, self.shows, &mut || salts.next(), room);
         self.lines.append_flat(self.next, record);
-        let shown = self.shows.then(|| leaf::show_flat(record, &self.place, self.next));
-        self.keep(sealed, shown);
+        let shown = self.shows.then(|| (&*room.shown, room.kind.clone()));
+        self.batch.push(&room.leaf, &room.clear, shown);
+        self.taken_one();
         if self.alerts.may_be_about(record) {
             self.look_for_alert(&record.to_map());
         }

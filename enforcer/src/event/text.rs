@@ -47,7 +47,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Appends lower-case hexadecimal.
-pub(super) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);

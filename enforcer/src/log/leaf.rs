@@ -16,6 +16,7 @@ use crate::event::flat::{Flat, View};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 
 /// Version of this format.
 pub const VERSION: u64 = 1;
@@ -67,41 +68,62 @@ pub struct Sealed {
 
 /// Makes the leaf number `seq` of a record.
 pub fn seal(record: &Map<String, Value>, place: &Place, seq: u64, salts: &mut dyn FnMut() -> Salt) -> Sealed {
-    let mut writer = Writer::new(salts);
+    let mut room = Room::default();
+    let mut writer = Writer::new(&mut room, false, salts);
     let mut own = Own::new(place, seq);
     for (key, value) in record {
         own.before(key, &mut writer);
         writer.field(key, value);
     }
     own.rest(&mut writer);
-    let sealed = writer.finish();
-    if sealed.leaf.len() <= LONGEST {
-        return sealed;
+    writer.finish();
+    if room.leaf.len() > LONGEST {
+        let mut writer = Writer::new(&mut room, false, salts);
+        let mut own = Own::new(place, seq);
+        own.before("record", &mut writer);
+        writer.key("record");
+        writer.seal("", record);
+        own.rest(&mut writer);
+        writer.finish();
     }
-    let mut writer = Writer::new(salts);
-    let mut own = Own::new(place, seq);
-    own.before("record", &mut writer);
-    writer.key("record");
-    writer.seal("", record);
-    own.rest(&mut writer);
-    writer.finish()
+    Sealed { leaf: room.leaf, clear: room.clear }
 }
 
-/// As [`seal`], of a record of the kernel.
-pub fn seal_flat(record: &Flat, place: &Place, seq: u64, salts: &mut dyn FnMut() -> Salt) -> Sealed {
-    let mut writer = Writer::new(salts);
+/// A leaf in the making, in buffers that serve the next one too.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// See [`Sealed::leaf`].
+    pub leaf: Vec<u8>,
+    /// See [`Sealed::clear`].
+    pub clear: Vec<u8>,
+    /// The text of the record as it is read back from the leaf with the whole clear part, where that was wanted.
+    pub shown: Vec<u8>,
+    /// Where the record's kind stands there.
+    pub kind: Range<usize>,
+}
+
+/// As [`seal`], of a record of the kernel, and without memory of its own. With `shows` the text is made too.
+pub fn seal_flat(
+    record: &Flat,
+    place: &Place,
+    seq: u64,
+    shows: bool,
+    salts: &mut dyn FnMut() -> Salt,
+    room: &mut Room,
+) {
+    let mut writer = Writer::new(room, shows, salts);
     let mut own = Own::new(place, seq);
     for field in record.fields() {
         own.before(field.key(), &mut writer);
         writer.flat(field);
     }
     own.rest(&mut writer);
-    let sealed = writer.finish();
-    if sealed.leaf.len() <= LONGEST {
-        return sealed;
+    writer.finish();
+    if room.leaf.len() > LONGEST {
+        // Far too long for anything but the slow way; the text is the same.
+        let sealed = seal(&record.to_map(), place, seq, salts);
+        (room.leaf, room.clear) = (sealed.leaf, sealed.clear);
     }
-    // Far too long for anything but the slow way.
-    seal(&record.to_map(), place, seq, salts)
 }
 
 /// The text of a record as it is read back from its leaf number `seq` with the whole clear part.
@@ -109,30 +131,15 @@ pub fn show(record: &Map<String, Value>, place: &Place, seq: u64) -> Disclosed {
     let mut text = Vec::with_capacity(1024);
     let mut own = Own::new(place, seq);
     for (key, value) in record {
-        own.put_before(key, &mut text);
+        own.put_before(key, [&mut text]);
         text.push(if text.is_empty() { b'{' } else { b',' });
         put(&mut text, key);
         text.push(b':');
         put(&mut text, value);
     }
-    own.put_before(LAST, &mut text);
+    own.put_before(LAST, [&mut text]);
     text.push(b'}');
     let kind = record.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Disclosed { text: String::from_utf8(text).expect("JSON is UTF-8"), kind }
-}
-
-/// As [`show`], of a record of the kernel.
-pub fn show_flat(record: &Flat, place: &Place, seq: u64) -> Disclosed {
-    let mut text = Vec::with_capacity(1536);
-    let mut own = Own::new(place, seq);
-    for field in record.fields() {
-        own.put_before(field.key(), &mut text);
-        put_key(&mut text, field.key());
-        text.extend_from_slice(field.text());
-    }
-    own.put_before(LAST, &mut text);
-    text.push(b'}');
-    let kind = record.get("kind").and_then(|kind| serde_json::from_slice(kind).ok()).unwrap_or_default();
     Disclosed { text: String::from_utf8(text).expect("JSON is UTF-8"), kind }
 }
 
@@ -164,18 +171,21 @@ impl<'a> Own<'a> {
 
     /// Writes those that come before `key`.
     fn before(&mut self, key: &str, writer: &mut Writer<'_>) {
-        self.put_before(key, &mut writer.leaf);
+        let Room { leaf, shown, .. } = &mut *writer.room;
+        if writer.shows { self.put_before(key, [leaf, shown]) } else { self.put_before(key, [leaf]) }
     }
 
-    fn put_before(&mut self, key: &str, out: &mut Vec<u8>) {
+    fn put_before<const N: usize>(&mut self, key: &str, mut outs: [&mut Vec<u8>; N]) {
         // Most keys are told apart by their first byte, without a call.
         let first = key.as_bytes().first().copied().unwrap_or_default();
         let before = |name: &str| name.as_bytes().first().is_some_and(|byte| *byte <= first) && name < key;
         while let Some((name, value)) = self.fields.get(self.next).filter(|(name, _)| before(name)) {
-            put_key(out, name);
-            match value {
-                OwnValue::Text(text) => put(out, text),
-                OwnValue::Number(number) => put(out, number),
+            for out in &mut outs {
+                put_key(out, name);
+                match value {
+                    OwnValue::Text(text) => put(out, text),
+                    OwnValue::Number(number) => put(out, number),
+                }
             }
             self.next += 1;
         }
@@ -199,55 +209,68 @@ fn put_key(out: &mut Vec<u8>, key: &str) {
 }
 
 struct Writer<'a> {
-    leaf: Vec<u8>,
-    clear: Vec<u8>,
+    room: &'a mut Room,
+    shows: bool,
     salts: &'a mut dyn FnMut() -> Salt,
 }
 
 impl<'a> Writer<'a> {
-    fn new(salts: &'a mut dyn FnMut() -> Salt) -> Self {
-        Self { leaf: Vec::with_capacity(1024), clear: Vec::with_capacity(256), salts }
+    fn new(room: &'a mut Room, shows: bool, salts: &'a mut dyn FnMut() -> Salt) -> Self {
+        room.leaf.clear();
+        room.clear.clear();
+        room.shown.clear();
+        room.kind = 0..0;
+        Self { room, shows, salts }
     }
 
     fn key(&mut self, key: &str) {
-        self.leaf.push(if self.leaf.is_empty() { b'{' } else { b',' });
-        put(&mut self.leaf, key);
-        self.leaf.push(b':');
+        self.room.leaf.push(if self.room.leaf.is_empty() { b'{' } else { b',' });
+        put(&mut self.room.leaf, key);
+        self.room.leaf.push(b':');
     }
 
     fn field(&mut self, key: &str, value: &Value) {
         self.key(key);
-        let (start, clear_start) = (self.leaf.len(), self.clear.len());
+        let (start, clear_start) = (self.room.leaf.len(), self.room.clear.len());
         match value {
             _ if SEALED.contains(&key) && !value.is_null() => return self.seal(&format!("/{key}"), value),
             Value::Object(object) => self.object(key, object),
-            _ => put(&mut self.leaf, value),
+            _ => put(&mut self.room.leaf, value),
         }
-        if self.leaf.len() - start > LONG {
-            self.leaf.truncate(start);
-            self.clear.truncate(clear_start);
+        if self.room.leaf.len() - start > LONG {
+            self.room.leaf.truncate(start);
+            self.room.clear.truncate(clear_start);
             self.seal(&format!("/{key}"), value);
         }
     }
 
     fn flat(&mut self, field: View<'_>) {
         let (key, text) = (field.key(), field.text());
-        put_key(&mut self.leaf, key);
-        let (start, clear_start) = (self.leaf.len(), self.clear.len());
+        put_key(&mut self.room.leaf, key);
+        if self.shows {
+            let shown = &mut self.room.shown;
+            put_key(shown, key);
+            if key == "kind" && text.len() > 2 {
+                // Within its quotes.
+                self.room.kind = shown.len() + 1..shown.len() + text.len() - 1;
+            }
+            shown.extend_from_slice(text);
+        }
+        let (start, clear_start) = (self.room.leaf.len(), self.room.clear.len());
         if SEALED.contains(&key) && text != b"null" {
             return self.seal_text(&["/", key], text);
         }
         let mut done = 0;
         let within = sealed_within(key);
         for (member, at) in field.members().filter(|(member, _)| within.contains(member)) {
-            self.leaf.extend_from_slice(&text[done..at.start]);
+            self.room.leaf.extend_from_slice(&text[done..at.start]);
             self.seal_text(&["/", key, "/", member], &text[at.clone()]);
             done = at.end;
         }
-        self.leaf.extend_from_slice(&text[done..]);
-        if self.leaf.len() - start > LONG {
-            self.leaf.truncate(start);
-            self.clear.truncate(clear_start);
+        self.room.leaf.extend_from_slice(&text[done..]);
+        if self.room.leaf.len() - start > LONG {
+            self.room.leaf.truncate(start);
+            self.room.clear.truncate(clear_start);
             self.seal_text(&["/", key], text);
         }
     }
@@ -255,22 +278,22 @@ impl<'a> Writer<'a> {
     fn object(&mut self, field: &str, object: &Map<String, Value>) {
         let within = sealed_within(field);
         if within.is_empty() {
-            return put(&mut self.leaf, object);
+            return put(&mut self.room.leaf, object);
         }
-        self.leaf.push(b'{');
+        self.room.leaf.push(b'{');
         for (at, (key, value)) in object.iter().enumerate() {
             if at > 0 {
-                self.leaf.push(b',');
+                self.room.leaf.push(b',');
             }
-            put(&mut self.leaf, key);
-            self.leaf.push(b':');
+            put(&mut self.room.leaf, key);
+            self.room.leaf.push(b':');
             if within.contains(&key.as_str()) {
                 self.seal(&format!("/{field}/{key}"), value);
             } else {
-                put(&mut self.leaf, value);
+                put(&mut self.room.leaf, value);
             }
         }
-        self.leaf.push(b'}');
+        self.room.leaf.push(b'}');
     }
 
     /// Puts a commitment into the leaf, and salt and value into the clear part.
@@ -285,33 +308,36 @@ impl<'a> Writer<'a> {
 
     fn seal_with(&mut self, pointer: &[&str], value: impl FnOnce(&mut Vec<u8>)) {
         let salt = (self.salts)();
-        self.clear.push(if self.clear.is_empty() { b'{' } else { b',' });
+        self.room.clear.push(if self.room.clear.is_empty() { b'{' } else { b',' });
         match pointer {
-            [one] => put(&mut self.clear, *one),
+            [one] => put(&mut self.room.clear, *one),
             parts => {
-                self.clear.push(b'"');
-                parts.iter().for_each(|part| self.clear.extend(part.as_bytes()));
-                self.clear.push(b'"');
+                self.room.clear.push(b'"');
+                parts.iter().for_each(|part| self.room.clear.extend(part.as_bytes()));
+                self.room.clear.push(b'"');
             }
         }
-        self.clear.extend(b":[\"");
-        base64(&mut self.clear, &salt);
-        self.clear.extend(b"\",");
-        let start = self.clear.len();
-        value(&mut self.clear);
-        let digest = commitment(&salt, pointer, &self.clear[start..]);
-        self.clear.push(b']');
-        self.leaf.extend(b"{\"sealed\":\"");
-        base64(&mut self.leaf, &digest);
-        self.leaf.extend(b"\"}");
+        self.room.clear.extend(b":[\"");
+        base64(&mut self.room.clear, &salt);
+        self.room.clear.extend(b"\",");
+        let start = self.room.clear.len();
+        value(&mut self.room.clear);
+        let digest = commitment(&salt, pointer, &self.room.clear[start..]);
+        self.room.clear.push(b']');
+        self.room.leaf.extend(b"{\"sealed\":\"");
+        base64(&mut self.room.leaf, &digest);
+        self.room.leaf.extend(b"\"}");
     }
 
-    fn finish(mut self) -> Sealed {
-        self.leaf.push(b'}');
-        if !self.clear.is_empty() {
-            self.clear.push(b'}');
+    fn finish(self) {
+        let Room { leaf, clear, shown, .. } = self.room;
+        leaf.push(b'}');
+        if !clear.is_empty() {
+            clear.push(b'}');
         }
-        Sealed { leaf: self.leaf, clear: self.clear }
+        if self.shows {
+            shown.push(b'}');
+        }
     }
 }
 
@@ -418,6 +444,16 @@ pub struct Disclosed {
     pub text: String,
     /// Its kind.
     pub kind: String,
+}
+
+impl Disclosed {
+    /// Where the kind stands in the text. Quotes are escaped within strings, so wherever its key and it are found, they
+    /// say the same.
+    pub fn place_of_kind(&self) -> Range<usize> {
+        const KEY: &str = "\"kind\":\"";
+        let start = self.text.find(&format!("{KEY}{}\"", self.kind)).map_or(0, |at| at + KEY.len());
+        if start == 0 { 0..0 } else { start..start + self.kind.len() }
+    }
 }
 
 /// As [`open`], but leaves the record as text: the leaf with what the clear part discloses put in its place, each

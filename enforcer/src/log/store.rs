@@ -66,7 +66,7 @@ impl Store {
         unfinished: &[Sealed],
     ) -> Result<Self, LogError> {
         let mut bundle = Bundle::default();
-        unfinished.iter().for_each(|record| bundle.add(record));
+        unfinished.iter().for_each(|record| bundle.add(&record.leaf, &record.clear));
         Ok(Self {
             directory: directory.to_owned(),
             origin: origin.to_owned(),
@@ -124,8 +124,13 @@ impl Store {
 
     /// Takes a record; returns its hash. Nothing is written yet.
     pub fn append(&mut self, record: &Sealed) -> Hash {
-        self.bundle.add(record);
-        let hash = leaf_hash(&record.leaf);
+        self.append_parts(&record.leaf, &record.clear)
+    }
+
+    /// The same, of a leaf and its clear part.
+    pub fn append_parts(&mut self, leaf: &[u8], clear: &[u8]) -> Hash {
+        self.bundle.add(leaf, clear);
+        let hash = leaf_hash(leaf);
         let (full, tiles) = (&mut self.full, &mut self.tiles);
         let (bundle, flushed) = (&mut self.bundle, &mut self.flushed);
         self.edge.push(hash, &mut |tile| {
@@ -256,9 +261,9 @@ pub(super) fn write_checkpoint(
 }
 
 impl Bundle {
-    fn add(&mut self, record: &Sealed) {
-        put_entry(&mut self.entries, &record.leaf);
-        put_clear(&mut self.clear, &record.clear);
+    fn add(&mut self, leaf: &[u8], clear: &[u8]) {
+        put_entry(&mut self.entries, leaf);
+        put_clear(&mut self.clear, clear);
         self.count += 1;
     }
 

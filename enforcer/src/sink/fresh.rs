@@ -110,7 +110,7 @@ mod tests {
 
     fn item(n: u64) -> Option<Item> {
         let disclosed = Disclosed { text: format!("{{\"seq\":{n}}}"), kind: "alive".to_owned() };
-        Some(Item::made(disclosed, &[0; 32], "a"))
+        Some(Item::made(&disclosed, &[0; 32], "a"))
     }
 
     fn at(index: u64) -> Position {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(fresh.lock().items.len(), 8);
         let big = || {
             let text = format!("{{\"pad\":\"{}\"}}", "x".repeat(MOST / 3));
-            Some(Item::made(Disclosed { text, kind: String::new() }, &[0; 32], "a"))
+            Some(Item::made(&Disclosed { text, kind: String::new() }, &[0; 32], "a"))
         };
         fresh.put(at(10), vec![big(), big(), big()]);
         let inner = fresh.lock();

@@ -1,7 +1,10 @@
 //! What sinks deliver: a record of the log, a checkpoint, or that records cannot be read. Pure.
 
 use crate::{
-    event::{json::SCHEMA, text::hex},
+    event::{
+        json::SCHEMA,
+        text::{hex, put_hex},
+    },
     log::{
         leaf::{self, Sealed},
         note::Checkpoint,
@@ -9,14 +12,66 @@ use crate::{
     },
 };
 use serde_json::{Map, Value, json};
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, ops::Range, sync::Arc};
 
 /// One thing to deliver. Its fields are those of `docs/records.md`, with those of the log (`seq`, `log`, `leaf_hash`).
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Text and kind, where it is a record whose fields nobody has asked for.
-    text: Option<Arc<leaf::Disclosed>>,
+    /// Which of these texts it is, where it is a record whose fields nobody has asked for.
+    text: Option<(Arc<Texts>, usize)>,
     fields: OnceCell<Map<String, Value>>,
+}
+
+/// Records as one JSON object each, one after the other: what comes together lies together, so that neither making nor
+/// dropping one takes the allocator, which the threads that do so would wait for each other at.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    text: String,
+    each: Vec<Text>,
+}
+
+/// Where a record and its kind stand.
+#[derive(Clone, Debug)]
+struct Text {
+    all: Range<usize>,
+    kind: Range<usize>,
+}
+
+/// [`Texts`] in the making.
+pub(crate) struct Making {
+    bytes: Vec<u8>,
+    each: Vec<Text>,
+    /// What is behind a record's own fields and the hash of its leaf.
+    end: Vec<u8>,
+}
+
+impl Making {
+    /// For records of the log `origin`, with room for so many bytes.
+    pub(crate) fn new(origin: &str, room: usize) -> Self {
+        // A log's name needs no escapes (see `log::note`), but nothing here depends on that.
+        let end = format!("\",\"log\":{}}}", Value::from(origin)).into_bytes();
+        Self { bytes: Vec::with_capacity(room), each: Vec::new(), end }
+    }
+
+    /// Adds a record: an object with fields, where its kind stands in it, and the hash of its leaf.
+    pub(crate) fn add(&mut self, object: &[u8], kind: &Range<usize>, leaf_hash: &Hash) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(object.strip_suffix(b"}").unwrap_or(object));
+        self.bytes.extend_from_slice(b",\"leaf_hash\":\"");
+        put_hex(&mut self.bytes, leaf_hash);
+        self.bytes.extend_from_slice(&self.end);
+        let kind = start + kind.start..start + kind.end;
+        self.each.push(Text { all: start..self.bytes.len(), kind });
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    pub(crate) fn done(self) -> Arc<Texts> {
+        Arc::new(Texts { text: String::from_utf8(self.bytes).expect("JSON is UTF-8"), each: self.each })
+    }
 }
 
 impl PartialEq for Item {
@@ -32,7 +87,7 @@ impl Item {
         if let Some(record) = leaf::disclose(&sealed.leaf, clear, index)
             && record.text.ends_with('}')
         {
-            return Self::made(record, &leaf_hash(&sealed.leaf), origin);
+            return Self::made(&record, &leaf_hash(&sealed.leaf), origin);
         }
         // A clear part that does not fit its leaf is no reason to withhold what was signed.
         let opened = leaf::open(&sealed.leaf, clear, index)
@@ -49,20 +104,20 @@ impl Item {
     }
 
     /// The same of a record whose text is known: an object with fields.
-    pub(crate) fn made(mut record: leaf::Disclosed, leaf_hash: &Hash, origin: &str) -> Self {
-        record.text.pop();
-        record.text.push_str(",\"leaf_hash\":\"");
-        record.text.push_str(&hex(leaf_hash));
-        // A log's name needs no escapes (see `log::note`), but nothing here depends on that.
-        record.text.push_str("\",\"log\":");
-        record.text.push_str(&Value::from(origin).to_string());
-        record.text.push('}');
-        Self { text: Some(Arc::new(record)), fields: OnceCell::new() }
+    pub(crate) fn made(record: &leaf::Disclosed, leaf_hash: &Hash, origin: &str) -> Self {
+        let mut texts = Making::new(origin, record.text.len() + 160);
+        texts.add(record.text.as_bytes(), &record.place_of_kind(), leaf_hash);
+        Self::of(&texts.done(), 0)
+    }
+
+    /// The record that is number `at` of these.
+    pub(crate) fn of(texts: &Arc<Texts>, at: usize) -> Self {
+        Self { text: Some((Arc::clone(texts), at)), fields: OnceCell::new() }
     }
 
     /// Bytes of its text, where that is all that there is.
     pub(super) fn size(&self) -> usize {
-        self.text.as_ref().map_or(0, |record| record.text.capacity())
+        self.text.as_ref().map_or(0, |(texts, at)| texts.each[*at].all.len())
     }
 
     /// A checkpoint of the log. Its time is that of the last record that it covers.
@@ -100,7 +155,7 @@ impl Item {
 
     /// It as one JSON object, where that is known.
     pub(super) fn ready(&self) -> Option<&str> {
-        self.text.as_ref().map(|record| &*record.text)
+        self.text.as_ref().map(|(texts, at)| &texts.text[texts.each[*at].all.clone()])
     }
 
     /// It as one JSON object.
@@ -119,7 +174,7 @@ impl Item {
     /// What it is; empty where a record does not say.
     pub fn kind(&self) -> &str {
         match &self.text {
-            Some(record) => &record.kind,
+            Some((texts, at)) => &texts.text[texts.each[*at].kind.clone()],
             None => self.text("kind").unwrap_or_default(),
         }
     }

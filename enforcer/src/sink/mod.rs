@@ -21,6 +21,7 @@ pub use cursor::{Cursor, Position};
 pub use error::SinkError;
 pub use fresh::Fresh;
 pub use item::Item;
+pub(crate) use item::Making;
 pub use queue::Queue;
 pub(crate) use receiver::Web;
 pub use wake::Wake;

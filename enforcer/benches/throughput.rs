@@ -36,7 +36,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 fn recorder(state: &Path, checkpoint: u64) -> Recorder {
     let sink = format!(
-        "[[sinks]]\nname='file'\nbatch=5000\nfile={{path='{}/out',rotate_megabytes=256,rotate_keep=1}}",
+        "[[sinks]]\nname='file'\nbatch=5000\nfile={{path='{}/out',rotate_megabytes=32,rotate_keep=1}}",
         state.display()
     );
     let mut settings = Settings::parse("bench", &sink).expect("valid settings");

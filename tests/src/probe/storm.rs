@@ -45,7 +45,7 @@ fn churn(args: &Args<'_>) -> io::Result<()> {
 }
 
 /// Attempts of a storm in each second: more would only keep the daemon's CPU from it.
-const PACE: u64 = 2_500;
+const PACE: u64 = 1_500;
 
 /// `storm FILE ACT ARG… + ACT ARG…`: the acts in turn, very often, until FILE exists. Ok if none succeeded.
 fn storm(args: &Args<'_>) -> io::Result<()> {

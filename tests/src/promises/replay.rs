@@ -17,8 +17,10 @@ cases!(replay:
     git_works_as_outside,
     git_works_in_a_repository_that_a_coding_agent_was_given,
     python_runs_its_tests_as_outside,
+    pytest_runs_as_outside,
     node_serves_and_is_asked_as_outside,
     make_and_a_compiler_build_as_outside,
+    cargo_builds_as_outside,
     pip_installs_as_outside,
     npm_installs_as_outside,
     some_stress_is_borne,
@@ -201,6 +203,41 @@ fn python_runs_its_tests_as_outside(t: &mut Test) -> Outcome {
     same(t, with(t, "python@1"), &work)
 }
 
+const PYTEST: &str = r#"
+import pathlib, subprocess, sys, pytest
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "f").write_text("text")
+    return tmp_path
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_reads(place, times):
+    assert (place / "f").read_text() * times == "text" * times
+
+def test_runs_a_program(place):
+    ran = subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True, text=True, cwd=place)
+    assert (ran.returncode, ran.stdout) == (0, "42\n")
+
+def test_changes_names(place, monkeypatch):
+    monkeypatch.chdir(place)
+    pathlib.Path("f").rename("g")
+    assert [path.name for path in place.iterdir()] == ["g"]
+
+@pytest.mark.xfail(strict=True)
+def test_fails():
+    assert False
+"#;
+
+fn pytest_runs_as_outside(t: &mut Test) -> Outcome {
+    t.needs_thorough()?;
+    let prepare = format!("mkdir project; cat >project/test_all.py <<'END'{PYTEST}END\n");
+    let script = "cd project; python3 -m pytest -q --basetemp=$W/base --junit-xml=$W/report.xml 2>&1 | sed 's/ in .*//'; \
+                  grep -c '<testcase' $W/report.xml; rm -r $W/report.xml $W/base; echo done";
+    let work = Work { prepare: &prepare, script, without: &["__pycache__"], patience: 300 };
+    same(t, with(t, "python@1"), &work)
+}
+
 const SERVER: &str = r#"
 const http = require("http"), fs = require("fs");
 const server = http.createServer((ask, answer) => {
@@ -230,6 +267,23 @@ fn make_and_a_compiler_build_as_outside(t: &mut Test) -> Outcome {
     let script = "make -s; target/sum; make -s; touch add.c; make -s; target/sum";
     let policy = with(t, "rust@1").exec("/usr/bin/make").exec(&t.at("w/target/*"));
     same(t, policy, &Work { prepare, script, without: &[], patience: 300 })
+}
+
+/// A library, a program with a build script, tests: without a registry. What is built is named by digests of paths and
+/// of the compiler, the same outside and inside; fingerprints hold times.
+fn cargo_builds_as_outside(t: &mut Test) -> Outcome {
+    t.needs_full()?;
+    let prepare = "mkdir -p sum/src add/src; \
+        printf '[workspace]\\nmembers = [\"sum\", \"add\"]\\n' >Cargo.toml; \
+        printf '[package]\\nname = \"add\"\\nversion = \"1.0.0\"\\nedition = \"2021\"\\n' >add/Cargo.toml; \
+        printf 'pub fn add(a: u32, b: u32) -> u32 { a + b }\\n#[test]\\nfn adds() { assert_eq!(add(1, 2), 3); }\\n' >add/src/lib.rs; \
+        printf '[package]\\nname = \"sum\"\\nversion = \"1.0.0\"\\nedition = \"2021\"\\n[dependencies]\\nadd = { path = \"../add\" }\\n' >sum/Cargo.toml; \
+        printf 'fn main() { println!(\"cargo:rustc-env=WORD=sum\"); }\\n' >sum/build.rs; \
+        printf 'fn main() { println!(\"{} {}\", env!(\"WORD\"), add::add(1, 2)); }\\n' >sum/src/main.rs";
+    let script = "cargo build -q --offline 2>&1; target/debug/sum; cargo test -q --offline -p add --lib 2>&1 | sed 's/; finished.*//'; \
+                  touch add/src/lib.rs; cargo run -q --offline 2>&1; cargo clean -q; ls";
+    let policy = with(t, "rust@1").exec(&t.at("w/target/debug/**"));
+    same(t, policy, &Work { prepare, script, without: &["/home/.cargo/"], patience: 900 })
 }
 
 const WHEEL: &str = r#"

@@ -27,7 +27,7 @@ const PURE_ROOMS: [&str; 7] = [
     "enforcer-common",
     "enforcer/src/log/tree.rs",
     "enforcer/src/log/tile.rs",
-    "enforcer/src/log/leaf.rs",
+    "enforcer/src/log/leaf",
     "enforcer/src/log/note.rs",
 ];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "SystemTime", "Instant::now", "tokio"];
@@ -236,6 +236,13 @@ mod tests {
 
     fn source(path: &str, text: &str) -> Source {
         Source { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn every_pure_room_is_there() {
+        for room in PURE_ROOMS {
+            assert!(compile::root().join(room).exists(), "{room}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Item {
 
 /// Records as one JSON object each, one after the other: what comes together lies together, so that neither making nor
 /// dropping one takes the allocator, which the threads that do so would wait for each other at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Texts {
     text: String,
     each: Vec<Text>,

@@ -1,7 +1,7 @@
 //! What a full disk does to agents, as the settings say.
 
 use super::{
-    small_state::{STATE, SmallState, fill, frozen, signed},
+    small_state::{STATE, SmallState, enforcer, fill, frozen, signed},
     tree,
 };
 use crate::{
@@ -19,20 +19,8 @@ cases!(full_disk:
     a_full_disk_stops_nothing_where_that_is_said,
 );
 
-fn enforcer(words: &[&str]) -> Outcome<Ran> {
-    Ok(Command::new("enforcer").args(words).patience(60).run()?)
-}
-
 fn launch(agent: &Agent) -> Outcome<Ran> {
     enforcer(&["exec", agent.name(), "--", PROBE, "prctl-name"])
-}
-
-/// The daemon is back with the state that it had before.
-fn end(agent: Agent, small: SmallState) -> Outcome {
-    drop(agent);
-    drop(small);
-    wait_for("the daemon", 60, || enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1))))?;
-    Ok(())
 }
 
 fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outcome {
@@ -79,7 +67,8 @@ fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outc
         (ran.code == Some(0)).then_some(ran)
     });
     ensure!(verified.is_ok(), "{:?}", Command::new("enforcer").args(["audit", "verify"]).run());
-    end(agent, small)?;
+    drop(agent);
+    small.end()?;
     ensure!(exists(&format!("{STATE}/audit/log")), "the state is not back");
     Ok(())
 }
@@ -161,7 +150,8 @@ fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outc
         let refusal = |line: &str| line.contains("\"decision\"") && line.contains("\"deny\"");
         ensure!(ran.out.lines().any(refusal), "{ran}");
     }
-    end(agent, small)
+    drop(agent);
+    small.end()
 }
 
 fn a_full_disk_takes_the_upper_tiers_away_where_that_is_said(t: &mut Test) -> Outcome {

@@ -1,12 +1,12 @@
 //! The oldest records go where the settings limit the log, by a signed record, and what is left can be verified.
 
 use super::{
-    small_state::{STATE, SmallState, signed},
+    small_state::{STATE, SmallState, enforcer, signed},
     tree,
 };
 use crate::{
     cases,
-    command::{Command, Ran, wait_for},
+    command::wait_for,
     ensure, fail,
     harness::{Outcome, Test, exists},
 };
@@ -16,10 +16,6 @@ use std::fs;
 cases!(retention:
     the_oldest_records_go_by_a_signed_record_and_the_rest_verifies,
 );
-
-fn enforcer(words: &[&str]) -> Outcome<Ran> {
-    Ok(Command::new("enforcer").args(words).patience(60).run()?)
-}
 
 /// The least that `audit.max_bytes` can be.
 const LEAST: u64 = 1 << 20;
@@ -62,9 +58,5 @@ fn the_oldest_records_go_by_a_signed_record_and_the_rest_verifies(t: &mut Test) 
     let proof = enforcer(&["audit", "prove", "--index", "0"])?;
     ensure!(proof.code == Some(0) && proof.out.contains("index 0"), "{proof}");
     drop(agent);
-    drop(small);
-    wait_for("the daemon with its own state", 60, || {
-        enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1)))
-    })?;
-    Ok(())
+    small.end()
 }

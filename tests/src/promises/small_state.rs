@@ -1,7 +1,7 @@
 //! A daemon whose state lies on a small file system, which can be filled.
 
 use crate::{
-    command::{Command, systemctl, wait_for},
+    command::{Command, Ran, systemctl, wait_for},
     ensure,
     harness::Outcome,
 };
@@ -41,6 +41,13 @@ impl SmallState {
         systemctl("start enforcer.service")?;
         Ok(small)
     }
+
+    /// The daemon is back with the state that it had before.
+    pub(super) fn end(self) -> Outcome {
+        drop(self);
+        let answers = || enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1))).map(drop);
+        Ok(wait_for("the daemon with its own state", 60, answers)?)
+    }
 }
 
 impl Drop for SmallState {
@@ -51,6 +58,10 @@ impl Drop for SmallState {
         let _ = systemctl("reset-failed enforcer.service");
         let _ = systemctl("start enforcer.service");
     }
+}
+
+pub(super) fn enforcer(words: &[&str]) -> Outcome<Ran> {
+    Ok(Command::new("enforcer").args(words).patience(60).run()?)
 }
 
 pub(super) fn frozen(cgroup: &str) -> Option<bool> {

@@ -23,7 +23,8 @@ impl Mark {
     pub const START: Self = Self(0);
 }
 
-/// The end of the log now.
+/// The end of the log now. It can lie in the middle of a record: the kernel makes a file longer page by page
+/// while somebody writes it.
 pub fn mark() -> io::Result<Mark> {
     match fs::metadata(LOG) {
         Ok(metadata) => Ok(Mark(metadata.len())),
@@ -32,18 +33,34 @@ pub fn mark() -> io::Result<Mark> {
     }
 }
 
-/// Every whole record after a mark. A line that is no JSON object is a fault of the product.
+/// Every whole record that begins after a mark. A line that is no JSON object is a fault of the product.
 pub fn since(mark: Mark) -> Outcome<Vec<Value>> {
+    // From the byte before the mark, which ends a line unless the mark lies inside one.
+    let from = mark.0.saturating_sub(1);
     let mut file = File::open(LOG)?;
-    file.seek(SeekFrom::Start(mark.0))?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let record = |line: &str| {
-        serde_json::from_str(line)
-            .map_err(|e| format!("the log has a line that is no JSON: {e}: {line}").into())
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let whole = whole_lines(&text, mark.0 > 0);
+    let record = |line: &[u8]| {
+        serde_json::from_slice(line).map_err(|e| {
+            format!("the log has a line that is no JSON: {e}: {}", String::from_utf8_lossy(line)).into()
+        })
     };
-    whole.lines().map(record).collect()
+    match whole.strip_suffix(b"\n") {
+        Some(lines) => lines.split(|byte| *byte == b'\n').map(record).collect(),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The lines of `text` that are whole; its beginning is part of an earlier one if it was `cut` there.
+fn whole_lines(text: &[u8], cut: bool) -> &[u8] {
+    let begin = match cut {
+        true => text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1),
+        false => 0,
+    };
+    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(begin, |end| end + 1);
+    &text[begin..end.max(begin)]
 }
 
 /// Waits until the log after `mark` has a record for which `is` holds.
@@ -103,4 +120,28 @@ pub fn shown(record: &Value) -> String {
         ["operation", "access", "verdict", "reason", "rule", "object", "argument", "error", "flags"];
     let parts = PARTS.iter().filter(|part| !record[**part].is_null());
     parts.map(|part| format!("{part}={}", record[*part])).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_count() {
+        let cases: [(&str, bool, &str); 8] = [
+            ("", false, ""),
+            ("", true, ""),
+            ("a\nb\nc", false, "a\nb\n"),
+            // A mark at a line's beginning: the byte before it is the end of another.
+            ("\na\nb\n", true, "a\nb\n"),
+            // A mark in the middle of a line.
+            ("est\na\nb", true, "a\n"),
+            ("est\n", true, ""),
+            ("est", true, ""),
+            ("\n", true, ""),
+        ];
+        for (text, cut, whole) in cases {
+            assert_eq!(whole_lines(text.as_bytes(), cut), whole.as_bytes(), "{text:?} {cut}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ use std::{
 use zerocopy::{FromZeros, IntoBytes};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_enforcer");
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
     dir: PathBuf,
@@ -229,6 +229,13 @@ impl World {
         answer["requests"].as_array().cloned().unwrap_or_default()
     }
 
+    /// The records so far. Those of other tests are being written: the last line may be half there.
+    fn records(&self) -> Vec<Value> {
+        let log = fs::read(self.dir.join("state/audit/events.jsonl")).expect("log");
+        let whole = log.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        whole.map(|line| serde_json::from_slice(line).expect("json")).collect()
+    }
+
     fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -306,8 +313,7 @@ fn an_approver_signs_with_a_key_and_the_kernel_is_told_after_the_record() {
     ]);
     assert_eq!(code(&approve), 0, "{}", text(&approve.stderr));
     world.becomes(object, GRANTED, 1);
-    let log = fs::read_to_string(world.dir.join("state/audit/events.jsonl")).expect("log");
-    let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    let records = world.records();
     let decided =
         records.iter().find(|r| r["kind"] == "approval-decided" && r["requests"][0]["hold"] == hold(object));
     let decided = decided.expect("recorded");
@@ -483,12 +489,8 @@ fn trust_is_stated_with_a_key_whose_scope_says_so_and_counts_once() {
     let lowered = set("probation", "erin");
     assert_eq!(code(&lowered), 0, "{}", text(&lowered.stderr));
     wait_until("the session has the lower level", || level() == 1);
-    let log = fs::read_to_string(world.dir.join("state/audit/events.jsonl")).expect("log");
-    let changes: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("json"))
-        .filter(|record: &Value| record["kind"] == "trust-changed")
-        .collect();
+    let changes: Vec<Value> =
+        world.records().into_iter().filter(|record| record["kind"] == "trust-changed").collect();
     let levels: Vec<&Value> = changes.iter().map(|record| &record["in_force"]).collect();
     assert_eq!(levels, ["trusted", "probation"], "{changes:?}");
     assert_eq!((&changes[0]["by"]["name"], &changes[0]["because"]), (&"erin".into(), &"ticket 9".into()));

@@ -70,7 +70,7 @@ impl Agent {
         fs::rename(&draft, self.file())?;
         let ran = Command::new("enforcer").args(["reload", "--output", "json"]).run()?;
         let what = format!("version {} of {} in force", self.policy.version(), self.name());
-        let found = wait_for(&what, 30, || {
+        let found = wait_for(&what, 120, || {
             let agent = self.status().ok()??;
             (agent["version"] == self.policy.version()).then_some(agent)
         });

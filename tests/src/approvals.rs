@@ -1,9 +1,9 @@
 //! What waits for a person, seen and answered as a person on the host does.
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, Live},
     command::{Command, Ran, wait_for},
-    fail,
+    events, fail,
     harness::Outcome,
 };
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub fn pending(agent: &Agent) -> Outcome<Vec<Request>> {
 
 /// Waits for the one request of an agent that nobody has answered.
 pub fn asked(agent: &Agent, what: &str) -> Outcome<Request> {
-    let found = wait_for(&format!("the request to {what}"), 60, || match &pending(agent).ok()?[..] {
+    let found = wait_for(&format!("the request to {what}"), 120, || match &pending(agent).ok()?[..] {
         [] => None,
         [one] => Some(Ok(one.clone())),
         many => Some(Err(format!("{} requests for {what}: {many:?}", many.len()))),
@@ -42,13 +42,29 @@ pub fn asked(agent: &Agent, what: &str) -> Outcome<Request> {
     }
 }
 
-/// Waits until an agent has nothing that waits.
-pub fn nothing_waits(agent: &Agent) -> Outcome {
-    Ok(wait_for("an end of waiting", 60, || pending(agent).ok()?.is_empty().then_some(()))?)
+/// What a session is the first to be recorded to wait for. Whoever asks the daemon may come too late for what ends soon.
+pub fn held(live: &Live) -> Outcome<Request> {
+    let said = events::wait("the record of a hold", live.mark, |record| {
+        record["kind"] == "held" && record["session"] == live.id.as_str()
+    })?;
+    Ok(Request { hold: said["hold"].as_str().unwrap_or_default().to_owned(), said })
 }
 
+/// Waits until an agent has nothing that waits.
+pub fn nothing_waits(agent: &Agent) -> Outcome {
+    Ok(wait_for("an end of waiting", 120, || pending(agent).ok()?.is_empty().then_some(()))?)
+}
+
+/// A decision does not count before its record is on the disk. Where the disk is slow the daemon says so, and to decide
+/// again.
 fn decide(words: &[&str]) -> Outcome<Ran> {
-    Ok(Command::new("enforcer").args(["approvals"]).args(words).run()?)
+    Ok(wait_for("a decision that is recorded", 120, || {
+        let ran = Command::new("enforcer").args(["approvals"]).args(words).run();
+        match &ran {
+            Ok(said) if said.err.contains("about the audit log, and decide again") => None,
+            _ => Some(ran),
+        }
+    })??)
 }
 
 /// Root on the host approves, with these further words.

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// By then the window of identical refusals is over, also on an emulated machine.
-const LATEST: Duration = Duration::from_secs(10);
+/// So long after the marker's record the window of identical refusals is over, also on an emulated machine that has stood
+/// still meanwhile.
+const LATEST: Duration = Duration::from_secs(60);
 
 const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 
@@ -65,7 +66,7 @@ fn whole_lines(text: &[u8], cut: bool) -> &[u8] {
 
 /// Waits until the log after `mark` has a record for which `is` holds.
 pub fn wait(what: &str, mark: Mark, is: impl Fn(&Value) -> bool) -> Outcome<Value> {
-    Ok(wait_for(what, 30, || since(mark).ok()?.into_iter().find(|record| is(record)))?)
+    Ok(wait_for(what, 120, || since(mark).ok()?.into_iter().find(|record| is(record)))?)
 }
 
 /// Whether a record is a decision in this session.
@@ -86,8 +87,8 @@ pub fn until_marker(mark: Mark, session: &str, marker: &str) -> Outcome<Vec<Valu
 /// As [`until_marker`], one record for each of at least `expected` acts: identical refusals of one second are
 /// recorded together, when that second is over.
 pub fn acts_until_marker(mark: Mark, session: &str, marker: &str, expected: usize) -> Outcome<Vec<Value>> {
-    let begun = Instant::now();
     until_marker(mark, session, marker)?;
+    let begun = Instant::now();
     loop {
         let all = since(mark)?.into_iter().filter(|record| decides(record, session));
         let mut acts: Vec<Value> = all.flat_map(acts).collect();

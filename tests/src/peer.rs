@@ -1,8 +1,11 @@
 //! Servers outside every agent, which count what reaches them.
 
+use crate::command::PATIENCE;
 use std::{
-    fs, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    fs,
+    io::{self, Read},
+    iter::from_fn,
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsRawFd,
         linux::net::SocketAddrExt,
@@ -10,25 +13,79 @@ use std::{
     },
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
+        mpsc::channel,
     },
     thread,
     time::Duration,
 };
 
-/// A counter of connections and packets.
-#[derive(Clone, Default)]
-pub struct Arrivals(Arc<AtomicU64>);
+/// What asks a socket whether it has had everything that came before.
+const ASKED: &[u8] = b"has all come?";
 
-impl Arrivals {
+/// A counter of connections and packets.
+pub struct Arrivals {
+    counter: Counter,
+    sockets: Vec<Socket>,
+}
+
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicU64>);
+
+impl Counter {
     fn add(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
 
-    /// How many have come. What was sent on this host before is in a queue already: a moment is enough.
-    pub fn count(&self) -> u64 {
+/// A socket that counts, asked by what comes last to it.
+type Socket = Box<dyn Fn() -> io::Result<()>>;
+
+impl Arrivals {
+    /// How many have come. What was sent on this host before is in a queue already: what is sent now comes behind it.
+    pub fn count(&self) -> io::Result<u64> {
         thread::sleep(Duration::from_millis(300));
-        self.0.load(Ordering::SeqCst)
+        self.sockets.iter().try_for_each(|socket| socket())?;
+        Ok(self.counter.0.load(Ordering::SeqCst))
+    }
+
+    /// A listener, by its connections as they are accepted, one after the other. Whoever asks connects too, and sees its
+    /// connection end.
+    fn streams<S: Read>(
+        &mut self,
+        incoming: impl Iterator<Item = io::Result<S>> + Send + 'static,
+        connect: impl Fn() -> io::Result<S> + 'static,
+    ) {
+        let counter = self.counter.clone();
+        thread::spawn(move || incoming.filter(Result::is_ok).for_each(|_| counter.add()));
+        let counter = self.counter.clone();
+        self.sockets.push(Box::new(move || {
+            connect()?.read_to_end(&mut Vec::new())?;
+            counter.0.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }));
+    }
+
+    /// A socket for packets.
+    fn packets(
+        &mut self,
+        receive: impl Fn(&mut [u8]) -> io::Result<usize> + Send + 'static,
+        send: impl Fn(&[u8]) -> io::Result<usize> + 'static,
+    ) {
+        let (counter, (told, answer)) = (self.counter.clone(), channel());
+        thread::spawn(move || {
+            let mut packet = [0u8; 64];
+            while let Ok(length) = receive(&mut packet) {
+                match &packet[..length] {
+                    ASKED => drop(told.send(())),
+                    _ => counter.add(),
+                }
+            }
+        });
+        self.sockets.push(Box::new(move || {
+            send(ASKED)?;
+            answer.recv_timeout(PATIENCE).map_err(io::Error::other)
+        }));
     }
 }
 
@@ -56,28 +113,27 @@ impl Port {
         // One dual socket each: `::` takes IPv4 as well.
         let all: SocketAddr = (Ipv6Addr::UNSPECIFIED, number).into();
         let (tcp, udp) = (TcpListener::bind(all)?, UdpSocket::bind(all)?);
-        let arrivals = Arrivals::default();
-        let counter = arrivals.clone();
-        thread::spawn(move || {
-            for stream in tcp.incoming() {
-                if stream.is_ok() {
-                    counter.add();
-                }
-            }
+        let here = (Ipv6Addr::LOCALHOST, number);
+        let mut arrivals = Arrivals { counter: Counter::default(), sockets: Vec::new() };
+        arrivals.streams(from_fn(move || Some(tcp.accept().map(|(stream, _)| stream))), move || {
+            TcpStream::connect(here)
         });
-        let counter = arrivals.clone();
-        thread::spawn(move || {
-            let mut packet = [0u8; 64];
-            while udp.recv(&mut packet).is_ok() {
-                counter.add();
-            }
-        });
+        let asking = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?;
+        arrivals.packets(move |packet| udp.recv(packet), move |packet| asking.send_to(packet, here));
         Ok(Self { number, arrivals })
     }
 
-    /// A port that nobody has, for binding.
+    /// A port that nobody has, for binding: another one each time, and none that the kernel gives to whoever asks for any.
     pub fn unused() -> io::Result<u16> {
-        Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port())
+        static NEXT: AtomicU16 = AtomicU16::new(22_000);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::SeqCst);
+            let all: SocketAddr = (Ipv6Addr::UNSPECIFIED, number).into();
+            match TcpListener::bind(all).and_then(|_| UdpSocket::bind(all)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < 23_000 => {}
+                result => return result.map(|_| number),
+            }
+        }
     }
 }
 
@@ -114,7 +170,7 @@ pub struct UnixServers {
 impl UnixServers {
     /// Serves `DIR/stream`, `DIR/dgram`, `@NAME-stream` and `@NAME-dgram`.
     pub fn open(directory: &str, name: &str) -> io::Result<Self> {
-        let arrivals = Arrivals::default();
+        let mut arrivals = Arrivals { counter: Counter::default(), sockets: Vec::new() };
         let abstract_name = |kind: &str| UnixAddr::from_abstract_name(format!("{name}-{kind}"));
         let path = |kind: &str| {
             let path = format!("{directory}/{kind}");
@@ -122,16 +178,17 @@ impl UnixServers {
             UnixAddr::from_pathname(path)
         };
         for address in [path("stream")?, abstract_name("stream")?] {
-            let (listener, counter) = (UnixListener::bind_addr(&address)?, arrivals.clone());
-            thread::spawn(move || listener.incoming().filter(Result::is_ok).for_each(|_| counter.add()));
+            let listener = UnixListener::bind_addr(&address)?;
+            arrivals.streams(from_fn(move || Some(listener.accept().map(|(stream, _)| stream))), move || {
+                UnixStream::connect_addr(&address)
+            });
         }
         for address in [path("dgram")?, abstract_name("dgram")?] {
-            let (socket, counter) = (UnixDatagram::bind_addr(&address)?, arrivals.clone());
-            thread::spawn(move || {
-                while socket.recv(&mut [0u8; 64]).is_ok() {
-                    counter.add();
-                }
-            });
+            let (socket, asking) = (UnixDatagram::bind_addr(&address)?, UnixDatagram::unbound()?);
+            arrivals.packets(
+                move |packet| socket.recv(packet),
+                move |packet| asking.send_to_addr(packet, &address),
+            );
         }
         Ok(Self { arrivals })
     }

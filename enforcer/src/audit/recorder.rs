@@ -34,8 +34,9 @@ const BATCH: usize = 1 << 18;
 /// After so long without a record there is one that says so: a fresh checkpoint shows that the log lives.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How long a record that must stay is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a record that must stay is waited for. A busy disk, or a guest that its host lets stand still, takes seconds; a
+/// third of what the watchdog waits for the daemon.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the log lies in the daemon's state directory.
 pub fn directory(state: &Path) -> PathBuf {

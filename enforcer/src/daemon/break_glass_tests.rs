@@ -107,12 +107,15 @@ fn it_is_ended_by_hand_whoever_asks_and_by_time() {
     assert!(lifted(&world).is_empty());
     assert_eq!(last(&world, "break-glass-ended")["because"], "a person has ended it");
 
-    world.core.lift(ask("3", &["b"], 1)).expect("begins");
+    world.core.lift(ask("3", &["a"], 600)).expect("begins");
     world.core.end_overdue_break_glass();
     assert_eq!(last(&world, "break-glass-ended")["break_glass"], "1", "not yet");
+    world.core.lift(ask("4", &["b"], 1)).expect("begins");
     std::thread::sleep(std::time::Duration::from_millis(1001));
     world.core.end_overdue_break_glass();
-    assert_eq!(last(&world, "break-glass-ended")["break_glass"], "3");
+    assert_eq!(last(&world, "break-glass-ended")["break_glass"], "4");
+    assert_eq!((lifted(&world).len(), world.core.break_glass_list().len()), (1, 1), "the other goes on");
+    world.core.end_break_glass(Some("3"), &peer(0, false)).expect("ended");
     assert!(lifted(&world).is_empty() && world.core.break_glass_list().is_empty());
 }
 

@@ -14,8 +14,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// After so long without a request the server turns to its next connection.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A server that takes records.
 #[derive(Clone)]
@@ -48,7 +51,7 @@ impl Server {
     }
 
     fn serve(&self, stream: TcpStream, random: &mut Random) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.set_read_timeout(Some(IDLE))?;
         let mut input = BufReader::new(stream.try_clone()?);
         let mut output = stream;
         loop {
@@ -118,8 +121,13 @@ fn nothing_is_missing_after_random_failures_and_kills_and_the_order_is_kept() {
          [[sinks]]\nname='b'\nfile={{path='DIR/out/events.jsonl',rotate_megabytes=1,rotate_keep=900}}",
         server.address
     ));
-    let mut random = Random(77);
-    for _ in 0..12 {
+    let (mut random, begun) = (Random(77), Instant::now());
+    // On a busy machine one that is killed so soon has hardly begun.
+    for round in 0.. {
+        if round >= 12 && world.size() > 100 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "{} records of {round} processes", world.size());
         let mut child = world.spawn();
         sleep(Duration::from_millis(60 + random.below(300)));
         child.kill();
@@ -149,9 +157,24 @@ fn seqs_in_files(dir: &Path) -> Vec<u64> {
 
 #[test]
 fn a_dead_receiver_holds_up_nothing_and_its_failure_and_recovery_are_records() {
+    // It keeps its port, which somebody else could get meanwhile, and ends whatever connection comes.
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address");
-    drop(listener);
+    let server = Server {
+        address: address.to_string(),
+        taken: Arc::default(),
+        authorizations: Arc::default(),
+        fails: Arc::new(AtomicBool::new(false)),
+    };
+    let dead = Arc::new(AtomicBool::new(true));
+    let (one, is_dead) = (server.clone(), Arc::clone(&dead));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if !is_dead.load(Ordering::SeqCst) {
+                drop(one.serve(stream, &mut Random(1)));
+            }
+        }
+    });
     let world = World::new(&format!(
         "[[sinks]]\nname='dead'\nhttp={{url='http://{address}/'}}\n\
          [[sinks]]\nname='live'\nfile={{path='DIR/out.jsonl'}}"
@@ -175,18 +198,14 @@ fn a_dead_receiver_holds_up_nothing_and_its_failure_and_recovery_are_records() {
         all.then_some(()).ok_or_else(|| format!("{dead:?}"))
     });
     // The receiver comes back at the same place.
-    let listener = TcpListener::bind(address).expect("bind again");
-    let server = Server {
-        address: address.to_string(),
-        taken: Arc::default(),
-        authorizations: Arc::default(),
-        fails: Arc::new(AtomicBool::new(false)),
-    };
-    let one = server.clone();
-    thread::spawn(move || listener.incoming().flatten().for_each(|s| drop(one.serve(s, &mut Random(1)))));
+    dead.store(false, Ordering::SeqCst);
     wait_until(|| has("\"kind\":\"sink-recovered\""));
     let size = wait_until(|| world.has_come(&server.seqs()));
-    assert_eq!((status(0).error, status(0).lag), (None, 0));
+    // The answer to the last ones may be on its way.
+    wait_until(|| {
+        let now = status(0);
+        (now.error.is_none() && now.lag == 0).then_some(()).ok_or_else(|| format!("{now:?}"))
+    });
     drop(recorder);
     world.check(&server.seqs(), size);
 }

@@ -149,13 +149,13 @@ fn child() {
     }
 }
 
-/// Waits until it holds, and fails with what it says after half a minute.
+/// Waits until it holds, and fails with what it says after two minutes.
 pub fn wait_until<T>(mut what: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match what() {
             Ok(value) => return value,
-            Err(text) => assert!(start.elapsed() < Duration::from_secs(30), "{text}"),
+            Err(text) => assert!(start.elapsed() < Duration::from_secs(120), "{text}"),
         }
         sleep(Duration::from_millis(10));
     }

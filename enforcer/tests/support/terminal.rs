@@ -57,7 +57,7 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;
             }
-            if begun.elapsed() > Duration::from_secs(30) {
+            if begun.elapsed() > Duration::from_secs(120) {
                 let _ = self.child.kill();
                 panic!("it does not end: {}", self.drawn());
             }

@@ -118,10 +118,10 @@ fn what_a_ring_does_is_judged_like_a_call(t: &mut Test) -> Outcome {
     prepare()?;
     let outside = Cell::new(0);
     all_refused(t, policy, &twins, attempts, 43, || {
-        outside.set(port.arrivals.count());
+        outside.set(port.arrivals.count()?);
         prepare()
     })?;
-    let inside = port.arrivals.count() - outside.get();
+    let inside = port.arrivals.count()? - outside.get();
     ensure!(
         outside.get() >= 6 && inside == 0,
         "{} arrived from outside, {inside} although refused",

@@ -145,7 +145,7 @@ fn handed(t: &Test, agent: &Agent, bad: Vec<Handed>, good: Vec<Handed>) -> Outco
     let hand = || -> Outcome<Vec<bool>> {
         let mut sent = Vec::new();
         for (number, (what, file)) in all.iter().enumerate() {
-            let given = wait_for(&format!("somebody who takes {what}"), 60, || {
+            let given = wait_for(&format!("somebody who takes {what}"), 120, || {
                 match hand_over_descriptor(&name(number), &file.as_raw_fd()) {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
                     // A ring is not sent: then nobody takes it, and what waits is let go.

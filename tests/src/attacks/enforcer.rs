@@ -225,7 +225,7 @@ fn a_flood_of_refusals_hides_nothing(t: &mut Test) -> Outcome {
         let all = events::since(session.mark)?;
         Ok((all.iter().filter(mine).map(count).sum(), all.iter().map(lost).sum()))
     };
-    let told = crate::command::wait_for("an account of the whole flood", 60, || {
+    let told = crate::command::wait_for("an account of the whole flood", 120, || {
         let (recorded, lost) = sums().ok()?;
         (recorded + lost >= attempted).then_some((recorded, lost))
     });

@@ -3,7 +3,7 @@
 use super::{Attack, almighty, refused};
 use crate::{
     cases,
-    command::Command,
+    command::{Command, survives},
     ensure,
     harness::{Outcome, Test, outside_all},
     promise::{self, Attempt, Denial},
@@ -23,8 +23,8 @@ impl Victim {
         Ok(Self(Command::new("/usr/bin/setsid").args(["/usr/bin/sleep", "1000"]).spawn()?))
     }
 
-    fn lives(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+    fn lives(&mut self) -> Outcome<bool> {
+        Ok(survives(&mut self.0)?)
     }
 }
 
@@ -39,7 +39,7 @@ fn no_group_and_no_owner_of_signals_is_an_outsider(t: &mut Test) -> Outcome {
     let mut victim = Victim::new()?;
     let pid = victim.0.id();
     // `setsid` makes the group a moment after it was started.
-    crate::command::wait_for("the victim's group", 30, || {
+    crate::command::wait_for("the victim's group", 120, || {
         (outside_all(&[format!("kill-group {pid}")]).ok()? == ["ok"]).then_some(())
     })?;
     let signal = |act: String| Attempt::new(act, Denial::floor("signal"));
@@ -55,11 +55,11 @@ fn no_group_and_no_owner_of_signals_is_an_outsider(t: &mut Test) -> Outcome {
     attempts.push(signal(format!("kill-group {pid} 9")));
     attempts.push(signal(format!("thread-queue {pid} 9")));
     promise::refused(t, &t.agent(almighty(t)?)?, &["kill-self".to_owned()], &attempts)?;
-    ensure!(victim.lives(), "the outsider was killed");
+    ensure!(victim.lives()?, "the outsider was killed");
     // Nobody is told that a signal to everybody reached nobody: whether it arrived is what counts.
     let (mut control, agent) = (Victim::new()?, t.agent(almighty(t)?)?);
     agent.probe(&["kill-everybody 9".to_owned()])?;
-    ensure!(victim.lives() && control.lives(), "an outsider was killed");
+    ensure!(victim.lives()? && control.lives()?, "an outsider was killed");
     Ok(())
 }
 
@@ -109,7 +109,7 @@ fn no_call_looks_into_an_outsider_or_changes_it(t: &mut Test) -> Outcome {
     let shown: Vec<String> = records.iter().map(crate::events::shown).collect();
     // A path that leads through a link of another process asks at each step, so one attempt can leave two.
     ensure!(records.len() >= tried, "{} records of {tried} attempts:\n{}", records.len(), shown.join("\n"));
-    ensure!(victim.lives(), "the outsider has ended");
+    ensure!(victim.lives()?, "the outsider has ended");
     Ok(())
 }
 

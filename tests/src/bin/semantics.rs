@@ -18,6 +18,7 @@ use std::{
 
 const AGENT: &str = "semantics";
 const POLICY: &str = "/etc/enforcer/policies.d/semantics.yaml";
+const DRAFT: &str = "/etc/enforcer/policies.d/semantics.draft";
 /// Steps per policy: a batch of acts that leave the tree alone, or one that changes it.
 const STEPS: usize = 100;
 /// Directories per policy that get another name between acts below them.
@@ -164,8 +165,10 @@ fn choose(random: &mut Random, root: &str, tree: &Tree) -> Vec<Act> {
 
 /// Puts the policy in force and waits until the daemon says so.
 fn publish(text: &str, valid: &ValidPolicy) -> Result<()> {
-    fs::write(POLICY, text)?;
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // At once, so that nobody reads the half of it.
+    fs::write(DRAFT, text)?;
+    fs::rename(DRAFT, POLICY)?;
+    let deadline = Instant::now() + Duration::from_secs(300);
     let digest: String = valid.digest().iter().map(|b| format!("{b:02x}")).collect();
     loop {
         // The reload is answered when it is done; the file's own notification may have been quicker.

@@ -98,7 +98,7 @@ fn chdir(args: &Args<'_>) -> io::Result<()> {
 
 /// Waits until a file exists, by `stat`, which no hook sees.
 fn wait_for(args: &Args<'_>) -> io::Result<()> {
-    let until = Instant::now() + Duration::from_secs(args.number_or(1, 60)?);
+    let until = Instant::now() + Duration::from_secs(args.number_or(1, 600)?);
     while std::fs::symlink_metadata(args.word(0)?).is_err() {
         if Instant::now() > until {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
@@ -121,7 +121,7 @@ fn say(args: &Args<'_>) -> io::Result<()> {
 fn again(args: &Args<'_>) -> io::Result<()> {
     let act = args.str(1).ok().and_then(find).ok_or_else(|| usage("no such act"))?;
     let (mut tried, mut done) = (0u64, 0u64);
-    let until = Instant::now() + Duration::from_secs(240);
+    let until = Instant::now() + Duration::from_secs(600);
     while std::fs::symlink_metadata(args.word(0)?).is_err() && Instant::now() < until {
         tried += 1;
         done += u64::from(act(&Args(&args.0[2..])).is_ok());

@@ -197,13 +197,15 @@ fn reap(_: &Args<'_>) -> io::Result<()> {
 /// which says TEXT, as soon as it can.
 fn thread_execs(args: &Args<'_>) -> io::Result<()> {
     let (act, words) = numbered(args, 1, 0)?;
-    let (told, begun) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = told.send(());
-        act(&Args(&words))
-    });
-    let _ = begun.recv();
-    // The thread stops the process; this goes on when that does, for long enough that the thread comes first.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut action: libc::sigaction = zeroed();
+    action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the handler only counts.
+    result(unsafe { libc::sigaction(libc::SIGCONT, &action, std::ptr::null_mut()) }.into())?;
+    std::thread::spawn(move || act(&Args(&words)));
+    // The thread stops the process, and somebody outside lets it go on: not before that is it this one's turn.
+    while HANDLED.load(Ordering::SeqCst) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     become_probe(&[c"say", &args.text(0)?])
 }

@@ -5,7 +5,7 @@ use crate::{
     approvals::{approve, asked, deny, nothing_waits, pending},
     cases,
     command::{systemctl, wait_for},
-    ensure, events, fail,
+    ensure, events,
     harness::{Outcome, Test, exists, outside},
     promise as check,
 };
@@ -182,15 +182,15 @@ fn a_program_that_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
     systemctl("restart enforcer.service")?;
     stopped(pid)?;
     ensure!(!exists(&format!("{w}/ask1")), "it ran while there was no daemon");
-    let Some(same) = pending(&agent)?.into_iter().find(|request| request.hold == first.hold) else {
-        fail!("the request is gone")
-    };
+    let same = wait_for("the same request", 120, || {
+        pending(&agent).ok()?.into_iter().find(|request| request.hold == first.hold)
+    })?;
     approve(&same, &[])?;
-    wait_for("the approved program's work", 60, || exists(&format!("{w}/ask1")).then_some(()))?;
+    wait_for("the approved program's work", 120, || exists(&format!("{w}/ask1")).then_some(()))?;
     let second = asked(&agent, "exec-arguments")?;
     deny(&second)?;
     nothing_waits(&agent)?;
-    wait_for("the end of the session", 60, || child.try_wait().ok().flatten())?;
+    wait_for("the end of the session", 120, || child.try_wait().ok().flatten())?;
     ensure!(!exists(&format!("{w}/ask2")), "refused, it ran");
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     harness::{Outcome, Test},
 };
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 cases!(audit:
     a_refusal_is_in_the_log_and_the_log_verifies,
@@ -31,7 +31,7 @@ fn a_refusal_is_in_the_log_and_the_log_verifies(t: &mut Test) -> Outcome {
     ensure!(session.lines == ["EPERM"], "{:?}", session.lines);
     events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
     // A record is under a checkpoint a second later at the latest.
-    let found = wait_for("the refusal under a checkpoint", 20, || {
+    let found = wait_for("the refusal under a checkpoint", 120, || {
         let ran = audit(&["search", "--session", &session.id, "--object", &shut, "--output", "json"]).ok()?;
         let first: Value = serde_json::from_str(ran.out.lines().next()?).ok()?;
         (first["kind"] == "decision").then_some(first)
@@ -48,11 +48,18 @@ fn a_refusal_is_in_the_log_and_the_log_verifies(t: &mut Test) -> Outcome {
 fn a_log_that_was_changed_does_not_verify(t: &mut Test) -> Outcome {
     let copy = t.dir("copy")?;
     let log = format!("{copy}/log");
-    // A file that the daemon renames under the copy's hands ends it: again.
-    wait_for("a copy of the log", 60, || {
+    let checkpoints = |log: &str| {
+        let mut all: Vec<_> = fs::read_dir(log)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        all.sort();
+        all.iter().map(|path| fs::read(path.join("checkpoint"))).collect::<io::Result<Vec<_>>>()
+    };
+    // A file that the daemon renames under the copy's hands ends it, and a checkpoint that was signed meanwhile speaks of
+    // more than was copied before it: again.
+    wait_for("a copy of the log", 120, || {
         let _ = fs::remove_dir_all(&log);
+        let before = checkpoints(&format!("{LOG}/log")).ok()?;
         let ran = Command::new("cp").args(["-a", &format!("{LOG}/log"), &log]).run().ok()?;
-        (ran.code == Some(0)).then_some(())
+        (ran.code == Some(0) && checkpoints(&log).is_ok_and(|copied| copied == before)).then_some(())
     })?;
     let key = format!("{LOG}/key.pub");
     let verify = || audit(&["verify", "--key", &key, "--log", &log]);

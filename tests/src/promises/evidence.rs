@@ -59,7 +59,7 @@ fn calls(session: &Session, least: usize) -> Outcome<Vec<Value>> {
         let all = events::since(session.mark)?.into_iter();
         Ok(all.filter(|r| r["kind"] == "system-call" && r["session"] == session.id.as_str()).collect())
     };
-    let enough = wait_for("a record of each call", 30, || mine().ok().filter(|all| all.len() >= least));
+    let enough = wait_for("a record of each call", 120, || mine().ok().filter(|all| all.len() >= least));
     match enough {
         Ok(all) => Ok(all),
         Err(error) => {
@@ -83,7 +83,7 @@ fn entries(status: &Value) -> Vec<Value> {
 }
 
 /// Waits until all that this kernel has is watched: that takes its time after the start.
-fn watched() -> Outcome<Value> {
+pub(super) fn watched() -> Outcome<Value> {
     let ask = || status().ok().filter(|s| s["waiting"] == json!([]) && entries(s).len() >= 48);
     Ok(wait_for("48 calls that are watched, and none to come", 300, ask)?)
 }
@@ -127,7 +127,9 @@ fn rare_system_calls_leave_their_arguments_whatever_became_of_them(t: &mut Test)
     let said: Vec<String> = found.iter().map(|r| format!("{} {}", r["call"], r["error"])).collect();
     ensure!(faults.is_empty(), "{}\nall:\n{}", faults.join("\n"), said.join("\n"));
     ensure!(found.len() == all.len(), "{} records:\n{}", found.len(), said.join("\n"));
+    // What an earlier session did may be told late.
     let others = events::since(before)?.into_iter().filter(|r| r["kind"] == "system-call");
+    let others = others.filter(|r| r["session"].is_null() || r["agent"] == agent.name());
     let strangers: Vec<Value> = others.filter(|r| r["session"] != session.id.as_str()).collect();
     ensure!(strangers.is_empty(), "somebody else's: {strangers:?}");
     Ok(())
@@ -190,7 +192,7 @@ fn a_policy_ignores_stops_and_kills_by_the_call(t: &mut Test) -> Outcome {
     let mut live = agent.start(&["call 312 1 1 0".to_owned(), "fork".to_owned()])?;
     let pid = live.pid()?;
     let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    wait_for("a stopped process", 30, || state().contains(") T ").then_some(()))?;
+    wait_for("a stopped process", 120, || state().contains(") T ").then_some(()))?;
     Command::new("/usr/bin/kill").args(["-CONT", &pid.to_string()]).run()?;
     let (first, second) = (live.line()?, live.line()?);
     ensure!(first != "ok" && second == "ok", "{first} {second}");
@@ -216,8 +218,10 @@ fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
         r["kind"] == "executed" && r["exe"] == "/usr/bin/true" && r["session"] == session.id.as_str()
     };
     events::wait("the program's record", session.mark, program)?;
-    let lost = events::wait("what was not recorded", session.mark, |r| r["kind"] == "lost")?;
-    ensure!(lost["calls"].as_u64() > Some(0) && lost["agent"] == agent.name(), "{lost}");
+    // Somebody else's losses may be told of at the same time.
+    events::wait("what was not recorded", session.mark, |r| {
+        r["kind"] == "lost" && r["agent"] == agent.name() && r["calls"].as_u64() > Some(0)
+    })?;
     // Recorded and lost together are what was made.
     let count = || -> Outcome<u64> {
         let records = events::since(session.mark)?;
@@ -226,7 +230,7 @@ fn a_flood_of_calls_is_counted_and_hides_no_program(t: &mut Test) -> Outcome {
         Ok(made.map(|r| r["count"].as_u64().unwrap_or(1)).sum::<u64>()
             + lost.map(|r| r["calls"].as_u64().unwrap_or(0)).sum::<u64>())
     };
-    wait_for("all of them", 30, || (count().ok()? == 20_000).then_some(()))
+    wait_for("all of them", 120, || (count().ok()? == 20_000).then_some(()))
         .map_err(|e| crate::harness::Failed::new(format!("{e}: {:?}", count())))?;
     Ok(())
 }

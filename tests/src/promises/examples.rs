@@ -159,7 +159,7 @@ fn every_example_lets_its_programs_work_and_refuses_the_rest(t: &mut Test) -> Ou
             answer["agents"].as_array()?.iter().filter_map(|a| a["name"].as_str()).collect();
         examples.iter().all(|example| names.contains(&example.name)).then_some(())
     };
-    let outcome = wait_for("the examples in force", 60, known).map_err(Into::into).and_then(|()| {
+    let outcome = wait_for("the examples in force", 120, known).map_err(Into::into).and_then(|()| {
         let mut wrong = Vec::new();
         for example in &examples {
             if let Err(why) = one(t, example) {

@@ -53,7 +53,7 @@ fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outc
     ensure!(all_of_it.is_ok(), "{all_of_it:?}: {seen}");
 
     fs::remove_file(format!("{STATE}/filler"))?;
-    wait_for("a session that goes on", 60, || (frozen(&cgroup) == Some(false)).then_some(()))?;
+    wait_for("a session that goes on", 120, || (frozen(&cgroup) == Some(false)).then_some(()))?;
     fs::write(&stop, "")?;
     live.expect(&["ok"])?;
     live.finish()?;
@@ -62,7 +62,7 @@ fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outc
     let back = signed("log-recovered")?;
     ensure!(back["milliseconds"].is_u64(), "{back}");
     // What waited in memory came first, and all of it verifies.
-    let verified = wait_for("a log that verifies", 30, || {
+    let verified = wait_for("a log that verifies", 120, || {
         let ran = Command::new("enforcer").args(["audit", "verify"]).patience(60).run().ok()?;
         (ran.code == Some(0)).then_some(ran)
     });
@@ -98,7 +98,7 @@ fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outc
 
     // A page that the daemon itself gives back is enough for the log to work again for a moment, so the disk is filled
     // again and again, and what is refused need not be refused each time.
-    wait_for("a status that says that the log cannot be written", 60, || {
+    wait_for("a status that says that the log cannot be written", 120, || {
         fill().ok()?;
         let ran = enforcer(&["status"]).ok()?;
         (ran.code == Some(1) && ran.out.contains("; meanwhile")).then_some(())
@@ -106,7 +106,7 @@ fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outc
     fs::write(&stops[0], "")?;
     live.expect(&["ok"])?;
     let mut seen = String::new();
-    let launched = wait_for("what a launch is told", 60, || {
+    let launched = wait_for("what a launch is told", 120, || {
         fill().ok()?;
         let ran = launch(&agent).ok()?;
         seen = ran.to_string();
@@ -127,7 +127,7 @@ fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outc
     );
 
     fs::remove_file(format!("{STATE}/filler"))?;
-    wait_for("a log that can be written", 60, || {
+    wait_for("a log that can be written", 120, || {
         enforcer(&["status"]).ok().filter(|ran| !ran.out.contains("; meanwhile"))
     })?;
     let back = signed("log-recovered")?;
@@ -139,16 +139,18 @@ fn while_the_disk_is_full(t: &mut Test, on_failure: &str, refused: bool) -> Outc
     live.finish()?;
     let ran = launch(&agent)?;
     ensure!(ran.code == Some(0), "a launch after: {ran}");
-    let whole = wait_for("a log that verifies", 30, || {
+    let whole = wait_for("a log that verifies", 120, || {
         enforcer(&["audit", "verify"]).ok().filter(|ran| ran.code == Some(0))
     });
     ensure!(whole.is_ok(), "{}", enforcer(&["audit", "verify"])?);
     if refused {
         // What was refused while nothing could be written is in the log all the same.
         let words = ["audit", "search", "--session", &live.id, "--object", &tiered, "--output", "json"];
-        let ran = enforcer(&words)?;
         let refusal = |line: &str| line.contains("\"decision\"") && line.contains("\"deny\"");
-        ensure!(ran.out.lines().any(refusal), "{ran}");
+        let found = wait_for("a refusal of that time", 120, || {
+            enforcer(&words).ok().filter(|ran| ran.out.lines().any(refusal))
+        });
+        ensure!(found.is_ok(), "{}", enforcer(&words)?);
     }
     drop(agent);
     small.end()

@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Agent, Live},
-    approvals::{Request, approve, asked, deny, nothing_waits, pending},
+    approvals::{Request, approve, asked, deny, held, nothing_waits, pending},
     cases,
     command::{Command, systemctl, wait_for},
     ensure, events, fail,
@@ -56,7 +56,7 @@ pub(super) fn process(request: &Request) -> Outcome<u32> {
 }
 
 pub(super) fn stopped(pid: u32) -> Outcome {
-    Ok(wait_for("a process that is stopped", 30, || (state(pid) == Some('T')).then_some(()))?)
+    Ok(wait_for("a process that is stopped", 120, || (state(pid) == Some('T')).then_some(()))?)
 }
 
 /// The records of a session about one hold.
@@ -66,7 +66,7 @@ fn about(live: &Live, hold: &str) -> Outcome<Vec<Value>> {
 
 /// Exactly these records about a hold: kind and reason or outcome.
 pub(super) fn recorded(live: &Live, hold: &str, kind: &str, reason: &str, count: usize) -> Outcome {
-    let found = wait_for(&format!("{count} records {kind} {reason}"), 30, || {
+    let found = wait_for(&format!("{count} records {kind} {reason}"), 120, || {
         let all = about(live, hold).ok()?;
         let fitting = all.iter().filter(|r| r["kind"] == kind && r["reason"] == reason).count();
         (fitting >= count).then_some(fitting)
@@ -182,7 +182,7 @@ fn what_nobody_answers_is_refused_in_time(t: &mut Test) -> Outcome {
     let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 3s"));
     let agent = t.agent(policy)?;
     let mut live = agent.start(&[format!("unlink {w}/f1"), format!("read {w}/f1")])?;
-    let request = asked(&agent, "unlink")?;
+    let request = held(&live)?;
     live.expect(&["EPERM", "ok"])?;
     recorded(&live, &request.hold, "decision", "hold-timed-out", 1)?;
     // Late: there is nothing left to answer.
@@ -230,7 +230,7 @@ fn an_approval_is_for_one_object_as_it_was(t: &mut Test) -> Outcome {
     stopped(process(&first)?)?;
     fs::rename(format!("{w}/f9"), format!("{w}/f1"))?;
     approve(&first, &[])?;
-    let second = wait_for("a request for the other file", 60, || {
+    let second = wait_for("a request for the other file", 120, || {
         pending(&agent).ok()?.into_iter().find(|request| request.hold != first.hold)
     })?;
     ensure!(exists(&format!("{w}/f1")), "the other file is gone");
@@ -245,7 +245,7 @@ fn an_approval_is_for_one_object_as_it_was(t: &mut Test) -> Outcome {
     stopped(process(&fourth)?)?;
     fs::write(&script, "#!/bin/sh\nexit 7\n")?;
     approve(&fourth, &[])?;
-    let fifth = wait_for("a request for the changed program", 60, || {
+    let fifth = wait_for("a request for the changed program", 120, || {
         pending(&agent).ok()?.into_iter().find(|request| request.hold != fourth.hold)
     })?;
     deny(&fifth)?;
@@ -278,7 +278,7 @@ fn one_call_asks_once_for_all_its_checks(t: &mut Test) -> Outcome {
     // when the second has come.
     let first = asked(&agent, "exec")?;
     approve(&first, &[])?;
-    let second = wait_for("the request for the interpreter", 60, || {
+    let second = wait_for("the request for the interpreter", 120, || {
         pending(&agent).ok()?.into_iter().find(|request| request.hold != first.hold)
     })?;
     approve(&second, &[])?;
@@ -336,7 +336,7 @@ fn one_of_each_waits(t: &mut Test) -> Outcome<Waiting> {
 impl Waiting {
     /// Every request, once all are there and their callers are stopped.
     fn requests(&self) -> Outcome<Vec<Request>> {
-        let requests = wait_for("a request of each kind", 60, || {
+        let requests = wait_for("a request of each kind", 120, || {
             pending(&self.agent).ok().filter(|requests| requests.len() == self.acts.len())
         })?;
         requests.iter().try_for_each(|request| stopped(process(request)?))?;
@@ -384,7 +384,7 @@ fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
     // What was approved ends well, whatever it does.
     waiting.sessions.into_iter().try_for_each(|mut session| session.wait().map(drop))?;
     let ended = |request: &Request| process(request).is_ok_and(|pid| state(pid).is_none());
-    wait_for("the end of those who waited", 60, || after.iter().all(ended).then_some(()))?;
+    wait_for("the end of those who waited", 120, || after.iter().all(ended).then_some(()))?;
     for (operation, done) in &waiting.acts {
         match *operation {
             "unlink" => ensure!(!done(), "refused, and it happened"),
@@ -398,12 +398,16 @@ fn what_waits_outlives_the_daemon(t: &mut Test) -> Outcome {
 fn what_waits_is_refused_in_time_without_a_daemon(t: &mut Test) -> Outcome {
     const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
     let (policy, w) = policy(t, &[])?;
-    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 15s"));
+    // What is done in it takes a moment; a guest that stands still meanwhile needs more.
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 30s"));
     let agent = t.agent(policy)?;
-    let mut child = agent.detached(&[format!("unlink {w}/f1"), format!("create {w}/afterwards")])?;
+    let go = t.at("go");
+    let acts = [format!("wait-for {go}"), format!("unlink {w}/f1"), format!("create {w}/afterwards")];
+    let mut child = agent.detached(&acts)?;
+    let good = fs::read_to_string(SETTINGS)?;
+    fs::write(&go, "")?;
     let request = asked(&agent, "unlink")?;
     stopped(process(&request)?)?;
-    let good = fs::read_to_string(SETTINGS)?;
     fs::write(SETTINGS, "[agents]\nroot = 1\n")?;
     systemctl("kill -s KILL enforcer.service")?;
     let went_on = wait_for("the refusal", 120, || exists(&format!("{w}/afterwards")).then_some(()));
@@ -414,7 +418,7 @@ fn what_waits_is_refused_in_time_without_a_daemon(t: &mut Test) -> Outcome {
     went_on?;
     ensure!(down?.out.trim() == "failed", "there was a daemon");
     ensure!(exists(&format!("{w}/f1")), "what nobody approved was done");
-    wait_for("the end of the session", 60, || child.try_wait().ok().flatten())?;
+    wait_for("the end of the session", 120, || child.try_wait().ok().flatten())?;
     Ok(())
 }
 
@@ -427,10 +431,11 @@ fn another_policy_judges_what_waits_anew(t: &mut Test) -> Outcome {
     stopped(process(&first)?)?;
     agent.change(shut)?;
     live.expect(&["EPERM"])?;
-    let second = wait_for("the request for the other file alone", 60, || match &pending(&agent).ok()?[..] {
-        [one] if one.hold != first.hold => Some(one.clone()),
-        _ => None,
-    })?;
+    let second =
+        wait_for("the request for the other file alone", 120, || match &pending(&agent).ok()?[..] {
+            [one] if one.hold != first.hold => Some(one.clone()),
+            _ => None,
+        })?;
     ensure!(approve(&first, &[]).is_err(), "an answer counted that another policy had overtaken");
     approve(&second, &[])?;
     live.expect(&["ok"])
@@ -458,7 +463,7 @@ fn a_rule_can_refuse_while_somebody_is_asked(t: &mut Test) -> Outcome {
     let mut live =
         agent.start(&[format!("unlink {w}/f1"), format!("unlink {w}/f2"), format!("unlink {w}/f1")])?;
     live.expect(&["EPERM"])?;
-    let both = wait_for("two requests", 60, || {
+    let both = wait_for("two requests", 120, || {
         let all = pending(&agent).ok()?;
         (all.len() == 2).then_some(all)
     })?;
@@ -479,7 +484,7 @@ fn an_agent_asks_for_no_more_than_it_may(t: &mut Test) -> Outcome {
     let agent = t.agent(policy)?;
     // Each in a process of its own; those that have not come back after the others wait.
     let mut live = agent.start(&[format!("unlink-each {w}/many 40"), format!("read {w}/f0")])?;
-    let most = wait_for("as many requests as there may be", 60, || {
+    let most = wait_for("as many requests as there may be", 120, || {
         let all = pending(&agent).ok()?.len();
         (all >= 16).then_some(all)
     })?;

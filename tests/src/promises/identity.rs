@@ -105,15 +105,18 @@ fn a_program_is_known_by_its_content_whatever_becomes_of_its_name(t: &mut Test) 
     ensure!(refused.iter().filter(|r| r["sha256"] == found.as_str()).count() == 2, "{refused:?}");
     drop(live);
     // Nobody writes to what runs.
-    let mut live = agent.start(&[format!("exec {sleeper} 5")])?;
+    let mut live = agent.start(&[format!("exec {sleeper} 1000")])?;
     let procs = live.cgroup()?.join("cgroup.procs");
-    let runs = |pid: &str| {
+    let runs = |pid: &&str| {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == std::path::Path::new(&sleeper))
     };
-    wait_for("a program that runs", 60, || fs::read_to_string(&procs).ok()?.lines().any(runs).then_some(()))?;
+    let pid = wait_for("a program that runs", 120, || {
+        fs::read_to_string(&procs).ok()?.lines().find(runs).map(str::to_owned)
+    })?;
     let busy = fs::OpenOptions::new().append(true).open(&sleeper).err().and_then(|e| e.raw_os_error());
     ensure!(busy == Some(26), "writing to a program that runs: error {busy:?}");
-    live.expect(&["ok"])?;
+    Command::new("kill").args(["-KILL", &pid]).run()?;
+    live.expect(&[KILLED])?;
     drop(overlay);
     Ok(())
 }

@@ -54,15 +54,15 @@ fn reaching(
     let twins: Vec<String> =
         acts.iter().map(|(act, host, _)| format!("{act} {host} {}", open.number)).collect();
     check::control(&attempts)?;
-    let before = shut.arrivals.count();
+    let before = shut.arrivals.count()?;
     ensure!(before >= acts.len() as u64, "only {before} of {} arrived from outside", acts.len());
     let mut agent = t.agent(narrow)?;
     check::refused(t, &agent, &twins, &attempts)?;
-    let after = shut.arrivals.count();
+    let after = shut.arrivals.count()?;
     ensure!(after == before, "{} connections or packets arrived although refused", after - before);
     agent.change(wide)?;
     check::allowed(&agent, &check::acts(&attempts))?;
-    let granted = shut.arrivals.count() - after;
+    let granted = shut.arrivals.count()? - after;
     ensure!(granted >= acts.len() as u64, "only {granted} of {} arrived when granted", acts.len());
     Ok(())
 }

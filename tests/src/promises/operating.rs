@@ -40,7 +40,7 @@ fn why_says_what_decided_and_what_to_ask_for(t: &mut Test) -> Outcome {
         let session = agent.probe(&[format!("read {path}")])?;
         ensure!(session.lines == ["EPERM"], "{:?}", session.lines);
         events::wait("the refusal", session.mark, |record| events::decides(record, &session.id))?;
-        let said = wait_for("an explanation", 20, || {
+        let said = wait_for("an explanation", 120, || {
             let (code, said) = json(&["why", "--session", &session.id]).ok()?;
             (code == Some(0)).then(|| said["refusal"].clone())
         })?;
@@ -58,14 +58,22 @@ fn why_says_what_decided_and_what_to_ask_for(t: &mut Test) -> Outcome {
 }
 
 fn status_doctor_and_figures_agree(_: &mut Test) -> Outcome {
-    let (code, status) = json(&["status"])?;
-    let (_, doctor) = json(&["doctor"])?;
-    let word = status["state"].as_str().unwrap_or_default();
     // It may have lost records in an earlier test; what the doctor adds is that the guest's unit is not enabled.
-    ensure!(matches!((code, word), (Some(0), "enforcing") | (Some(1), "degraded")), "{code:?} {status}");
+    let mut seen = String::new();
+    let agree = wait_for("a state, and figures that have the same", 120, || {
+        let (code, status) = json(&["status"]).ok()?;
+        let figures = Command::new("enforcer").args(["metrics"]).run().ok()?;
+        let (after, _) = json(&["status"]).ok()?;
+        seen = format!("{code:?} {status} {figures}");
+        // Not what changes between two looks.
+        (code == after).then_some(())?;
+        let word = status["state"].as_str().unwrap_or_default();
+        let fits = matches!((code, word), (Some(0), "enforcing") | (Some(1), "degraded"));
+        Some(fits && figures.out.contains(&format!("enforcer_state{{state=\"{word}\"}} 1\n")))
+    });
+    ensure!(matches!(agree, Ok(true)), "{seen}");
+    let (_, doctor) = json(&["doctor"])?;
     ensure!(doctor["state"] != "NOT ENFORCING" && doctor["host_can_enforce"] == true, "{doctor}");
-    let figures = Command::new("enforcer").args(["metrics"]).run()?;
-    ensure!(figures.out.contains(&format!("enforcer_state{{state=\"{word}\"}} 1\n")), "{figures}");
     let scrape = ["--silent", "--unix-socket", "/run/enforcer/metrics.sock", "http://enforcer/metrics"];
     let scraped = Command::new("curl").args(scrape).run()?;
     ensure!(

@@ -73,7 +73,7 @@ fn work(address: std::net::SocketAddr) -> io::Result<()> {
 
 fn an_outsider_was_never_refused_anything_during_all_this(_: &mut Test) -> Outcome {
     let before = ROUNDS.load(Ordering::SeqCst);
-    crate::command::wait_for("another round of the outsider", 30, || {
+    crate::command::wait_for("another round of the outsider", 120, || {
         (ROUNDS.load(Ordering::SeqCst) > before + 1).then_some(())
     })?;
     let trouble = TROUBLE.lock().map(|trouble| trouble.join("\n")).unwrap_or_default();

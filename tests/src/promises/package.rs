@@ -143,7 +143,7 @@ fn storm(t: &Test, name: &str) -> Outcome<Unit> {
 /// Ends it: none of its attempts may have succeeded.
 fn storm_is_over(t: &Test, unit: &Unit) -> Outcome {
     t.file("end")?;
-    wait_for("the end of the attack", 60, || (unit.lines().len() == 4).then_some(()))?;
+    wait_for("the end of the attack", 120, || (unit.lines().len() == 4).then_some(()))?;
     let lines = unit.lines();
     ensure!(lines[3] == "ok" && !lines[2].starts_with("tried 0 "), "{lines:?}");
     eprintln!("{}", lines[2]);
@@ -233,7 +233,7 @@ fn nothing_in_the_slice_runs_at_boot_before_it_is_confined(t: &mut Test) -> Outc
     let alone = shell("systemctl daemon-reload && systemctl start early.service")?;
     ensure!(alone.code != Some(0) && !exists(&out), "it ran: {alone}");
     works("systemctl start like-boot.target")?;
-    let said = wait_for("what it could do", 60, || {
+    let said = wait_for("what it could do", 120, || {
         fs::read_to_string(&out).ok().filter(|text| text.lines().count() == 2)
     })?;
     ensure!(said == "ok\nEPERM\n", "{said}");

@@ -90,7 +90,7 @@ fn a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act(t: &mut Test)
     let attempted = 2 * acts;
     let whole =
         || accounted(session.mark, &agent).ok().filter(|(recorded, lost)| recorded + lost >= attempted);
-    let all = wait_for("every act recorded or counted as lost", 60, whole);
+    let all = wait_for("every act recorded or counted as lost", 120, whole);
     let (recorded, lost) = accounted(session.mark, &agent)?;
     ensure!(all.is_ok() && recorded + lost == attempted, "{recorded} recorded, {lost} lost of {attempted}");
     for record in events::since(session.mark)?.iter().filter(|record| record["kind"] == "lost") {

@@ -82,7 +82,7 @@ fn every_surface_says_not_enforcing(_: &mut Test) -> Outcome {
     // The unit: it ends with the code, is not started again and again, and its status line says the word.
     let started = Command::new("systemctl").args(["start", "enforcer.service"]).run()?;
     ensure!(started.code != Some(0), "{started}");
-    wait_for("the unit's word", 60, || {
+    wait_for("the unit's word", 120, || {
         let words = ["show", "enforcer.service", "--property=ExecMainStatus,StatusText"];
         let shown = Command::new("systemctl").args(words).run().ok()?.out;
         (shown.contains("ExecMainStatus=71") && shown.contains("StatusText=NOT ENFORCING: ")).then_some(())
@@ -96,7 +96,7 @@ fn a_daemon_that_stays_down_is_an_alert(_: &mut Test) -> Outcome {
     let good = fs::read_to_string(settings)?;
     fs::write(settings, "[agents]\nroot = 1\n")?;
     let started = Command::new("systemctl").args(["start", "enforcer.service"]).run();
-    let alert = wait_for("the alert", 60, || {
+    let alert = wait_for("the alert", 120, || {
         let words = ["--priority=alert", "--output=cat", "--unit=enforcer-failed.service"];
         let ran = Command::new("journalctl").args(words).run().ok()?;
         (ran.out.contains("NOT ENFORCING") && ran.out.contains("unknown field `root`")).then_some(())

@@ -186,7 +186,7 @@ fn ten_thousand_agents_that_share_tables_are_loaded_and_governed(t: &mut Test) -
     drop(many);
     wait_for("an end of all of them", PATIENCE, || (status().ok()?["agents"].as_u64()? < 10).then_some(()))?;
     // What they took is given back.
-    wait_for("free tables", 60, || {
+    wait_for("free tables", 120, || {
         let usage = status().ok()?["usage"].as_array().cloned()?;
         let policies = usage.iter().find(|one| one["name"] == "policies")?["used"].as_u64()?;
         (policies < 16).then_some(())

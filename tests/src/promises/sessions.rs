@@ -68,7 +68,7 @@ fn the_first_system_call_of_a_launch_is_governed(t: &mut Test) -> Outcome {
     let mine = |record: &serde_json::Value| record["kind"] == "decision" && record["agent"] == agent.name();
     let count = || events::since(mark).map(|all| all.iter().filter(|record| mine(record)).count());
     let recorded =
-        wait_for("a record of every launch", 30, || count().ok().filter(|n| *n >= launches as usize))?;
+        wait_for("a record of every launch", 120, || count().ok().filter(|n| *n >= launches as usize))?;
     ensure!(recorded == launches as usize, "{recorded} records of {launches} launches");
     Ok(())
 }
@@ -147,7 +147,7 @@ fn a_process_moved_into_another_session_keeps_its_own_rules(t: &mut Test) -> Out
     let host = other.start(&["say ready".to_owned(), format!("wait-for {}", t.at("end"))])?;
     let acts = [format!("read {}", t.at("shut/f1")), format!("read {}", t.at("open/f1"))];
     let mut live = waiting(t, &agent, &acts)?;
-    let to = wait_for("the other session", 30, || host.cgroup().ok())?;
+    let to = wait_for("the other session", 120, || host.cgroup().ok())?;
     move_to(&to.display().to_string(), live.pid()?)?;
     let records = release(t, &mut live, &["EPERM", "ok"])?;
     judged(&records, &[refused_read(t)], &agent)?;
@@ -178,7 +178,7 @@ impl Outsider {
 
     /// What the acts led to.
     fn finish(mut self) -> Outcome<Vec<String>> {
-        wait_for("the end of the outsider", 60, || self.child.try_wait().ok().flatten())?;
+        wait_for("the end of the outsider", 120, || self.child.try_wait().ok().flatten())?;
         Ok(self.out.lines().collect::<Result<_, _>>()?)
     }
 }

@@ -46,7 +46,7 @@ impl SmallState {
     pub(super) fn end(self) -> Outcome {
         drop(self);
         let answers = || enforcer(&["status"]).ok().filter(|ran| matches!(ran.code, Some(0 | 1))).map(drop);
-        Ok(wait_for("the daemon with its own state", 60, answers)?)
+        Ok(wait_for("the daemon with its own state", 120, answers)?)
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn fill() -> Outcome {
 /// The record of this kind in the signed log: the live copy has half a line where the disk became full.
 pub(super) fn signed(kind: &str) -> Outcome<Value> {
     let words = ["audit", "search", "--kind", kind, "--output", "json"];
-    Ok(wait_for(kind, 30, || {
+    Ok(wait_for(kind, 120, || {
         let ran = Command::new("enforcer").args(words).run().ok()?;
         serde_json::from_str(ran.out.lines().next()?).ok()
     })?)

@@ -3,12 +3,12 @@
 use super::{floor::almighty, tree};
 use crate::{
     cases,
-    command::Command,
+    command::{Command, survives},
     ensure,
     harness::{Outcome, Test},
     promise::{self as check, Attempt, Denial},
 };
-use std::{fs, process::Child, time::Duration};
+use std::{fs, process::Child};
 
 cases!(tasks:
     no_signal_reaches_an_outsider,
@@ -35,9 +35,8 @@ impl Victim {
         self.0.id()
     }
 
-    fn lives(&mut self) -> bool {
-        std::thread::sleep(Duration::from_millis(300));
-        matches!(self.0.try_wait(), Ok(None))
+    fn lives(&mut self) -> Outcome<bool> {
+        Ok(survives(&mut self.0)?)
     }
 }
 
@@ -62,7 +61,7 @@ fn no_signal_reaches_an_outsider(t: &mut Test) -> Outcome {
     attempts.extend(acts.map(|act| signal(act, 9, "SIGKILL")));
     attempts.push(signal("kill", 19, "SIGSTOP"));
     check::refused(t, &almighty(t)?, &["kill-self".to_owned()], &attempts)?;
-    ensure!(victim.lives(), "the outsider was killed");
+    ensure!(victim.lives()?, "the outsider was killed");
     Ok(())
 }
 
@@ -70,12 +69,12 @@ fn no_signal_of_a_pipe_reaches_an_outsider(t: &mut Test) -> Outcome {
     tree(t)?;
     let mut control = Victim::new()?;
     check::allowed_outside(&[format!("sigio {} 10", control.pid())])?;
-    ensure!(!control.lives(), "the act has no effect outside");
+    ensure!(!control.lives()?, "the act has no effect outside");
     let mut victim = Victim::new()?;
     let agent = almighty(t)?;
     // Nobody tells the sender of such a signal; whether it arrived is what counts.
     agent.probe(&[format!("sigio {} 10", victim.pid())])?;
-    ensure!(victim.lives(), "the outsider was killed");
+    ensure!(victim.lives()?, "the outsider was killed");
     Ok(())
 }
 
@@ -94,7 +93,7 @@ fn no_outsider_is_traced_or_read(t: &mut Test) -> Outcome {
     ];
     check::control(&attempts)?;
     check::refused(t, &almighty(t)?, &["proc-maps-own".to_owned()], &attempts)?;
-    ensure!(victim.lives() && seized.lives(), "the outsider has ended");
+    ensure!(victim.lives()? && seized.lives()?, "the outsider has ended");
     Ok(())
 }
 
@@ -122,7 +121,7 @@ fn a_descriptor_of_an_outsider_gives_nothing(t: &mut Test) -> Outcome {
         let shown: Vec<String> = records.iter().map(crate::events::shown).collect();
         ensure!(records.len() == 1, "{act}: {} records\n{}", records.len(), shown.join("\n"));
     }
-    ensure!(victim.lives(), "the outsider was killed");
+    ensure!(victim.lives()?, "the outsider was killed");
     check::allowed_outside(&[format!("pidfd-getfd {pid}"), format!("setns-pidfd {pid}")])?;
     Ok(())
 }

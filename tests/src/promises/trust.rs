@@ -51,7 +51,7 @@ fn shown(agent: &Agent) -> Outcome<Value> {
 
 /// Waits until one request waits, to do this: one that was overtaken by another level stays for a moment.
 fn only(agent: &Agent, operation: &str) -> Outcome<Request> {
-    Ok(wait_for(&format!("nothing but a request to {operation}"), 60, || match &pending(agent).ok()?[..] {
+    Ok(wait_for(&format!("nothing but a request to {operation}"), 120, || match &pending(agent).ok()?[..] {
         [one] if one.said["request"]["what"]["operation"] == operation => Some(one.clone()),
         _ => None,
     })?)
@@ -130,7 +130,7 @@ fn a_level_outlives_the_daemon_unless_it_cannot_be_read(t: &mut Test) -> Outcome
     systemctl("restart enforcer.service")?;
     ensure!(shown(&agent)?["in_force"] == "supervised", "{}", shown(&agent)?);
     approve(&first, &[])?;
-    let second = wait_for("the next request", 60, || {
+    let second = wait_for("the next request", 120, || {
         pending(&agent).ok()?.into_iter().find(|one| one.hold != first.hold)
     })?;
     ensure!(second.said["request"]["what"]["operation"] == "unlink", "{}", second.said);
@@ -146,9 +146,9 @@ fn a_level_outlives_the_daemon_unless_it_cannot_be_read(t: &mut Test) -> Outcome
     ensure!(shown(&agent)?["in_force"] == "probation", "{}", shown(&agent)?);
     let status = Command::new("enforcer").args(["status"]).run()?;
     ensure!(status.out.contains(&format!("the trust of {} cannot be read", agent.name())), "{status}");
-    let second = wait_for("the request after the restart", 60, || pending(&agent).ok()?.pop())?;
+    let second = wait_for("the request after the restart", 120, || pending(&agent).ok()?.pop())?;
     approve(&second, &[])?;
-    let third = wait_for("the request for tier medium", 60, || {
+    let third = wait_for("the request for tier medium", 120, || {
         pending(&agent).ok()?.into_iter().find(|one| one.said["request"]["what"]["operation"] == "open")
     })?;
     deny(&third)?;

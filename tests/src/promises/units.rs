@@ -65,7 +65,7 @@ impl Unit {
 
     pub(crate) fn wait_for_line(&self, line: &str) -> Outcome {
         let what = format!("the line {line} of {}", self.name);
-        match wait_for(&what, 60, || self.lines().contains(&line.to_owned()).then_some(())) {
+        match wait_for(&what, 120, || self.lines().contains(&line.to_owned()).then_some(())) {
             Ok(()) => Ok(()),
             Err(error) => fail!("{error}: {:?}", self.lines()),
         }
@@ -168,7 +168,7 @@ fn an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon
     tree(t)?;
     let agent = t.agent(matched(t, "enforcer@template-bot").allow("read", &t.at("open/**")))?;
     let (out, open, shut) = (t.at("out"), t.at("open/f1"), t.at("shut/f1"));
-    let wait = format!("wait-for {} 120", t.at("go"));
+    let wait = format!("wait-for {} 600", t.at("go"));
     let acts = [
         format!("read {open}"),
         format!("read {shut}"),
@@ -178,7 +178,7 @@ fn an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon
     ];
     let instance = Instance::start("enforcer@template-bot.service", &acts, &out)?;
     let lines = || fs::read_to_string(&out).unwrap_or_default();
-    wait_for("its first lines", 60, || lines().starts_with("ok\nEPERM\nbegun\n").then_some(()))?;
+    wait_for("its first lines", 120, || lines().starts_with("ok\nEPERM\nbegun\n").then_some(()))?;
     let status = agent.status()?.unwrap_or_default();
     ensure!(status["sessions"].as_array().map(Vec::len) == Some(1), "{status}");
     let pid = instance.pid()?;
@@ -186,7 +186,7 @@ fn an_instance_of_the_template_is_its_agent_and_outlives_a_restart_of_the_daemon
     enforcing()?;
     ensure!(instance.pid()? == pid && pid != "0", "it was process {pid}, and is {}", instance.pid()?);
     t.file("go")?;
-    wait_for("its last line", 60, || (lines() == "ok\nEPERM\nbegun\nok\nok\nEPERM\n").then_some(()))?;
+    wait_for("its last line", 120, || (lines() == "ok\nEPERM\nbegun\nok\nok\nEPERM\n").then_some(()))?;
     Ok(())
 }
 
@@ -328,7 +328,7 @@ impl NoDaemon {
         let guard = Self;
         systemctl("kill --signal=KILL enforcer.service")?;
         let dead = || Command::new("systemctl").args(["is-active", "enforcer.service"]).run();
-        wait_for("the end of the daemon", 30, || dead().ok().filter(|ran| ran.code != Some(0)))?;
+        wait_for("the end of the daemon", 120, || dead().ok().filter(|ran| ran.code != Some(0)))?;
         Ok(guard)
     }
 
@@ -393,7 +393,7 @@ fn a_slice_started_anew_without_a_daemon_is_governed(t: &mut Test) -> Outcome {
     let before = fs::metadata(ROOT)?.ino();
     let dead = NoDaemon::kill()?;
     systemctl("stop agents.slice")?;
-    ensure!(!exists(ROOT), "{ROOT} is still there");
+    wait_for("the end of the slice's cgroup", 120, || (!exists(ROOT)).then_some(()))?;
     systemctl("start agents.slice")?;
     ensure!(fs::metadata(ROOT)?.ino() != before, "the slice has the same cgroup as before");
     let (unit, code) = Unit::start(t, "probe-anew", &probe(&acts), true)?;

@@ -70,7 +70,7 @@ fn no_program_is_run_for_a_crash(t: &mut Test) -> Outcome {
         // The kernel starts the program before the parent hears of the end, and does not wait for it.
         let times = |number: usize| {
             let what = format!("run {number} of the program for crashes");
-            crate::command::wait_for(&what, 30, || (runs() >= number).then_some(()))
+            crate::command::wait_for(&what, 120, || (runs() >= number).then_some(()))
         };
         ensure!(outside_all(&act)? == ["ok"], "outside");
         times(1)?;

@@ -23,7 +23,7 @@ fn lines(state: &Path) -> Vec<Value> {
 fn wait_until_committed(recorder: &Recorder, size: u64) {
     let start = Instant::now();
     while recorder.committed() < size {
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", recorder.ledger.error());
+        assert!(start.elapsed() < Duration::from_secs(120), "{:?}", recorder.ledger.error());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -132,11 +132,14 @@ fn the_oldest_records_go_when_there_are_too_many_and_never_before_that_is_said()
     let begun = Instant::now();
     while log.join("tile/entries/000").exists() {
         recorder.flush().expect("flushes");
-        assert!(begun.elapsed() < Duration::from_secs(20), "nothing was removed");
+        assert!(begun.elapsed() < Duration::from_secs(120), "nothing was removed");
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(recorder);
-    let said = lines(dir.path()).into_iter().find(|record| record["kind"] == "truncated").expect("a record");
+    // A first part may go before all is written, on a busy machine.
+    let all: Vec<Value> =
+        lines(dir.path()).into_iter().filter(|record| record["kind"] == "truncated").collect();
+    let said = all.first().expect("a record");
     assert_eq!(
         (&said["from"], &said["because"], &said["max_bytes"]),
         (&json!(0), &json!("bytes"), &json!(100_000))
@@ -148,7 +151,8 @@ fn the_oldest_records_go_when_there_are_too_many_and_never_before_that_is_said()
     drop(recorder);
     let demands = crate::log::verify::Demands { keys, ..Default::default() };
     let verified = crate::log::verify::directory(&log, &demands).expect("verifies");
-    assert_eq!(verified.removed.expect("said").to, said["to"].as_u64().expect("number"));
+    let removed = verified.removed.expect("said").to;
+    assert!(all.iter().any(|said| said["to"] == removed), "{removed}: {all:?}");
 }
 
 fn recorder_key(state: &Path) -> crate::log::note::PublicKey {

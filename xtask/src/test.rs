@@ -92,7 +92,7 @@ const GUESTS: [GuestTest; 5] = [
         starts_with: StartsWith::Daemon,
         cmdline: "",
         kernels: Kernels::All,
-        timeout: [600, 3600],
+        timeout: [1_500, 3600],
     },
     GuestTest {
         name: "endurance",
@@ -116,7 +116,7 @@ const GUESTS: [GuestTest; 5] = [
         starts_with: StartsWith::Build,
         cmdline: "lsm=landlock,lockdown,yama",
         kernels: Kernels::All,
-        timeout: [120, 120],
+        timeout: [600, 600],
     },
 ];
 

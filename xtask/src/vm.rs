@@ -141,9 +141,8 @@ pub(crate) fn run(
     let console = stage.work.path().join("console");
     let boot = stage.boot("guest-run.service", Console::Log(console.clone()));
     // An emulated CPU that others share can be slow; a guest that gets no further than this hangs.
-    let patience = if options.icount { 400 } else { 300 };
     let limits = Limits {
-        boot: Duration::from_secs(patience),
+        boot: Duration::from_secs(900),
         command: Duration::from_secs(options.timeout),
         tick: options.tick.clone(),
     };
@@ -338,6 +337,9 @@ fn install(payload: &mut Payload, built: &compile::Built) -> Result<()> {
             payload.tree(to, &from, Modes::Plain)?;
         }
     }
+    // A guest that its host lets wait loads the programs for minutes, and stands still for longer than the watchdog waits.
+    let patient = b"[Service]\nTimeoutStartSec=900\nWatchdogSec=180\n";
+    payload.bytes("etc/systemd/system/enforcer.service.d/guest.conf", 0o644, patient)?;
     if dist.join("sysusers.d").is_dir() {
         // Otherwise systemd looks for new users only after an update of the whole system.
         let unconditional = b"[Unit]\nConditionNeedsUpdate=\n";

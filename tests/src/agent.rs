@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::DirEntryExt,
     path::PathBuf,
     process::Child,
     sync::mpsc::{Receiver, channel},
@@ -133,17 +134,10 @@ impl Agent {
         let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
             fail!("the pipes are missing")
         };
-        let mut live = Live {
-            child,
-            out: lines_of(out),
-            err: lines_of(err),
-            mark,
-            id: String::new(),
-            prefix: String::new(),
-        };
+        let mut live = Live { child, out: lines_of(out), err: lines_of(err), mark, id: String::new() };
         let first = live.err.recv_timeout(PATIENCE).unwrap_or_default();
         let Some(id) = session_id(&first) else { fail!("no session: {first}") };
-        (live.id, live.prefix) = (id, format!("session-{}-", self.name()));
+        live.id = id;
         Ok(live)
     }
 }
@@ -198,7 +192,6 @@ pub struct Live {
     pub mark: Mark,
     /// Its id.
     pub id: String,
-    prefix: String,
 }
 
 impl Live {
@@ -227,16 +220,15 @@ impl Live {
         Ok(())
     }
 
-    /// Its cgroup. Each agent of a test has one session at a time.
+    /// Its cgroup. One of an earlier session of the agent may still be there.
     pub fn cgroup(&self) -> Outcome<PathBuf> {
-        let entries = fs::read_dir(ROOT)?.flatten().map(|entry| entry.path());
-        let mut mine = entries.filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(&self.prefix)
-        });
-        match (mine.next(), mine.next()) {
-            (Some(path), None) => Ok(path),
-            found => fail!("{ROOT} has {found:?} for {}", self.prefix),
+        let launched = events::wait("the launch", self.mark, |record| {
+            record["kind"] == "launched" && record["session"] == self.id.as_str()
+        })?;
+        let mut entries = fs::read_dir(ROOT)?.flatten();
+        match entries.find(|entry| launched["cgroup"] == entry.ino()) {
+            Some(entry) => Ok(entry.path()),
+            None => fail!("{ROOT} has no cgroup for {launched}"),
         }
     }
 

@@ -20,7 +20,7 @@ const LOG: &str = "/var/lib/enforcer/audit";
 
 /// `enforcer audit WORDS…`
 fn audit(words: &[&str]) -> Outcome<Ran> {
-    Ok(Command::new("enforcer").args(["audit"]).args(words).patience(120).run()?)
+    Ok(Command::new("enforcer").args(["audit"]).args(words).patience(300).run()?)
 }
 
 fn a_refusal_is_in_the_log_and_the_log_verifies(t: &mut Test) -> Outcome {

@@ -63,7 +63,7 @@ fn a_full_disk_freezes_agents_until_the_log_can_be_written(t: &mut Test) -> Outc
     ensure!(back["milliseconds"].is_u64(), "{back}");
     // What waited in memory came first, and all of it verifies.
     let verified = wait_for("a log that verifies", 120, || {
-        let ran = Command::new("enforcer").args(["audit", "verify"]).patience(60).run().ok()?;
+        let ran = Command::new("enforcer").args(["audit", "verify"]).patience(300).run().ok()?;
         (ran.code == Some(0)).then_some(ran)
     });
     ensure!(verified.is_ok(), "{:?}", Command::new("enforcer").args(["audit", "verify"]).run());

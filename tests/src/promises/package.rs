@@ -36,7 +36,7 @@ fn shell(words: &str) -> Outcome<Ran> {
 
 fn works(words: &str) -> Outcome<Ran> {
     // Installing waits until the daemon is ready, which takes an emulated machine its time.
-    let ran = Command::new("sh").args(["-c", words]).patience(400).run()?;
+    let ran = Command::new("sh").args(["-c", words]).patience(900).run()?;
     ensure!(ran.code == Some(0), "{ran}");
     Ok(ran)
 }
@@ -45,7 +45,7 @@ fn install() -> Outcome<Ran> {
     // The guest has no archive: what the package needs is there.
     // It waits until the daemon is ready, which takes an emulated machine its time.
     let words = format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --reinstall {DEB}");
-    let ran = Command::new("sh").args(["-c", &words]).patience(400).run()?;
+    let ran = Command::new("sh").args(["-c", &words]).patience(900).run()?;
     ensure!(ran.code == Some(0), "{ran}");
     Ok(ran)
 }

@@ -141,7 +141,7 @@ fn git_works_as_outside(t: &mut Test) -> Outcome {
                   git rebase -q main; git checkout -q main; git merge -q --no-ff -m four topic; \
                   git mv c d; git commit -qm five; git push -q origin main; git tag v1; git status --short; \
                   git log --format='%h %s'; git ls-files -s; git diff --stat HEAD~3; git fsck --no-progress";
-    same(t, with(t, "git@1"), &Work { prepare: &prepare, script, without: INDEX, patience: 240 })
+    same(t, with(t, "git@1"), &Work { prepare: &prepare, script, without: INDEX, patience: 600 })
 }
 
 fn git_works_in_a_repository_that_a_coding_agent_was_given(t: &mut Test) -> Outcome {
@@ -157,7 +157,7 @@ fn git_works_in_a_repository_that_a_coding_agent_was_given(t: &mut Test) -> Outc
     same(
         t,
         with(t, "git@1, coding-agent@1"),
-        &Work { prepare: &prepare, script, without: INDEX, patience: 240 },
+        &Work { prepare: &prepare, script, without: INDEX, patience: 600 },
     )
 }
 
@@ -199,7 +199,7 @@ fn python_runs_its_tests_as_outside(t: &mut Test) -> Outcome {
     let script = "cd project; python3 -m unittest -q 2>&1 | grep -v '^Ran'; python3 -m venv --without-pip ../venv; \
                   ../venv/bin/python -c 'import sys; print(sys.prefix != sys.base_prefix)'; \
                   python3 -m compileall -q . ; echo done";
-    let work = Work { prepare: &prepare, script, without: &["__pycache__", "pyvenv.cfg"], patience: 240 };
+    let work = Work { prepare: &prepare, script, without: &["__pycache__", "pyvenv.cfg"], patience: 600 };
     same(t, with(t, "python@1"), &work)
 }
 
@@ -234,7 +234,7 @@ fn pytest_runs_as_outside(t: &mut Test) -> Outcome {
     let prepare = format!("mkdir project; cat >project/test_all.py <<'END'{PYTEST}END\n");
     let script = "cd project; python3 -m pytest -q --basetemp=$W/base --junit-xml=$W/report.xml 2>&1 | sed 's/ in .*//'; \
                   grep -c '<testcase' $W/report.xml; rm -r $W/report.xml $W/base; echo done";
-    let work = Work { prepare: &prepare, script, without: &["__pycache__"], patience: 300 };
+    let work = Work { prepare: &prepare, script, without: &["__pycache__"], patience: 600 };
     same(t, with(t, "python@1"), &work)
 }
 
@@ -251,12 +251,12 @@ server.listen(3217, "127.0.0.1");
 fn node_serves_and_is_asked_as_outside(t: &mut Test) -> Outcome {
     t.needs_thorough()?;
     let prepare = format!("cat >server.js <<'END'{SERVER}END\n");
-    let script = "node server.js & curl -s --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:3217/a; \
+    let script = "node server.js & curl -s --retry 600 --retry-connrefused --retry-delay 1 http://127.0.0.1:3217/a; \
                   curl -s http://127.0.0.1:3217/end; wait; echo served";
     let policy = with(t, "node@1")
         .exec("/usr/bin/curl")
         .network_rule("allow: [connect, bind], to: ['127.0.0.1:3217/tcp']");
-    same(t, policy, &Work { prepare: &prepare, script, without: &[], patience: 240 })
+    same(t, policy, &Work { prepare: &prepare, script, without: &[], patience: 600 })
 }
 
 fn make_and_a_compiler_build_as_outside(t: &mut Test) -> Outcome {
@@ -266,7 +266,7 @@ fn make_and_a_compiler_build_as_outside(t: &mut Test) -> Outcome {
                    printf 'target/sum: main.o add.o\\n\\tgcc -o $@ $^\\n' >Makefile; mkdir target";
     let script = "make -s; target/sum; make -s; touch add.c; make -s; target/sum";
     let policy = with(t, "rust@1").exec("/usr/bin/make").exec(&t.at("w/target/*"));
-    same(t, policy, &Work { prepare, script, without: &[], patience: 300 })
+    same(t, policy, &Work { prepare, script, without: &[], patience: 600 })
 }
 
 /// A library, a program with a build script, tests: without a registry. What is built is named by digests of paths and
@@ -388,7 +388,7 @@ fn stress(t: &Test, full: bool) -> Outcome {
     let all = t.policy().allow("all", "/**").exec("/**").connect("*:*/*").bind("*:*/*");
     let agent: Agent = t.agent(all.deny("read", &marker))?;
     // Once before, so that what is made once is there.
-    agent.run_for(&["/usr/bin/true".to_owned()], 60)?;
+    agent.run(&["/usr/bin/true".to_owned()])?;
     let (memory, warned) = (unreclaimable()?, warnings()?);
     let patience = if full { 900 } else { 400 };
     let _quiet = NoLockups::new()?;

@@ -61,7 +61,7 @@ impl Drop for SmallState {
 }
 
 pub(super) fn enforcer(words: &[&str]) -> Outcome<Ran> {
-    Ok(Command::new("enforcer").args(words).patience(60).run()?)
+    Ok(Command::new("enforcer").args(words).patience(300).run()?)
 }
 
 pub(super) fn frozen(cgroup: &str) -> Option<bool> {

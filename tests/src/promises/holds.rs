@@ -399,7 +399,7 @@ fn what_waits_is_refused_in_time_without_a_daemon(t: &mut Test) -> Outcome {
     const SETTINGS: &str = "/etc/enforcer/enforcer.toml";
     let (policy, w) = policy(t, &[])?;
     // What is done in it takes a moment; a guest that stands still meanwhile needs more.
-    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 30s"));
+    let policy = policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 25s"));
     let agent = t.agent(policy)?;
     let go = t.at("go");
     let acts = [format!("wait-for {go}"), format!("unlink {w}/f1"), format!("create {w}/afterwards")];

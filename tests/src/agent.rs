@@ -12,8 +12,7 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::fs::DirEntryExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Child,
     sync::mpsc::{Receiver, channel},
     thread,
@@ -134,9 +133,17 @@ impl Agent {
         let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
             fail!("the pipes are missing")
         };
-        let mut live = Live { child, out: lines_of(out), err: lines_of(err), mark, id: String::new() };
+        let mut live = Live {
+            child,
+            out: lines_of(out),
+            err: lines_of(err),
+            mark,
+            id: String::new(),
+            name: String::new(),
+        };
         let first = live.err.recv_timeout(PATIENCE).unwrap_or_default();
         let Some(id) = session_id(&first) else { fail!("no session: {first}") };
+        live.name = format!("{}-{id}", self.name());
         live.id = id;
         Ok(live)
     }
@@ -192,6 +199,7 @@ pub struct Live {
     pub mark: Mark,
     /// Its id.
     pub id: String,
+    name: String,
 }
 
 impl Live {
@@ -220,15 +228,18 @@ impl Live {
         Ok(())
     }
 
-    /// Its cgroup. One of an earlier session of the agent may still be there.
+    /// The unit that it is, if systemd has made its cgroup.
+    pub fn unit(&self) -> String {
+        format!("enforcer-{}.scope", self.name)
+    }
+
+    /// Its cgroup.
     pub fn cgroup(&self) -> Outcome<PathBuf> {
-        let launched = events::wait("the launch", self.mark, |record| {
-            record["kind"] == "launched" && record["session"] == self.id.as_str()
-        })?;
-        let mut entries = fs::read_dir(ROOT)?.flatten();
-        match entries.find(|entry| launched["cgroup"] == entry.ino()) {
-            Some(entry) => Ok(entry.path()),
-            None => fail!("{ROOT} has no cgroup for {launched}"),
+        let root = Path::new(ROOT);
+        let either = [root.join(self.unit()), root.join(format!("session-{}", self.name))];
+        match either.iter().find(|path| path.is_dir()) {
+            Some(path) => Ok(path.clone()),
+            None => fail!("neither {} nor {} is there", either[0].display(), either[1].display()),
         }
     }
 

@@ -63,6 +63,13 @@ fn status_text(status: &Status, colour: bool) -> String {
     for layer in &status.layers {
         line("layer", &layer_text(layer));
     }
+    line(
+        "cgroups",
+        &match &status.plain_cgroups {
+            None => "sessions of enforcer exec are scopes of systemd's".to_owned(),
+            Some(why) => format!("sessions of enforcer exec have plain ones: {why}"),
+        },
+    );
     for table in &status.usage {
         line("table", &format!("{}: {} of {}", table.name, table.used, table.room));
     }

@@ -284,6 +284,9 @@ pub struct Status {
     /// The layers that sessions of `enforcer exec` get unless their policy says something else.
     #[serde(default)]
     pub layers: Vec<LayerStatus>,
+    /// Why `enforcer exec` gives sessions plain cgroups; `null` where they are scopes of systemd's.
+    #[serde(default)]
+    pub plain_cgroups: Option<String>,
     /// What delivers records elsewhere.
     #[serde(default)]
     pub sinks: Vec<SinkStatus>,

@@ -38,6 +38,7 @@ use crate::{
         flat::Flat,
         json,
     },
+    launch::scope::Scopes,
     links::Finder,
     policy::Trust,
     settings::{OnFailure, Settings},
@@ -113,6 +114,10 @@ pub struct Core {
     pub(super) last_good: LastGood,
     /// Cgroups of launches that are going on: no process may be in them yet.
     pub(super) launching: HashSet<PathBuf>,
+    /// Sessions whose command this daemon waits for: it ends them itself.
+    pub(super) attended: HashSet<[u64; 2]>,
+    /// What is known of systemd, which makes the sessions' cgroups where it can.
+    pub(crate) scopes: Scopes,
     /// Sessions whose refusals somebody waits for.
     pub(crate) watched: Watched,
     pub(super) repeats: Aggregator,
@@ -215,6 +220,8 @@ impl Core {
             matcher_error: None,
             last_good,
             launching: HashSet::new(),
+            attended: HashSet::new(),
+            scopes: Scopes::default(),
             watched: Watched::default(),
             repeats: Aggregator::default(),
             arguments: Arguments::default(),
@@ -439,15 +446,6 @@ impl Core {
         let first = self.narrowed(self.settings.trust.tiers(Trust::Probation));
         if let Err(error) = self.enforcement.refill_seeds(first, &tiers_of) {
             tracing::error!(%error, "cannot refill the pool of sessions");
-        }
-    }
-
-    /// Remembers that a cgroup is being prepared, or not any more.
-    pub fn set_launching(&mut self, cgroup: PathBuf, launching: bool) {
-        if launching {
-            self.launching.insert(cgroup);
-        } else {
-            self.launching.remove(&cgroup);
         }
     }
 

@@ -226,10 +226,11 @@ pub trait Enforcement {
     /// again.
     fn tables(&self) -> &str;
 
-    /// Makes the cgroup a session of the agent, launching. Fails where it is one of another agent.
+    /// Makes the cgroup a session of the agent with this id, launching. Fails where it is a session already.
     fn bind_session(
         &mut self,
         cgroup: u64,
+        id: [u64; 2],
         agent: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError>;

@@ -17,6 +17,7 @@ use crate::{
 };
 use enforcer_common::map::TierMap;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 impl Core {
     /// Records that the daemon has started: what it found in the kernel, and what the log had last.
@@ -38,12 +39,13 @@ impl Core {
     pub fn bind(
         &mut self,
         cgroup: u64,
+        id: [u64; 2],
         slot: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
         // A root that was made anew a moment ago: not without the second layer, if it can be had.
         self.follow_roots();
-        let bound = self.bind_anew(cgroup, slot, tiers)?;
+        let bound = self.bind_anew(cgroup, id, slot, tiers)?;
         self.set_first_quota(bound, slot);
         Ok(bound)
     }
@@ -51,10 +53,11 @@ impl Core {
     fn bind_anew(
         &mut self,
         cgroup: u64,
+        id: [u64; 2],
         slot: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
-        let first = self.enforcement.bind_session(cgroup, slot, tiers);
+        let first = self.enforcement.bind_session(cgroup, id, slot, tiers);
         if first.is_ok() {
             return first;
         }
@@ -62,7 +65,7 @@ impl Core {
         for entry in self.enforcement.sessions()? {
             if entry.session.cgroup == cgroup {
                 self.enforcement.end_session(entry.slot, entry.session.generation)?;
-                return self.enforcement.bind_session(cgroup, slot, tiers);
+                return self.enforcement.bind_session(cgroup, id, slot, tiers);
             }
         }
         first
@@ -99,12 +102,39 @@ impl Core {
         }
     }
 
+    /// Remembers that a cgroup is being prepared, or not any more.
+    pub fn set_launching(&mut self, cgroup: PathBuf, launching: bool) {
+        if launching {
+            self.launching.insert(cgroup);
+        } else {
+            self.launching.remove(&cgroup);
+        }
+    }
+
+    /// Says that the end of a session's command is waited for, or not any more: until then the session goes on,
+    /// even if its cgroup is gone because its processes were moved elsewhere.
+    pub fn set_attended(&mut self, id: [u64; 2], attended: bool) {
+        if attended {
+            self.attended.insert(id);
+        } else {
+            self.attended.remove(&id);
+        }
+    }
+
     /// Frees a session.
     pub fn end(&mut self, session: SessionRef) {
         if let Err(error) = self.enforcement.end_session(session.slot, session.generation) {
             tracing::error!(%error, "cannot end a session");
         }
     }
+}
+
+/// An id that no session has had.
+pub fn new_id() -> [u64; 2] {
+    let mut bytes = [0; 16];
+    getrandom::getrandom(&mut bytes).expect("the kernel gives random bytes");
+    let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+    [word(0), word(8)]
 }
 
 /// What can be told of a session that nobody has introduced: the container that its cgroup is, as long as that exists.

@@ -16,7 +16,7 @@ pub mod judge;
 mod layers;
 mod left_open;
 mod links;
-mod lives;
+pub(crate) mod lives;
 mod loaded;
 mod losses;
 mod memory;

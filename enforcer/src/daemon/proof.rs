@@ -5,6 +5,7 @@ use super::{
     canary::{self, Silence},
     core::{Core, Shared, now},
     enforcement::{AgentSlot, EnforcementError, PublishedPolicy, SessionRef},
+    lives::new_id,
     loaded::Kept,
     reload::InForceNow,
     watch,
@@ -98,7 +99,7 @@ impl Core {
             source,
         })?;
         let lost = self.lost_decisions(agent.slot)?;
-        let session = self.bind(cgroup, agent.slot, Table::default().tiers(Trust::Probation))?;
+        let session = self.bind(cgroup, new_id(), agent.slot, Table::default().tiers(Trust::Probation))?;
         self.watched.watch(session.id);
         Ok((agent, session, lost))
     }

@@ -73,6 +73,7 @@ impl Core {
             folded: self.folded().values().sum(),
             break_glass,
             layers: self.usual_layers(),
+            plain_cgroups: self.scopes.without(&self.settings),
             sinks,
         }
     }

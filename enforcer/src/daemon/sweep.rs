@@ -39,7 +39,12 @@ impl Core {
             }
         }
         let mut ended = 0;
-        for entry in sessions.iter().filter(|entry| !alive.contains(&entry.session.cgroup)) {
+        let is_over = |entry: &&SessionEntry| {
+            let session = &entry.session;
+            !alive.contains(&session.cgroup) && !self.attended.contains(&session.id)
+        };
+        let over: Vec<&SessionEntry> = sessions.iter().filter(is_over).collect();
+        for entry in over {
             match self.enforcement.end_session(entry.slot, entry.session.generation) {
                 Ok(()) => {
                     ended += 1;

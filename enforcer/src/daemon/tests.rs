@@ -500,6 +500,6 @@ fn a_new_session_may_ask_whatever_the_one_before_it_in_the_same_place_had_left()
     let mut world = World::new();
     world.told().quotas.insert(1, 0);
     let tiers = enforcer_common::map::TierMap { allow: [0; 3], hold: [0; 3], level: 0 };
-    let session = world.core.bind(4711, AgentSlot(0), tiers).expect("bound");
+    let session = world.core.bind(4711, [7, 1], AgentSlot(0), tiers).expect("bound");
     assert_eq!((session.slot, world.told().quotas[&1]), (1, 16));
 }

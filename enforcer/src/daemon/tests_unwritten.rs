@@ -19,7 +19,7 @@ fn world(action: OnFailure) -> (World, PathBuf) {
     let id = fs::metadata(&path).expect("cgroup").ino();
     let agent = world.core.agent("probe").expect("agent").clone();
     let tiers = world.core.tiers(&agent);
-    world.core.bind(id, agent.slot, tiers).expect("bound");
+    world.core.bind(id, [7, 1], agent.slot, tiers).expect("bound");
     (world, path)
 }
 

@@ -105,7 +105,7 @@ pub fn judge(facts: &Facts) -> Result<bool, Failure> {
             refuse(
                 Exit::Busy,
                 message,
-                "end them first: systemctl stop agents.slice, then echo 1 > /sys/fs/cgroup/agents.slice/cgroup.kill",
+                "end them first: systemctl stop agents.slice, and for what is left echo 1 > /sys/fs/cgroup/agents.slice/cgroup.kill",
             )
         }
         Err(why) => refuse(

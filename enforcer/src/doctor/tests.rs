@@ -26,6 +26,7 @@ fn status(state: State) -> DaemonFact {
         folded: 0,
         break_glass: Vec::new(),
         layers: vec![],
+        plain_cgroups: None,
         sinks: Vec::new(),
     }))
 }

@@ -311,10 +311,11 @@ impl Enforcement for Kernel {
     fn bind_session(
         &mut self,
         cgroup: u64,
+        id: [u64; 2],
         agent: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
-        self.sessions.bind(&mut self.tables, cgroup, agent, tiers)
+        self.sessions.bind(&mut self.tables, cgroup, id, agent, tiers)
     }
 
     fn sessions(&self) -> Result<Vec<SessionEntry>, EnforcementError> {

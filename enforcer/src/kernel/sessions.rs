@@ -54,6 +54,7 @@ impl Sessions {
         &mut self,
         tables: &mut Tables,
         cgroup: u64,
+        id: [u64; 2],
         agent: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
@@ -62,7 +63,7 @@ impl Sessions {
             Ok(NO_SESSION) => {
                 tables.session_of.remove(&cgroup).map_err(|e| failed("removing from SESSION_OF", e))?;
             }
-            Ok(slot) => return existing(tables, slot, agent),
+            Ok(_) => return Err(taken()),
             Err(_) => {}
         }
         let slot = (0..SEEDED - 1)
@@ -75,7 +76,7 @@ impl Sessions {
             state: SESSION_LAUNCHING,
             agent: agent.0,
             generation: random_word()?,
-            id: [random_word()?, random_word()?],
+            id,
             cgroup,
             tiers,
             parent: NO_SESSION,
@@ -93,9 +94,9 @@ impl Sessions {
             Ok(()) => Ok(SessionRef { slot, generation: made.generation, id: made.id }),
             Err(e) => {
                 forget(tables, slot);
-                // The kernel was quicker: the agent's own globs name this cgroup.
+                // The kernel was quicker: some agent's globs name this cgroup.
                 match tables.session_of.get(&cgroup, 0) {
-                    Ok(slot) => existing(tables, slot, agent),
+                    Ok(_) => Err(taken()),
                     Err(_) => Err(failed("writing SESSION_OF", e)),
                 }
             }
@@ -184,12 +185,8 @@ pub fn list(tables: &Tables) -> Vec<SessionEntry> {
         .collect()
 }
 
-fn existing(tables: &Tables, slot: u32, agent: AgentSlot) -> Result<SessionRef, EnforcementError> {
-    let session = checked(tables, slot)?;
-    if session.version == 0 || session.agent != agent.0 {
-        return Err(EnforcementError::Inconsistent("the cgroup is a session of another agent".to_owned()));
-    }
-    Ok(SessionRef { slot, generation: session.generation, id: session.id })
+fn taken() -> EnforcementError {
+    EnforcementError::Inconsistent("the cgroup is a session already".to_owned())
 }
 
 fn checked(tables: &Tables, slot: u32) -> Result<Session, EnforcementError> {

@@ -1,13 +1,12 @@
 //! The cgroup of a session that the daemon has made.
 
-use crate::event::text::hex;
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// Names that begin so are the daemon's own.
+/// Names that begin so are the daemon's own. Those of systemd's scopes begin otherwise: systemd removes them.
 pub const PREFIX: &str = "session-";
 
 /// A directory below the root, made for one session.
@@ -18,18 +17,11 @@ pub struct SessionCgroup {
 }
 
 impl SessionCgroup {
-    /// Makes a cgroup with a name that nobody has.
-    pub fn create(cgroups: &Path, root: &str, agent: &str) -> io::Result<Self> {
-        let below = cgroups.join(root.trim_start_matches('/'));
-        for _ in 0..100 {
-            let path = below.join(format!("{PREFIX}{agent}-{}", random()?));
-            match fs::create_dir(&path) {
-                Ok(()) => return Self::at(path),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+    /// Makes a cgroup for a session.
+    pub fn create(cgroups: &Path, root: &str, agent: &str, session: &str) -> io::Result<Self> {
+        let path = cgroups.join(root.trim_start_matches('/')).join(format!("{PREFIX}{agent}-{session}"));
+        fs::create_dir(&path)?;
+        Self::at(path)
     }
 
     /// A cgroup that exists.
@@ -194,12 +186,6 @@ pub fn cgroups_below(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(ids)
 }
 
-fn random() -> io::Result<String> {
-    let mut bytes = [0; 4];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(hex(&bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,8 +194,12 @@ mod tests {
     fn two_sessions_never_share_a_cgroup() {
         let dir = tempfile::tempdir().expect("dir");
         fs::create_dir(dir.path().join("agents.slice")).expect("root");
-        let a = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("a");
-        let b = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("b");
+        let a = SessionCgroup::create(dir.path(), "/agents.slice", "bot", "0a").expect("a");
+        let b = SessionCgroup::create(dir.path(), "/agents.slice", "bot", "0b").expect("b");
+        assert!(
+            SessionCgroup::create(dir.path(), "/agents.slice", "bot", "0a").is_err(),
+            "it is a session's"
+        );
         assert_ne!(a.path(), b.path());
         assert_ne!(a.id(), b.id());
         let mut ids = ids_below(&dir.path().join("agents.slice")).expect("ids");
@@ -224,7 +214,7 @@ mod tests {
     fn killing_in_a_cgroup_that_is_gone_is_no_error() {
         let dir = tempfile::tempdir().expect("dir");
         fs::create_dir(dir.path().join("agents.slice")).expect("root");
-        let session = SessionCgroup::create(dir.path(), "/agents.slice", "bot").expect("session");
+        let session = SessionCgroup::create(dir.path(), "/agents.slice", "bot", "0a").expect("session");
         assert!(session.kill().is_err(), "it is there and cannot be told to kill");
         let file = session.path().join("cgroup.kill");
         fs::write(&file, "").expect("write");

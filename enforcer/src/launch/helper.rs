@@ -1,8 +1,8 @@
 //! The launch helper: from a fresh process of the daemon to the agent's first instruction.
 //!
 //! It starts as an outsider, makes itself clean, enters the session's cgroup (where the policy is already
-//! in force), puts the layers around itself, becomes the session's user and executes the command. One of the three
-//! files with `unsafe`: system calls that nix does not wrap.
+//! in force) or lets systemd move it there, puts the layers around itself, becomes the session's user and executes the
+//! command. One of the three files with `unsafe`: system calls that nix does not wrap.
 
 use super::{
     layers::apply,
@@ -30,6 +30,7 @@ use std::{
         unix::{
             ffi::OsStrExt,
             fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+            net::UnixStream,
         },
     },
     path::{Path, PathBuf},
@@ -38,6 +39,9 @@ use std::{
 
 /// Descriptors that come with the order: standard input, output, error, and the order itself.
 const DESCRIPTORS: usize = 4;
+
+/// What the helper says when it may be moved into the session.
+pub(super) const READY: &[u8] = b"r";
 
 /// Runs the helper. The order comes as a message on standard input; standard output takes the report of a
 /// failure and is closed by success.
@@ -57,10 +61,10 @@ pub fn run() -> ExitCode {
 
 fn launch() -> Result<Infallible, Trouble> {
     let (spec, stdio) = receive().map_err(at(Stage::Prepare, "the order"))?;
+    let way = Way::into_session(&spec)?;
     take_over(&stdio).map_err(at(Stage::Prepare, "standard descriptors"))?;
     drop(stdio);
     close_on_exec().map_err(at(Stage::Prepare, "inherited descriptors"))?;
-    let procs = open_procs(&spec).map_err(at(Stage::Enter, &spec.procs))?;
     enter_first_mount_namespace().map_err(at(Stage::Prepare, "the mount namespace of process 1"))?;
     unistd::setsid().map_err(at(Stage::Prepare, "setsid"))?;
     if spec.terminal {
@@ -80,7 +84,7 @@ fn launch() -> Result<Infallible, Trouble> {
     let layers = apply::prepare(&spec.layers).map_err(at(Stage::Layers, "Landlock, seccomp"))?;
 
     // From here on the policy decides.
-    (&procs).write_all(b"0").map_err(at(Stage::Enter, &spec.procs))?;
+    way.take().map_err(at(Stage::Enter, &way.name(&spec)))?;
     // As root still, since a session without no_new_privs gets them too.
     layers.put_on().map_err(at(Stage::Layers, "Landlock, seccomp"))?;
     become_user(&spec).map_err(at(Stage::User, "user and groups"))?;
@@ -142,9 +146,46 @@ fn close_on_exec() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-fn open_procs(spec: &Spec) -> io::Result<File> {
-    let path = Path::new(OsStr::from_bytes(&spec.procs.0));
-    OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(path)
+/// The way into the session's cgroup. Its descriptor does not survive the exec.
+enum Way {
+    /// `cgroup.procs`.
+    Procs(File),
+    /// systemd moves this process while it waits on the daemon's socket.
+    Moved(UnixStream),
+}
+
+impl Way {
+    /// Before the standard descriptors are the session's: standard input still is the daemon's socket.
+    fn into_session(spec: &Spec) -> Result<Self, Trouble> {
+        let Some(procs) = &spec.procs else {
+            let socket = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+            return socket.map(Self::Moved).map_err(at(Stage::Enter, "the daemon's socket"));
+        };
+        let path = Path::new(OsStr::from_bytes(&procs.0));
+        let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW;
+        let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
+        opened.map(Self::Procs).map_err(at(Stage::Enter, procs))
+    }
+
+    /// Returns inside the session. Waiting for the move meets no hook: between the last byte that is sent outside and
+    /// the first that is read inside there is nothing but the wait.
+    fn take(&self) -> io::Result<()> {
+        match self {
+            Self::Procs(procs) => (&*procs).write_all(b"0"),
+            Self::Moved(socket) => {
+                (&*socket).write_all(READY)?;
+                match (&*socket).read(&mut [0; 1])? {
+                    // The daemon has given up, or has gone: nobody says that this cgroup has a policy.
+                    0 => Err(Errno::ECANCELED.into()),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn name(&self, spec: &Spec) -> Bytes {
+        spec.procs.clone().unwrap_or_else(|| Bytes::from("of systemd's scope"))
+    }
 }
 
 /// The daemon's unit may give it mounts of its own; a session lives with the host's. Names are read in the

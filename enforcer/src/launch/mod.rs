@@ -7,6 +7,8 @@ pub mod helper;
 pub mod identity;
 pub mod layers;
 pub mod report;
+pub mod scope;
 pub mod session;
+mod spawn;
 pub mod spec;
 mod stdio;

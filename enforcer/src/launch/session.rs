@@ -7,6 +7,8 @@ use super::{
     identity::{self, Identity, identity},
     layers,
     report::{self, Blame},
+    scope::{self, Scope, Systemd},
+    spawn::{Heard, Helper},
     spec::{Spec, Trouble},
     stdio::check_stdio,
 };
@@ -14,13 +16,13 @@ use crate::{
     cli::exit::{Exit, Failure},
     control::{
         connection::{Connection, ConnectionError},
-        fds,
         message::{Bytes, Ended, ExecRequest, Reply, Request},
         peer::Peer,
     },
     daemon::{
         core::Shared,
         enforcement::{AgentSlot, SessionRef},
+        lives::new_id,
         watch,
     },
     event::json::Launcher,
@@ -28,34 +30,22 @@ use crate::{
 };
 use enforcer_common::map::TierMap;
 use nix::{
-    fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        signal::{Signal, kill},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::json;
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt},
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, process::ExitStatusExt},
     },
-    process::{ExitStatus, Stdio},
+    path::Path,
+    process::ExitStatus,
     time::Duration,
 };
-use tokio::{
-    io::AsyncReadExt,
-    net::unix::pipe,
-    process::{Child, Command},
-};
+use tokio::process::Child;
 
-/// After which time the helper must have executed the command or failed.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The longest report that is read.
-const REPORT: usize = 64 * 1024;
 /// Bounds on what a caller may say a session is for.
 const TASK: usize = 1024;
 
@@ -67,10 +57,12 @@ struct Terms {
     layers: layers::Plan,
 }
 
-/// A session that is bound. Its cgroup is removed by [`finish`].
+/// A session that is bound. Its end is [`finish`].
 struct Bound {
     cgroup: SessionCgroup,
     session: SessionRef,
+    /// The scope of systemd's that its cgroup is.
+    unit: Option<String>,
 }
 
 /// A session whose command runs.
@@ -111,21 +103,192 @@ async fn start(
 ) -> Result<Running, Failure> {
     let terms = terms(core, peer, request)?;
     let stdio = check_stdio(stdio, request.terminal)?;
-    let bound = bind(core, peer, request, &terms)?;
-    // The policy is in force from here on, before anything of the session exists.
-    let spawned = spawn(core, request, &terms, &bound, stdio).await;
+    let launch = Launch { core, peer, request, terms, id: new_id() };
+    let (bound, helper) = match scope::reach(core).await {
+        Some(systemd) => launch.in_scope(&systemd, stdio).await?,
+        None => launch.in_plain_cgroup(stdio).await?,
+    };
+    let outcome = helper.outcome().await.map_err(|e| not_started(&e));
+    let started = match outcome {
+        Ok(Heard::Executed(child, pid)) => Ok((child, pid)),
+        Ok(Heard::Failed(trouble)) => Err(launch.explain(&bound, &trouble).await),
+        Ok(Heard::Ready(_)) => Err(not_started(&io::ErrorKind::InvalidData.into())),
+        Err(failure) => Err(failure),
+    };
     core.borrow_mut().watched.take(bound.session.id);
-    match spawned {
+    match started {
         Ok((child, pid)) => {
             core.borrow_mut().set_launching(bound.cgroup.path().to_owned(), false);
-            core.borrow_mut().note_layers(bound.cgroup.path(), &terms.layers, terms.user.uid);
-            announce(core, peer, request, &terms, &bound, pid);
+            announce(core, peer, request, &launch.terms, &bound, pid);
             Ok(Running { bound, child, pid })
         }
         Err(failure) => {
             finish(core, bound).await;
             Err(failure)
         }
+    }
+}
+
+fn not_started(error: &io::Error) -> Failure {
+    Failure::new(Exit::NotStarted, format!("cannot start the helper: {error}"), "")
+}
+
+/// A launch on its way.
+struct Launch<'a> {
+    core: &'a Shared,
+    peer: &'a Peer,
+    request: &'a ExecRequest,
+    terms: Terms,
+    id: [u64; 2],
+}
+
+impl Launch<'_> {
+    /// The daemon makes a cgroup and binds it: the policy is in force before anything of the session exists.
+    async fn in_plain_cgroup(&self, stdio: [OwnedFd; 3]) -> Result<(Bound, Helper), Failure> {
+        let settings = self.core.borrow().settings.clone();
+        let failed = |what: String| Failure::new(Exit::NotStarted, what, "see enforcer status");
+        let (root, agent) = (settings.home_root(), &self.request.agent);
+        let cgroup = SessionCgroup::create(&settings.paths.cgroups, root, agent, &session_id(self.id))
+            .map_err(|e| failed(format!("cannot make a cgroup below {root}: {e}")))?;
+        let pids = settings.launch.pids_max.map(|n| ("pids", "pids.max", n.to_string()));
+        let memory = settings.launch.memory_max.clone().map(|text| ("memory", "memory.max", text));
+        for (controller, file, value) in pids.into_iter().chain(memory) {
+            if let Err(e) = cgroup.limit(controller, file, &value) {
+                // An empty cgroup that stays is removed by the next look around.
+                let _ = cgroup.remove();
+                return Err(failed(format!("cannot set {file} of the session: {e}")));
+            }
+        }
+        let procs = cgroup.procs();
+        let bound = self.bind(cgroup, None, &self.terms)?;
+        match self.helper(Some(&procs), stdio) {
+            Ok(helper) => Ok((bound, helper)),
+            Err(failure) => {
+                finish(self.core, bound).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// systemd makes a scope with the helper in it, which waits. Until the scope's cgroup is bound, whoever runs in it
+    /// has no rights; the helper meets no hook meanwhile.
+    async fn in_scope(&self, systemd: &Systemd, stdio: [OwnedFd; 3]) -> Result<(Bound, Helper), Failure> {
+        let mut helper = match self.helper(None, stdio)?.ready().await.map_err(|e| not_started(&e))? {
+            Heard::Ready(helper) => helper,
+            Heard::Failed(trouble) => {
+                return Err(report::explain(&self.request.agent, &trouble, &Blame::Nobody));
+            }
+            Heard::Executed(..) => return Err(not_started(&io::ErrorKind::UnexpectedEof.into())),
+        };
+        // Whatever goes wrong from here on: the helper never hears that it may go on.
+        match self.move_in(systemd, &helper).await {
+            Ok(bound) => match helper.release().await {
+                Ok(()) => Ok((bound, helper)),
+                Err(error) => {
+                    finish(self.core, bound).await;
+                    Err(not_started(&error))
+                }
+            },
+            Err(failure) => {
+                helper.kill();
+                Err(failure)
+            }
+        }
+    }
+
+    async fn move_in(&self, systemd: &Systemd, helper: &Helper) -> Result<Bound, Failure> {
+        let launch = self.core.borrow().settings.launch.clone();
+        let remedy =
+            "systemctl status of the slice says more; launch.scopes = false starts sessions without systemd";
+        let failed = |what: String| Failure::new(Exit::NotStarted, what, remedy);
+        let session = session_id(self.id);
+        let scope = Scope {
+            agent: &self.request.agent,
+            session: &session,
+            launcher: self.peer.uid,
+            pid: helper.pid(),
+        };
+        let path = systemd.start(&scope, launch.pids_max, launch.memory_bytes()).await;
+        let path = path.map_err(|e| failed(e.to_string()))?;
+        let cgroup =
+            SessionCgroup::at(path).map_err(|e| failed(format!("the session's scope has gone: {e}")))?;
+        // What held when the helper got its order must hold now: meanwhile others were served.
+        let terms = terms(self.core, self.peer, self.request)?;
+        if (&terms.user, &terms.layers) != (&self.terms.user, &self.terms.layers) {
+            let what = format!("the policy of {} changed during the launch", self.request.agent);
+            return Err(Failure::new(Exit::NotStarted, what, "try again"));
+        }
+        self.bind(cgroup, Some(scope.unit()), &terms)
+    }
+
+    /// Makes the cgroup the session, which this daemon ends.
+    fn bind(&self, cgroup: SessionCgroup, unit: Option<String>, terms: &Terms) -> Result<Bound, Failure> {
+        let mut core = self.core.borrow_mut();
+        core.set_launching(cgroup.path().to_owned(), true);
+        match core.bind(cgroup.id(), self.id, terms.slot, terms.tiers) {
+            Ok(session) => {
+                core.set_attended(session.id, true);
+                core.watched.watch(session.id);
+                let launcher = Launcher { uid: self.peer.uid, pid: self.peer.pid };
+                core.introduce(session, self.request.task.clone(), launcher);
+                // A scope may be gone as soon as the command runs.
+                core.note_layers(cgroup.path(), &terms.layers, terms.user.uid);
+                Ok(Bound { cgroup, session, unit })
+            }
+            Err(error) => {
+                core.set_launching(cgroup.path().to_owned(), false);
+                if unit.is_none() {
+                    // As above.
+                    let _ = cgroup.remove();
+                }
+                let what = format!("cannot bind a session: {error}");
+                Err(Failure::new(Exit::NotStarted, what, "see enforcer status"))
+            }
+        }
+    }
+
+    fn helper(&self, procs: Option<&Path>, stdio: [OwnedFd; 3]) -> Result<Helper, Failure> {
+        let (settings, program) = {
+            let core = self.core.borrow();
+            (core.settings.clone(), core.program.clone())
+        };
+        let spec = self.order(procs, &settings.launch)?;
+        Helper::start(&program, &spec, stdio).map_err(|e| not_started(&e))
+    }
+
+    /// The order to the helper.
+    fn order(&self, procs: Option<&Path>, settings: &crate::settings::Launch) -> Result<Spec, Failure> {
+        let (request, user) = (self.request, &self.terms.user);
+        let environment = environment(request, settings, user, &session_id(self.id))
+            .map_err(|e| Failure::new(Exit::Usage, e, "change --env"))?;
+        Ok(Spec {
+            procs: procs.map(|procs| Bytes(procs.as_os_str().as_bytes().to_vec())),
+            command: request.command.clone(),
+            environment,
+            path: settings.path.clone(),
+            directory: request.directory.clone().unwrap_or_else(|| Bytes(user.home.clone())),
+            directory_is_home: request.directory.is_none(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+            terminal: request.terminal,
+            layers: self.terms.layers.layers.clone(),
+        })
+    }
+
+    /// Why the command was not executed.
+    async fn explain(&self, bound: &Bound, trouble: &Trouble) -> Failure {
+        let mut blame = Blame::Nobody;
+        if trouble.is_refused_execution() {
+            watch::catch_up(self.core, bound.session.id).await;
+            let core = self.core.borrow();
+            blame = match core.watched.refusals(bound.session.id).last() {
+                Some(refusal) => Blame::Policy(refusal.clone()),
+                None if core.may_have_lost(self.terms.slot) => Blame::Unknown,
+                None => Blame::Nobody,
+            };
+        }
+        report::explain(&self.request.agent, trouble, &blame)
     }
 }
 
@@ -184,135 +347,6 @@ fn terms(core: &Shared, peer: &Peer, request: &ExecRequest) -> Result<Terms, Fai
     Ok(Terms { slot: agent.slot, tiers: core.tiers(agent), user, layers })
 }
 
-fn bind(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms) -> Result<Bound, Failure> {
-    let mut core = core.borrow_mut();
-    let settings = core.settings.clone();
-    let failed = |what: String| Failure::new(Exit::NotStarted, what, "see enforcer status");
-    let cgroup = SessionCgroup::create(&settings.paths.cgroups, settings.home_root(), &request.agent)
-        .map_err(|e| failed(format!("cannot make a cgroup below {}: {e}", settings.home_root())))?;
-    let undo = |cgroup: &SessionCgroup, message: String| {
-        // An empty cgroup that stays is removed by the next look around.
-        let _ = cgroup.remove();
-        failed(message)
-    };
-    let launch = &settings.launch;
-    let pids = launch.pids_max.map(|n| ("pids", "pids.max", n.to_string()));
-    let memory = launch.memory_max.clone().map(|text| ("memory", "memory.max", text));
-    for (controller, file, value) in pids.into_iter().chain(memory) {
-        if let Err(e) = cgroup.limit(controller, file, &value) {
-            return Err(undo(&cgroup, format!("cannot set {file} of the session: {e}")));
-        }
-    }
-    core.set_launching(cgroup.path().to_owned(), true);
-    match core.bind(cgroup.id(), terms.slot, terms.tiers) {
-        Ok(session) => {
-            core.watched.watch(session.id);
-            let launcher = Launcher { uid: peer.uid, pid: peer.pid };
-            core.introduce(session, request.task.clone(), launcher);
-            Ok(Bound { cgroup, session })
-        }
-        Err(error) => {
-            core.set_launching(cgroup.path().to_owned(), false);
-            Err(undo(&cgroup, format!("cannot bind a session: {error}")))
-        }
-    }
-}
-
-async fn spawn(
-    core: &Shared,
-    request: &ExecRequest,
-    terms: &Terms,
-    bound: &Bound,
-    stdio: [OwnedFd; 3],
-) -> Result<(Child, i32), Failure> {
-    let failed = |e: io::Error| Failure::new(Exit::NotStarted, format!("cannot start the helper: {e}"), "");
-    let (order, program) = {
-        let core = core.borrow();
-        (order(request, terms, bound, &core.settings.launch)?, core.program.clone())
-    };
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let [input, output, error] = &stdio;
-    fds::send_all(ours.as_fd(), b"!", &[input.as_fd(), output.as_fd(), error.as_fd(), order.as_fd()])
-        .map_err(failed)?;
-    let (report, report_end) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| failed(e.into()))?;
-    let child = Command::new(program)
-        .arg("launch-helper")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::from(report_end))
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(failed)?;
-    drop(stdio);
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or_else(|| failed(io::Error::other("the helper has no process id")))?;
-    let mut text = Vec::new();
-    let mut report = pipe::Receiver::from_owned_fd(report).map_err(failed)?.take(REPORT as u64);
-    match tokio::time::timeout(PATIENCE, report.read_to_end(&mut text)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(e)) => return Err(failed(e)),
-        Err(_) => {
-            // It may not have entered the cgroup yet, so cgroup.kill need not reach it.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            return Err(failed(io::ErrorKind::TimedOut.into()));
-        }
-    }
-    if text.is_empty() {
-        // The report ends without a word when the command is executed - or when the helper dies.
-        return Ok((child, pid));
-    }
-    let trouble: Trouble = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-    let mut blame = Blame::Nobody;
-    if trouble.is_refused_execution() {
-        watch::catch_up(core, bound.session.id).await;
-        let core = core.borrow();
-        blame = match core.watched.refusals(bound.session.id).last() {
-            Some(refusal) => Blame::Policy(refusal.clone()),
-            None if core.may_have_lost(terms.slot) => Blame::Unknown,
-            None => Blame::Nobody,
-        };
-    }
-    Err(report::explain(&request.agent, &trouble, &blame))
-}
-
-/// The order to the helper, in memory that cannot be changed any more.
-fn order(
-    request: &ExecRequest,
-    terms: &Terms,
-    bound: &Bound,
-    settings: &crate::settings::Launch,
-) -> Result<File, Failure> {
-    use std::os::unix::ffi::OsStrExt;
-    let session = session_id(bound.session.id);
-    let user = &terms.user;
-    let environment = environment(request, settings, user, &session)
-        .map_err(|e| Failure::new(Exit::Usage, e, "change --env"))?;
-    let spec = Spec {
-        procs: Bytes(bound.cgroup.procs().as_os_str().as_bytes().to_vec()),
-        command: request.command.clone(),
-        environment,
-        path: settings.path.clone(),
-        directory: request.directory.clone().unwrap_or_else(|| Bytes(user.home.clone())),
-        directory_is_home: request.directory.is_none(),
-        uid: user.uid,
-        gid: user.gid,
-        groups: user.groups.clone(),
-        terminal: request.terminal,
-        layers: terms.layers.layers.clone(),
-    };
-    let write = || -> io::Result<File> {
-        let fd = memfd_create(c"enforcer-launch", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        let mut file = File::from(fd);
-        file.write_all(&serde_json::to_vec(&spec)?)?;
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals | SealFlag::F_SEAL_SEAL))?;
-        Ok(file)
-    };
-    write().map_err(|e| Failure::new(Exit::NotStarted, format!("cannot write the helper's order: {e}"), ""))
-}
-
 fn announce(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms, bound: &Bound, pid: i32) {
     let command: Vec<String> = request.command.iter().map(|argument| escape(&argument.0)).collect();
     core.borrow_mut().record(
@@ -323,7 +357,7 @@ fn announce(core: &Shared, peer: &Peer, request: &ExecRequest, terms: &Terms, bo
             "run_as": {"uid": terms.user.uid, "name": terms.user.name},
             "command": command, "directory": request.directory.as_ref().map(|d| escape(&d.0)),
             "task": request.task.as_ref().map(|task| escape(task.as_bytes())),
-            "cgroup": bound.cgroup.id(), "terminal": request.terminal, "detached": request.detach,
+            "cgroup": bound.cgroup.id(), "scope": bound.unit, "terminal": request.terminal, "detached": request.detach,
             "layers": terms.layers.status,
         }),
     );
@@ -403,7 +437,7 @@ fn pass_on(signal: i32, pid: i32, terminal: bool) {
     let _ = kill(Pid::from_raw(if group { -pid } else { pid }), signal);
 }
 
-/// Kills what is left, waits until nobody lives in the cgroup, removes it and frees the session.
+/// Kills what is left, waits until nobody lives in the cgroup and it is gone, and frees the session.
 async fn finish(core: &Shared, bound: Bound) {
     // At most about 20 s; then the next look around does the rest.
     let mut pause = Duration::from_millis(1);
@@ -411,12 +445,15 @@ async fn finish(core: &Shared, bound: Bound) {
     let _ = bound.cgroup.kill();
     loop {
         let empty = bound.cgroup.populated().is_ok_and(|populated| !populated);
-        if empty && bound.cgroup.remove().is_ok() {
+        // A scope's cgroup is systemd's to remove; if it does not, nobody else minds.
+        let is_systemds = bound.unit.is_some() && pause < Duration::from_secs(2);
+        if empty && if is_systemds { !bound.cgroup.path().exists() } else { bound.cgroup.remove().is_ok() } {
             break;
         }
         if pause > Duration::from_secs(10) {
             tracing::warn!("the cgroup {} does not become empty", bound.cgroup.path().display());
             core.borrow_mut().set_launching(bound.cgroup.path().to_owned(), false);
+            core.borrow_mut().set_attended(bound.session.id, false);
             return;
         }
         tokio::time::sleep(pause).await;
@@ -424,6 +461,7 @@ async fn finish(core: &Shared, bound: Bound) {
     }
     let mut core = core.borrow_mut();
     core.set_launching(bound.cgroup.path().to_owned(), false);
+    core.set_attended(bound.session.id, false);
     core.end(bound.session);
     core.refill();
 }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// `cgroup.procs` of the session.
-    pub procs: Bytes,
+    /// `cgroup.procs` of the session, which the helper enters by itself. Without it systemd moves the helper, which
+    /// says when it is ready for that and waits to hear that it may go on.
+    pub procs: Option<Bytes>,
     /// The command and its arguments.
     pub command: Vec<Bytes>,
     /// The whole environment.

@@ -100,6 +100,9 @@ pub struct Launch {
     /// What a Landlock ruleset around each session is about, unless its policy says something else. Only where the
     /// kernel asks `bpf` before `landlock`.
     pub landlock: Landlock,
+    /// Each session is a transient scope of systemd's, where systemd runs and answers. Otherwise, and with `false`,
+    /// the daemon makes plain cgroups.
+    pub scopes: bool,
     /// `pids.max` of the session's cgroup.
     pub pids_max: Option<u64>,
     /// `memory.max` of the session's cgroup, as the kernel reads it: `2G`.
@@ -114,9 +117,27 @@ impl Default for Launch {
             no_new_privileges: true,
             seccomp: Seccomp::default(),
             landlock: Landlock::default(),
+            scopes: true,
             pids_max: None,
             memory_max: None,
         }
+    }
+}
+
+impl Launch {
+    /// [`Launch::memory_max`] as a number.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let text = self.memory_max.as_deref()?;
+        let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
+        let shift = match text.get(digits.len()..)? {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            _ => 0,
+        };
+        // What has no number is no limit that the kernel could tell from none.
+        Some(digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1 << shift))
     }
 }
 

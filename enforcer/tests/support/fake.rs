@@ -140,6 +140,7 @@ impl Enforcement for Fake {
     fn bind_session(
         &mut self,
         cgroup: u64,
+        id: [u64; 2],
         agent: AgentSlot,
         tiers: TierMap,
     ) -> Result<SessionRef, EnforcementError> {
@@ -155,7 +156,7 @@ impl Enforcement for Fake {
         session.state = SESSION_LAUNCHING;
         session.agent = agent.0;
         session.generation = generation;
-        session.id = [7, generation];
+        session.id = id;
         session.cgroup = cgroup;
         session.tiers = tiers;
         told.sessions.insert(slot, session);
@@ -165,7 +166,7 @@ impl Enforcement for Fake {
             let record = refusal(agent, policy, session.id);
             told.records.push(record);
         }
-        Ok(SessionRef { slot, generation, id: [7, generation] })
+        Ok(SessionRef { slot, generation, id })
     }
 
     fn sessions(&self) -> Result<Vec<SessionEntry>, EnforcementError> {

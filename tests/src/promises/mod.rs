@@ -41,6 +41,7 @@ mod refusals;
 mod replay;
 mod retention;
 mod scale;
+mod scopes;
 mod second_layer;
 mod sessions;
 mod signed;
@@ -94,6 +95,7 @@ pub const ALL: &[&[Case]] = &[
     replay::CASES,
     examples::CASES,
     units::CASES,
+    scopes::CASES,
     lifecycle::CASES,
     break_glass::CASES,
     outsiders::CASES,
@@ -108,6 +110,7 @@ pub const SELDOM: &[&str] = &[
     "audit",
     "operating",
     "units",
+    "scopes",
     "lifecycle",
     "break_glass",
     "retention",

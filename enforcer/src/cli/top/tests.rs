@@ -58,6 +58,7 @@ fn look(at: f64, agents: Vec<AgentStatus>) -> Look {
         folded: 0,
         break_glass: Vec::new(),
         layers: vec![],
+        plain_cgroups: None,
         sinks: Vec::new(),
     };
     Look { at, status, agents, waiting: Vec::new() }

@@ -189,7 +189,9 @@ struct Asker {
 impl Asker {
     fn start(t: &Test) -> Outcome<Self> {
         let held = t.at("shut/f9");
-        let agent = t.agent(matched(t, "probe-asker").hold("read", &held))?;
+        // Four changes of daemons take a busy machine longer than the settings' ten minutes.
+        let rule = format!("hold: [read], paths: ['{held}'], hold_timeout: 2h");
+        let agent = t.agent(matched(t, "probe-asker").file(rule))?;
         let acts =
             [format!("read {held}"), format!("wait-for {} 600", t.at("again")), format!("read {held}")];
         let (unit, _) = Unit::start_in(t, "agents.slice", "asked", "probe-asker", &probe(&acts), false)?;

@@ -13,6 +13,9 @@ use std::{
 /// still meanwhile.
 const LATEST: Duration = Duration::from_secs(60);
 
+/// Seconds in which a record comes, also on an emulated machine.
+const PATIENCE: u64 = 120;
+
 const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 
 /// A place in the log.
@@ -66,7 +69,12 @@ fn whole_lines(text: &[u8], cut: bool) -> &[u8] {
 
 /// Waits until the log after `mark` has a record for which `is` holds.
 pub fn wait(what: &str, mark: Mark, is: impl Fn(&Value) -> bool) -> Outcome<Value> {
-    Ok(wait_for(what, 120, || since(mark).ok()?.into_iter().find(|record| is(record)))?)
+    wait_long(what, PATIENCE, mark, is)
+}
+
+/// As [`wait`], for so many seconds.
+pub fn wait_long(what: &str, seconds: u64, mark: Mark, is: impl Fn(&Value) -> bool) -> Outcome<Value> {
+    Ok(wait_for(what, seconds, || since(mark).ok()?.into_iter().find(|record| is(record)))?)
 }
 
 /// Whether a record is a decision in this session.
@@ -77,7 +85,12 @@ pub fn decides(record: &Value, session: &str) -> bool {
 /// The decisions in a session before the one about the file `marker`, which the session was refused last:
 /// the ring keeps the order, so when that one is there, all others are, and what is not there never was.
 pub fn until_marker(mark: Mark, session: &str, marker: &str) -> Outcome<Vec<Value>> {
-    wait(&format!("the record about {marker}"), mark, |record| {
+    until_marker_long(PATIENCE, mark, session, marker)
+}
+
+/// As [`until_marker`], when there are so many that the last one is late: within so many seconds.
+pub fn until_marker_long(seconds: u64, mark: Mark, session: &str, marker: &str) -> Outcome<Vec<Value>> {
+    wait_long(&format!("the record about {marker}"), seconds, mark, |record| {
         decides(record, session) && record["object"]["path"] == marker
     })?;
     let mine = since(mark)?.into_iter().filter(|record| decides(record, session));

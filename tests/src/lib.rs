@@ -7,6 +7,7 @@ pub mod attacks;
 pub mod command;
 pub mod events;
 pub mod harness;
+pub mod passing;
 pub mod peer;
 pub mod policy;
 pub mod probe;

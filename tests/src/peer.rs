@@ -1,13 +1,13 @@
 //! Servers outside every agent, which count what reaches them.
 
-use crate::command::PATIENCE;
+use crate::{command::PATIENCE, passing};
 use std::{
     fs,
     io::{self, Read},
     iter::from_fn,
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, RawFd},
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream},
     },
@@ -139,26 +139,49 @@ impl Port {
 
 /// Connects to the abstract socket `name` and hands over a file that was opened here.
 pub fn hand_over(name: &str, path: &str) -> io::Result<()> {
-    hand_over_descriptor(name, &fs::File::open(path)?)
+    hand_over_descriptor(name, fs::File::open(path)?.as_raw_fd())
 }
 
 /// As [`hand_over`], of anything that is open here.
-pub fn hand_over_descriptor(name: &str, file: &impl AsRawFd) -> io::Result<()> {
-    let socket = UnixStream::connect_addr(&UnixAddr::from_abstract_name(name)?)?;
-    // struct cmsghdr (length, level, type), the descriptor, padding.
-    let mut control =
-        [20, u64::from(libc::SOL_SOCKET as u32) | (libc::SCM_RIGHTS as u64) << 32, file.as_raw_fd() as u64];
-    let mut byte = [b'x'];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: all zero is an empty message.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
-    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of_val(&control));
-    // SAFETY: data and control data outlive the call and are only read.
-    if unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+pub fn hand_over_descriptor(name: &str, file: RawFd) -> io::Result<()> {
+    passing::give(&connected(name)?, file)
+}
+
+/// As [`hand_over_descriptor`], but by the socket that the one at `name` lends for it.
+pub fn hand_over_by_what_is_lent(name: &str, file: RawFd) -> io::Result<()> {
+    let lent = passing::take(&connected(name)?)?;
+    passing::give(&lent, file)
+}
+
+/// Puts a descriptor among those of a process that handed over, at `name`, the listener of its seccomp filter
+/// (`SECCOMP_IOCTL_NOTIF_ADDFD`, seccomp_unotify(2)). Its call returns the number, or the error.
+pub fn add_descriptor(name: &str, file: RawFd) -> io::Result<()> {
+    const RECEIVE: libc::c_ulong = 0xc050_2100;
+    const SEND: libc::c_ulong = 0xc018_2101;
+    const ADD: libc::c_ulong = 0x4018_2103;
+    let listener = passing::take(&connected(name)?)?;
+    let control = |request, bytes: &mut [u64]| {
+        // SAFETY: the kernel reads and writes as many bytes as the request says, which the array has.
+        match unsafe { libc::ioctl(listener.as_raw_fd(), request, bytes.as_mut_ptr()) } {
+            ..0 => Err(io::Error::last_os_error()),
+            value => Ok(value),
+        }
+    };
+    // struct seccomp_notif: the number of the call is first.
+    let mut notice = [0u64; 10];
+    control(RECEIVE, &mut notice)?;
+    // struct seccomp_notif_addfd: number, flags, which one here; which one there, its flags.
+    let added = control(ADD, &mut [notice[0], (file as u64) << 32, 0]);
+    // struct seccomp_notif_resp: number, value, error (negative) and flags.
+    let (value, error) = match added {
+        Ok(number) => (number as u64, 0),
+        Err(error) => (0, -error.raw_os_error().unwrap_or(libc::EIO)),
+    };
+    control(SEND, &mut [notice[0], value, u64::from(error as u32)]).map(drop)
+}
+
+fn connected(name: &str) -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&UnixAddr::from_abstract_name(name)?)
 }
 
 /// Unix sockets of an outsider: a stream and a datagram socket, by path and by abstract name.

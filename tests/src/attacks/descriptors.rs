@@ -7,7 +7,7 @@ use crate::{
     command::{Command, wait_for},
     ensure, events,
     harness::{Outcome, Test},
-    peer::{Port, hand_over_descriptor},
+    peer::{Port, add_descriptor, hand_over_by_what_is_lent, hand_over_descriptor},
     promise,
 };
 use std::{
@@ -15,7 +15,7 @@ use std::{
     io,
     net::{TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::{UnixDatagram, UnixListener},
     },
 };
@@ -23,6 +23,7 @@ use std::{
 cases!(attack_descriptors:
     no_descriptor_of_an_outsider_arrives,
     no_knob_is_handed_over,
+    no_roundabout_way_brings_a_descriptor_in,
 );
 
 /// A descriptor that a system call has just returned.
@@ -67,6 +68,18 @@ fn directory(path: &str, flags: i32) -> io::Result<OwnedFd> {
 
 /// One that is handed over, and what is said of it.
 type Handed = (&'static str, Box<dyn AsRawFd>);
+
+/// How it comes in.
+struct Way {
+    /// The act that waits for it at a name.
+    act: &'static str,
+    /// What the outsider does there.
+    hand: fn(&str, RawFd) -> io::Result<()>,
+}
+
+const SENT: Way = Way { act: "unix-receive-only", hand: hand_over_descriptor };
+const BY_WHAT_IS_LENT: Way = Way { act: "unix-receive-lent", hand: hand_over_by_what_is_lent };
+const ADDED: Way = Way { act: "unix-be-given", hand: add_descriptor };
 
 /// What no rule lets an agent open or make, and the memory file and pipe that anybody may have.
 fn things(t: &Test, port: u16) -> Outcome<(Vec<Handed>, Vec<Handed>)> {
@@ -118,7 +131,7 @@ fn no_descriptor_of_an_outsider_arrives(t: &mut Test) -> Outcome {
     }
     let port = Port::open()?;
     let (bad, good) = things(t, port.number)?;
-    handed(t, &t.agent(t.policy().allow("all", &t.at("open/**")))?, bad, good)
+    handed(t, &t.agent(t.policy().allow("all", &t.at("open/**")))?, &SENT, bad, good)
 }
 
 /// Whatever rules say, as for what is opened.
@@ -134,19 +147,44 @@ fn no_knob_is_handed_over(t: &mut Test) -> Outcome {
         ),
     ];
     let good: Vec<Handed> = vec![("a file that may be read", Box::new(File::open(t.at("open/f1"))?))];
-    handed(t, &t.agent(almighty(t)?)?, bad, good)
+    handed(t, &t.agent(almighty(t)?)?, &SENT, bad, good)
 }
 
-fn handed(t: &Test, agent: &Agent, bad: Vec<Handed>, good: Vec<Handed>) -> Outcome {
+/// By a socket of its own that an agent lends an outsider, and by the listener of a filter of its own, which it gives away.
+fn no_roundabout_way_brings_a_descriptor_in(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    for name in ["open/f1", "shut/f1"] {
+        t.file(name)?;
+    }
+    let port = Port::open()?;
+    let agent = t.agent(t.policy().allow("all", &t.at("open/**")))?;
+    for way in [&BY_WHAT_IS_LENT, &ADDED] {
+        let bad: Vec<Handed> = vec![
+            ("a file for reading", Box::new(File::open(t.at("shut/f1"))?)),
+            ("a directory", Box::new(directory(&t.at("shut"), libc::O_RDONLY)?)),
+            ("a connected TCP socket", Box::new(TcpStream::connect(("127.0.0.1", port.number))?)),
+            ("the memory of a process", Box::new(File::open(format!("/proc/{}/mem", std::process::id()))?)),
+            ("a map of kernel programs", Box::new(map()?)),
+            ("a namespace", Box::new(File::open("/proc/self/ns/mnt")?)),
+        ];
+        let good: Vec<Handed> = vec![
+            ("a file that may be read", Box::new(File::open(t.at("open/f1"))?)),
+            ("an end of a pipe", Box::new(io::pipe()?.0)),
+        ];
+        handed(t, &agent, way, bad, good)?;
+    }
+    Ok(())
+}
+
+fn handed(t: &Test, agent: &Agent, way: &Way, bad: Vec<Handed>, good: Vec<Handed>) -> Outcome {
     let all: Vec<&Handed> = bad.iter().chain(&good).collect();
     let name = |number: usize| format!("received-{number}");
-    let acts: Vec<String> =
-        (0..all.len()).map(|number| format!("unix-receive-only @{}", name(number))).collect();
+    let acts: Vec<String> = (0..all.len()).map(|number| format!("{} @{}", way.act, name(number))).collect();
     let hand = || -> Outcome<Vec<bool>> {
         let mut sent = Vec::new();
         for (number, (what, file)) in all.iter().enumerate() {
             let given = wait_for(&format!("somebody who takes {what}"), 120, || {
-                match hand_over_descriptor(&name(number), &file.as_raw_fd()) {
+                match (way.hand)(&name(number), file.as_raw_fd()) {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
                     // A ring is not sent: then nobody takes it, and what waits is let go.
                     Err(error) => Some(Err(error)),
@@ -202,6 +240,7 @@ fn handed(t: &Test, agent: &Agent, bad: Vec<Handed>, good: Vec<Handed>) -> Outco
 }
 
 const FLOOR: &str = "attack_descriptors::no_knob_is_handed_over";
+const ROUND: &str = "attack_descriptors::no_roundabout_way_brings_a_descriptor_in";
 const BY: &str = "attack_descriptors::no_descriptor_of_an_outsider_arrives";
 
 #[rustfmt::skip]
@@ -225,6 +264,8 @@ pub const ATTACKS: &[Attack] = &[
     refused("D24", "a setting of the kernel, under a policy that allows everything", "file_receive", FLOOR, "a setting of the kernel"),
     refused("D25", "`cgroup.procs`, the same", "file_receive", FLOOR, "a file of a control group"),
     refused("D26", "a file that changes another process, the same", "file_receive", FLOOR, "a file of another process"),
+    refused("D27", "by a socket of its own that the agent lends for it", "file_receive", ROUND, "unix-receive-lent"),
+    refused("D28", "by a filter of its own (`SECCOMP_IOCTL_NOTIF_ADDFD`), whose listener it gives away", "file_receive", ROUND, "unix-be-given"),
     refused("D17", "a namespace", "file_receive", BY, "a namespace"),
     refused("D19", "a disk", "file_receive", BY, "a disk"),
     refused("D20", "a ring of system calls", "file_receive; the kernel sends none from 6.7 on", BY, "a ring of system calls"),

@@ -4,9 +4,13 @@ use super::{
     Act, Args,
     sys::{self, fd, sys},
 };
+use crate::passing;
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
 };
 
 pub(super) const ACTS: &[(&str, Act)] = &[
@@ -22,6 +26,9 @@ pub(super) const ACTS: &[(&str, Act)] = &[
         sys!(SYS_read, &file, &mut [0u8; 1][..], 1).map(drop)
     }),
     ("unix-receive-only", |a| receive(a).map(drop)),
+    ("unix-receive-lent", |a| receive_by_what_is_lent(a).map(drop)),
+    // A process can have one such listener.
+    ("unix-be-given", |a| sys::in_child(|| be_given(a))),
 ];
 
 /// `struct sockaddr_un`, as long as the name.
@@ -70,24 +77,40 @@ fn serve(args: &Args<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that whoever connects hands over.
-fn receive(args: &Args<'_>) -> io::Result<OwnedFd> {
+/// Whoever connects to a name of our own.
+fn visitor(args: &Args<'_>) -> io::Result<OwnedFd> {
     let name = address(args.str(0)?);
     let server = socket(libc::SOCK_STREAM)?;
     sys!(SYS_bind, &server, &name, name.len())?;
     sys!(SYS_listen, &server, 1)?;
-    let peer = fd!(SYS_accept4, &server, 0, 0, libc::SOCK_CLOEXEC)?;
-    let mut byte = [0u8; 1];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    let mut control = [0u64; 8];
-    let mut message: libc::msghdr = sys::zeroed();
-    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
-    (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of_val(&control));
-    // SAFETY: one byte of data and 64 of control data, which outlive the call.
-    sys::result(unsafe { libc::recvmsg(peer.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as i64)?;
-    // struct cmsghdr: length, level and type; then the descriptor. A refused one is not there.
-    if message.msg_controllen < 20 || message.msg_flags & libc::MSG_CTRUNC != 0 {
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
-    }
-    Ok(sys::owned(i64::from(control[2] as u32 as i32)))
+    fd!(SYS_accept4, &server, 0, 0, libc::SOCK_CLOEXEC)
+}
+
+/// Takes a descriptor that whoever connects hands over.
+fn receive(args: &Args<'_>) -> io::Result<OwnedFd> {
+    passing::take(&visitor(args)?)
+}
+
+/// The same by one end of a pair of sockets made here, which is lent for it.
+fn receive_by_what_is_lent(args: &Args<'_>) -> io::Result<OwnedFd> {
+    let (kept, lent) = UnixStream::pair()?;
+    passing::give(&visitor(args)?, lent.as_raw_fd())?;
+    drop(lent);
+    passing::take(&kept)
+}
+
+/// Has a descriptor put among its own: a filter of its own stops one of its calls, and whoever connects gets what answers.
+fn be_given(args: &Args<'_>) -> io::Result<()> {
+    const STOPPED: libc::c_long = libc::SYS_getpgrp;
+    // linux/filter.h: load the call's number; unless it is that one, skip; `SECCOMP_RET_USER_NOTIF`; `SECCOMP_RET_ALLOW`.
+    let program = [0x20, 0x0100_0015 | (STOPPED as u64) << 32, 0x7fc0_0000_0000_0006, 0x7fff_0000_0000_0006];
+    let filter: Vec<u8> =
+        [program.len() as u64, program.as_ptr() as u64].into_iter().flat_map(u64::to_ne_bytes).collect();
+    let visitor = visitor(args)?;
+    sys!(SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
+    let listener =
+        fd!(SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter)?;
+    passing::give(&visitor, listener.as_raw_fd())?;
+    drop(listener);
+    sys!(SYS_getpgrp).map(drop)
 }

@@ -73,8 +73,6 @@ macro_rules! kernel_fields {
             TASK_PIDS, "task_struct", ["pid_links"], 0;
             CRED_UID, "cred", ["uid.val"], 4;
             CSS_SET_CGROUP, "css_set", ["dfl_cgrp"], 8;
-            CGROUP_LEVEL, "cgroup", ["level"], 4;
-            CGROUP_ANCESTORS, "cgroup", ["ancestors"], 0;
             KEY_DESCRIPTION, "key", ["description"], 8;
             KEY_TYPE, "key", ["type"], 8;
             KEY_TYPE_NAME, "key_type", ["name"], 8;

@@ -1,6 +1,6 @@
 //! The tax that every task on the host pays: does it live below a root?
 
-use crate::{maps, object, subject::task, verifier::bound};
+use crate::{maps, object};
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use enforcer_common::{
     limits,
@@ -31,7 +31,7 @@ pub fn side() -> Side {
     let gate = maps::gate();
     // SAFETY: map values.
     unsafe {
-        let root = root_of(gate, task());
+        let root = root_of(gate);
         if !root.is_null() {
             return if decides(gate) { Side::Inside((*root).flags) } else { Side::Outside };
         }
@@ -40,9 +40,12 @@ pub fn side() -> Side {
 }
 
 /// The root that the running task lives below, or null.
+///
+/// By the helper, which is fewer instructions than what it does would be as typed loads (each is checked for a fault), and
+/// none that take the verifier long (see [`object::loosely`]).
 #[inline(always)]
-unsafe fn root_of(gate: *const Gate, task: *const u8) -> *const Root {
-    // SAFETY: a map value.
+unsafe fn root_of(gate: *const Gate) -> *const Root {
+    // SAFETY: a map value; the helper takes a number.
     unsafe {
         let mut i = 0;
         while i < limits::ROOTS {
@@ -51,7 +54,7 @@ unsafe fn root_of(gate: *const Gate, task: *const u8) -> *const Root {
             if level == 0 {
                 break;
             }
-            let id = ancestor(task, level);
+            let id = bpf_get_current_ancestor_cgroup_id(level as i32);
             if id != 0 && id == (*root).id {
                 return root;
             }
@@ -59,27 +62,6 @@ unsafe fn root_of(gate: *const Gate, task: *const u8) -> *const Root {
         }
         core::ptr::null()
     }
-}
-
-/// The id of the cgroup above the running task at a level below the hierarchy's root, or 0.
-#[inline(always)]
-fn ancestor(task: *const u8, level: u32) -> u64 {
-    if !object::casts() {
-        // SAFETY: the helper takes a number.
-        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
-    }
-    // As the helper does it (cgroup_ancestor(), include/linux/cgroup.h), without being one. A task's cgroups stay while
-    // a program runs (RCU), and a cgroup's ancestors as long as it does.
-    let cgroup = object::pointer(object::pointer(task, &object::TASK_CGROUPS), &object::CSS_SET_CGROUP);
-    // A root's path has no room for so many levels; the verifier wants a bound.
-    const _: () = assert!(limits::ROOT_PATH / 2 <= 255);
-    let level = bound::<255>(u64::from(level));
-    if level > u64::from(object::number::<u32>(cgroup, &object::CGROUP_LEVEL)) {
-        return 0;
-    }
-    let above = object::word(cgroup as u64 + object::CGROUP_ANCESTORS.get() as u64 + 8 * level);
-    let node = object::word(above + object::CGROUP_NODE.get() as u64);
-    object::word(node + object::NODE_ID.get() as u64)
 }
 
 /// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
@@ -97,8 +79,8 @@ pub fn has_storage(task: *const u8) -> bool {
 
 /// Whether the running task is an outsider for certain. False says nothing.
 #[inline(always)]
-pub fn is_outside(task: *const u8) -> bool {
+pub fn is_outside() -> bool {
     let gate = maps::gate();
     // SAFETY: map values.
-    unsafe { root_of(gate, task).is_null() && core::ptr::read_volatile(&raw const (*gate).strays) == 0 }
+    unsafe { root_of(gate).is_null() && core::ptr::read_volatile(&raw const (*gate).strays) == 0 }
 }

@@ -105,6 +105,32 @@ fn half(address: u64) -> u32 {
     unsafe { core::ptr::read_volatile(cast(address).cast::<u32>()) }
 }
 
+/// What [`pointer`] and [`number`] read, for records and other ways that are seldom gone: as words at plain addresses where the
+/// kernel can. A pointer that is loaded from one that the verifier trusts makes it look for the names of structures in the
+/// kernel's type information (`type_is_trusted()`, kernel/bpf/verifier.c), before 6.18 from one end to the other: most of the
+/// time that loading took there.
+pub mod loosely {
+    use super::{Offset, casts, half, number, pointer, word};
+
+    /// A pointer member.
+    #[inline(always)]
+    pub fn follow<const PLACE: i32>(of: *const u8, member: &Offset<PLACE>) -> *const u8 {
+        if casts() { word(of as u64 + member.get() as u64) as *const u8 } else { pointer(of, member) }
+    }
+
+    /// A number of four bytes.
+    #[inline(always)]
+    pub fn small<const PLACE: i32>(of: *const u8, member: &Offset<PLACE>) -> u32 {
+        if casts() { half(of as u64 + member.get() as u64) } else { number(of, member) }
+    }
+
+    /// A number of eight bytes.
+    #[inline(always)]
+    pub fn large<const PLACE: i32>(of: *const u8, member: &Offset<PLACE>) -> u64 {
+        if casts() { word(of as u64 + member.get() as u64) } else { number(of, member) }
+    }
+}
+
 /// Words at a plain address. Where they are read by a call they go through `room`, memory of a map rather than of the
 /// stack.
 ///
@@ -372,8 +398,8 @@ pub fn magic(inode: *const u8) -> u64 {
 #[inline(always)]
 pub fn file_id(inode: *const u8) -> enforcer_common::map::FileId {
     enforcer_common::map::FileId {
-        device: u64::from(number::<u32>(pointer(inode, &INODE_SB), &SB_DEVICE)),
-        inode: number(inode, &INODE_NUMBER),
+        device: u64::from(loosely::small(loosely::follow(inode, &INODE_SB), &SB_DEVICE)),
+        inode: loosely::large(inode, &INODE_NUMBER),
     }
 }
 

@@ -5,7 +5,8 @@ pub use crate::gate::{has_storage, is_outside, is_stray};
 use crate::{
     emit,
     gate::{Side, decides, side},
-    hold, maps, object,
+    hold, maps,
+    object::{self, loosely},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -114,7 +115,7 @@ pub fn current() -> Option<Subject> {
     if let Some(found) = at_once(task) {
         return Some(found);
     }
-    if is_outside(task) {
+    if is_outside() {
         return None;
     }
     governed()
@@ -245,11 +246,11 @@ pub fn task() -> *const u8 {
 /// The key of a task's process among the strays.
 #[inline(always)]
 pub fn stray_key(task: *const u8) -> StrayKey {
-    let leader = object::pointer(task, &object::TASK_LEADER);
+    let leader = loosely::follow(task, &object::TASK_LEADER);
     StrayKey {
         tgid: object::number(task, &object::TASK_TGID),
         reserved: 0,
-        started: object::number(leader, &object::TASK_START),
+        started: loosely::large(leader, &object::TASK_START),
     }
 }
 
@@ -378,8 +379,8 @@ pub extern "C" fn admit() -> u64 {
         let Some(session) = maps::SESSIONS.get_ptr(slot) else { return admitted::FAILED };
         let task = task();
         let mut label = Label { slot, flags: 0, generation: (*session).generation, mount_namespace: 0 };
-        let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
-        let executor = object::file_id(object::pointer(exe, &object::FILE_INODE));
+        let exe = loosely::follow(loosely::follow(task, &object::TASK_MM), &object::MM_EXE);
+        let executor = object::file_id(loosely::follow(exe, &object::FILE_INODE));
         match maps::EXECUTORS.get_ptr(executor) {
             Some(kind) if bpf_get_current_uid_gid() as u32 == 0 => {
                 label.flags =
@@ -398,8 +399,8 @@ pub extern "C" fn admit() -> u64 {
 /// The mount namespace of `task`, as an address that is only compared.
 #[inline(always)]
 pub fn mount_namespace(task: *const u8) -> u64 {
-    let proxy = object::pointer(task, &object::TASK_NSPROXY);
-    object::pointer(proxy, &object::NSPROXY_MOUNT) as u64
+    let proxy = loosely::follow(task, &object::TASK_NSPROXY);
+    loosely::follow(proxy, &object::NSPROXY_MOUNT) as u64
 }
 
 /// Ends the launching of the running task: from now on its policy decides, and names are read in

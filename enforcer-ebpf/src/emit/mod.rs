@@ -12,7 +12,7 @@ pub(crate) use names::render;
 use crate::{
     call,
     hold::{self, Beside},
-    maps, object,
+    maps,
     path::{self, outcome},
     subject::{self, Subject},
     verifier::{Conclusion, atomic_add, below},
@@ -319,20 +319,17 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
     if sc.is_null() || record.is_null() {
         return 1;
     }
-    // SAFETY: `sc` is the task's scratch, `record` its record; typed loads start at the running task.
+    // SAFETY: `sc` is the task's scratch, `record` its record.
     unsafe {
         let header = record.cast::<Header>();
-        let task = subject::task();
         let ids = bpf_get_current_pid_tgid();
         (*header).time = bpf_ktime_get_boot_ns();
         (*header).cgroup = bpf_get_current_cgroup_id();
         (*header).tgid = (ids >> 32) as u32;
         (*header).pid = ids as u32;
         (*header).uid = bpf_get_current_uid_gid() as u32;
-        (*header).parent = object::number(object::pointer(task, &object::TASK_PARENT), &object::TASK_TGID);
-        (*header).started = object::number(object::pointer(task, &object::TASK_LEADER), &object::TASK_START);
         bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
-        names::name_above(header, task);
+        names::name_task();
 
         if core::ptr::read_volatile(&raw const (*sc).dentry) != 0 {
             if (*header).flags & flag::OTHER_NAME != 0 {
@@ -350,10 +347,7 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
         let names = core::ptr::read_volatile(&raw const (*sc).used) - HEADER;
         (*header).object_len = (names - u64::from((*header).target_len)) as u16;
 
-        let exe = object::pointer(object::pointer(task, &object::TASK_MM), &object::MM_EXE);
-        let at = exe.wrapping_add(object::FILE_PATH.get());
-        core::ptr::write_volatile(&raw mut (*sc).mount, object::pointer(at, &object::PATH_MOUNT) as u64);
-        core::ptr::write_volatile(&raw mut (*sc).dentry, object::pointer(at, &object::PATH_DENTRY) as u64);
+        names::take_exe(sc);
         if names::climb_for_record(sc) == outcome::UNKNOWN
             || render(sc, RECORD_MAX as u64 - HEADER - names) != 0
         {

@@ -2,7 +2,9 @@
 
 use super::{RECORD_END, RECORD_MASK};
 use crate::{
-    maps, object, path,
+    maps,
+    object::{self, loosely},
+    path, subject,
     verifier::{below, bound},
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
@@ -13,29 +15,62 @@ use enforcer_common::{
     scratch::{Component, RECORD_MAX, Render, Scratch},
 };
 
-/// The processes above, up to the first one of all.
-#[inline(always)]
-pub(super) unsafe fn name_above(header: *mut Header, task: *const u8) {
-    // SAFETY: the header is map memory; typed loads lead from one task to the next.
+/// The running process and those above, up to the first one of all. A function of its own, since what calls it has no room
+/// on the stack.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn name_task() -> u64 {
+    let record = maps::RECORDS.of_current();
+    if record.is_null() {
+        return 1;
+    }
+    // SAFETY: the record is map memory; loads lead from one task to the next.
     unsafe {
-        let mut above = task;
+        let header = record.cast::<Header>();
+        let task = subject::task();
+        let mut above = loosely::follow(task, &object::TASK_PARENT);
+        (*header).parent = loosely::small(above, &object::TASK_TGID);
+        (*header).started = started(task);
         let mut i = 0;
         while i < ABOVE {
-            above = object::pointer(above, &object::TASK_PARENT);
-            let tgid: u32 = object::number(above, &object::TASK_TGID);
+            let tgid = loosely::small(above, &object::TASK_TGID);
             if tgid == 0 {
                 break;
             }
             let at = &raw mut (*header).above[i];
             core::ptr::write_volatile(&raw mut (*at).tgid, tgid);
-            let started = object::number(object::pointer(above, &object::TASK_LEADER), &object::TASK_START);
-            core::ptr::write_volatile(&raw mut (*at).started, started);
+            core::ptr::write_volatile(&raw mut (*at).started, started(above));
             if tgid == 1 {
                 break;
             }
+            above = loosely::follow(above, &object::TASK_PARENT);
             i += 1;
         }
     }
+    0
+}
+
+/// When a task's process began.
+#[inline(always)]
+fn started(task: *const u8) -> u64 {
+    loosely::large(loosely::follow(task, &object::TASK_LEADER), &object::TASK_START)
+}
+
+/// Puts the running program's file where [`climb_for_record`] begins.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn take_exe(sc: *mut Scratch) -> u64 {
+    if sc.is_null() {
+        return 1;
+    }
+    let exe = loosely::follow(loosely::follow(subject::task(), &object::TASK_MM), &object::MM_EXE);
+    let at = exe.wrapping_add(object::FILE_PATH.get());
+    // SAFETY: `sc` is the task's scratch.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*sc).mount, loosely::follow(at, &object::PATH_MOUNT) as u64);
+        core::ptr::write_volatile(&raw mut (*sc).dentry, loosely::follow(at, &object::PATH_DENTRY) as u64);
+    }
+    0
 }
 
 /// Says in the record whether the object has another name that counts. Whether the rules for this or for that one

@@ -57,7 +57,7 @@ pub struct path {
 #[lsm(hook = "file_open")]
 pub fn file_open_tagged(ctx: LsmContext) -> i32 {
     let task = subject::task();
-    if !subject::has_storage(task) && subject::is_outside(task) {
+    if !subject::has_storage(task) && subject::is_outside() {
         return 0;
     }
     let file: *const u8 = ctx.arg(0);

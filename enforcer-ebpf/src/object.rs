@@ -107,7 +107,7 @@ fn half(address: u64) -> u32 {
 
 /// What [`pointer`] and [`number`] read, for records and other ways that are seldom gone: as words at plain addresses where the
 /// kernel can. A pointer that is loaded from one that the verifier trusts makes it look for the names of structures in the
-/// kernel's type information (`type_is_trusted()`, kernel/bpf/verifier.c), before 6.18 from one end to the other: most of the
+/// kernel's type information (`type_is_trusted()`, kernel/bpf/verifier.c), on 6.12 from one end to the other: most of the
 /// time that loading took there.
 pub mod loosely {
     use super::{Offset, casts, half, number, pointer, word};

@@ -163,7 +163,7 @@ fn next_version(to: &str) -> Outcome {
 }
 
 fn no_attack_succeeds_while_the_package_is_upgraded_and_downgraded(t: &mut Test) -> Outcome {
-    let next = t.at("enforcer-next.deb");
+    let next = t.at("next.deb");
     next_version(&next)?;
     let unit = storm(t, "storm")?;
     let generation = || -> Outcome<u64> { Ok(state()?.1["generation"].as_u64().unwrap_or_default()) };

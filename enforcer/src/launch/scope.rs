@@ -32,6 +32,9 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const HELLO: Duration = Duration::from_secs(5);
 /// How long systemd may take to make a scope; it may be reloading.
 const JOB: Duration = Duration::from_secs(60);
+/// Microseconds that a session has between SIGTERM and SIGKILL when its scope or its slice is stopped: an agent that
+/// ignores the former must not hold up a shutdown, or the end of the package.
+const STOP: u64 = 10_000_000;
 /// How long one that did not answer is not asked again.
 const SILENCE: i128 = 5_000_000_000;
 
@@ -245,6 +248,7 @@ impl Systemd {
             ("Description", about.as_str().into()),
             ("Slice", self.slice.as_str().into()),
             ("CollectMode", "inactive-or-failed".into()),
+            ("TimeoutStopUSec", STOP.into()),
             ("TasksMax", pids_max.unwrap_or(u64::MAX).into()),
             ("PIDs", vec![pid].into()),
         ];

@@ -43,7 +43,7 @@ fn plain() -> Outcome<Value> {
 /// Waits until nothing is left of a scope.
 fn gone(unit: &str) -> Outcome {
     let is_gone = || property(unit, "LoadState").is_ok_and(|state| state == "not-found");
-    wait_for("the end of the unit", 30, || is_gone().then_some(()))?;
+    wait_for("the end of the unit", 120, || is_gone().then_some(()))?;
     ensure!(!exists(&format!("{ROOT}/{unit}")), "the cgroup of {unit} is still there");
     Ok(())
 }
@@ -91,9 +91,13 @@ fn a_session_is_a_scope_in_the_slice_and_leaves_none(t: &mut Test) -> Outcome {
         .run()?;
     ensure!(listed.out.contains(&unit) && listed.out.contains("running"), "{listed}");
     let path = format!("/agents.slice/{unit}");
-    for (name, expected) in
-        [("Slice", "agents.slice"), ("ControlGroup", &path), ("Transient", "yes"), ("TasksMax", "infinity")]
-    {
+    for (name, expected) in [
+        ("Slice", "agents.slice"),
+        ("ControlGroup", &path),
+        ("Transient", "yes"),
+        ("TasksMax", "infinity"),
+        ("TimeoutStopUSec", "10s"),
+    ] {
         let found = property(&unit, name)?;
         ensure!(found == expected, "{name} is {found}, not {expected}");
     }
@@ -215,7 +219,7 @@ fn without_the_bus_a_session_has_a_plain_cgroup(t: &mut Test) -> Outcome {
     ensure!(live.finish()? == Some(0), "the probe failed");
     let records = events::until_marker(live.mark, &live.id, &marker)?;
     judged(&records, &[shut(t, "f1")], &agent)?;
-    wait_for("the end of the cgroup", 30, || (!exists(&cgroup)).then_some(()))?;
+    wait_for("the end of the cgroup", 120, || (!exists(&cgroup)).then_some(()))?;
     let launched = about(&agent, live.mark, &live.id, "launched")?;
     ensure!(launched.len() == 1 && launched[0]["scope"].is_null(), "{launched:?}");
     ended_once(&agent, &live)?;

@@ -128,7 +128,11 @@ fn measure(kernel: Kernel, bench: &Options) -> Result<Vec<Run>> {
         icount: true,
         no_daemon: true,
         no_build: true,
-        cmdline: bench.lsm.as_ref().map(|list| format!("lsm={list}")).unwrap_or_default(),
+        // Where a process's mappings lie decides how many page tables a fork copies: the same in each column.
+        cmdline: format!(
+            "norandmaps {}",
+            bench.lsm.as_ref().map(|list| format!("lsm={list}")).unwrap_or_default()
+        ),
         timeout: if full { 3600 } else { 1200 },
         tick: Some("the guest measures".into()),
         ..vm::Options::new(kernel)

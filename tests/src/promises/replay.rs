@@ -290,10 +290,10 @@ const WHEEL: &str = r#"
 import zipfile
 with zipfile.ZipFile("wheels/demo-1.0-py3-none-any.whl", "w") as wheel:
     info = "demo-1.0.dist-info/"
-    wheel.writestr("demo/__init__.py", "word = 'hello'\n")
-    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
-    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    wheel.writestr(info + "RECORD", "demo/__init__.py,,\n")
+    wheel.writestr(zipfile.ZipInfo("demo/__init__.py"), "word = 'hello'\n")
+    wheel.writestr(zipfile.ZipInfo(info + "METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    wheel.writestr(zipfile.ZipInfo(info + "WHEEL"), "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(zipfile.ZipInfo(info + "RECORD"), "demo/__init__.py,,\n")
 "#;
 
 /// From a directory of wheels: a guest reaches no index. Slow, since pip loads much.

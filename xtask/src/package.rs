@@ -50,7 +50,7 @@ pub(crate) struct Options {
 /// The packages.
 pub(crate) struct Packages {
     pub(crate) deb: PathBuf,
-    rpm: Option<PathBuf>,
+    pub(crate) rpm: Option<PathBuf>,
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {

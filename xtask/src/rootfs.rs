@@ -16,7 +16,7 @@ const SUITE: &str = "bookworm";
 /// What a small server with an agent on it has, and the tools of the tests.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,kmod,iproute2,procps,util-linux,coreutils,passwd,python3,git,curl,\
                         ca-certificates,nodejs,busybox-static,strace,netcat-openbsd,apparmor,python3-venv,npm,make,\
-                        gcc,libc6-dev,stress-ng,python3-pytest,cargo";
+                        gcc,libc6-dev,stress-ng,python3-pytest,cargo,rpm";
 
 /// Runs on the finished tree ($1): users, masks, and the removal of what no guest reads.
 const CUSTOMIZE: &str = include_str!("../../tests/guest/customize.sh");

@@ -239,7 +239,7 @@ fn guests(options: &Options, tally: &mut Tally) {
             let label = format!("{} on {}{half}", test.name, kernel.name());
             let one = match test.starts_with {
                 StartsWith::Package => package(options, *kernel, test, &label),
-                _ => guest(options, *kernel, test, *part, &label, None),
+                _ => guest(options, *kernel, test, *part, &label, Vec::new()),
             };
             all.lock().unwrap_or_else(PoisonError::into_inner).add(one);
         }
@@ -254,10 +254,17 @@ fn guests(options: &Options, tally: &mut Tally) {
 }
 
 /// Looks at the packages, then installs, upgrades, removes and purges the Debian one in a guest that has nothing else of
-/// ours.
+/// ours, and after it the other one.
 fn package(options: &Options, kernel: Kernel, test: &GuestTest, label: &str) -> Tally {
     match package::checked(&compile::as_built(), false) {
-        Ok(made) => guest(options, kernel, test, Part::WHOLE, label, Some(made.deb)),
+        Ok(made) => guest(
+            options,
+            kernel,
+            test,
+            Part::WHOLE,
+            label,
+            [Some(made.deb), made.rpm].into_iter().flatten().collect(),
+        ),
         Err(error) => {
             let mut tally = Tally::default();
             tally.one(label, Err(error));
@@ -304,7 +311,7 @@ fn guest(
     test: &GuestTest,
     part: Part,
     label: &str,
-    package: Option<PathBuf>,
+    package: Vec<PathBuf>,
 ) -> Tally {
     progress::note(format!("{label}: booting"));
     let mut command = vec![OsString::from(format!("/usr/lib/enforcer-tests/{}", test.program))];

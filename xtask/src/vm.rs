@@ -83,9 +83,9 @@ pub(crate) struct Options {
     /// Ext4 images to mount read-only; for the demo, not for the command line
     #[arg(skip)]
     pub(crate) images: Vec<(PathBuf, String)>,
-    /// Install nothing of this build but the tests' programs, and lay this package beside them
-    #[arg(long, value_name = "DEB")]
-    pub(crate) package: Option<PathBuf>,
+    /// Install nothing of this build but the tests' programs, and lay these packages (a .deb, an .rpm) beside them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) package: Vec<PathBuf>,
     /// Says every few seconds that the command is running; for tests, not for the command line
     #[arg(skip)]
     pub(crate) tick: Option<String>,
@@ -107,7 +107,7 @@ impl Options {
             timeout: 600,
             no_build: false,
             images: Vec::new(),
-            package: None,
+            package: Vec::new(),
             tick: None,
             purpose: None,
         }
@@ -296,15 +296,15 @@ fn pack(
         payload.bytes(&format!("{HERE}/start-daemon"), 0o644, b"")?;
     }
 
-    match &options.package {
-        Some(package) => {
-            payload.file(Path::new("usr/lib/enforcer-tests/enforcer.deb"), package, Some(0o644))?
-        }
-        None => {
-            install(&mut payload, built)?;
-            payload.dir("etc/enforcer")?;
-            payload.dir("etc/enforcer/policies.d")?;
-        }
+    for package in &options.package {
+        let path = Path::new("usr/lib/enforcer-tests/enforcer")
+            .with_extension(package.extension().unwrap_or_default());
+        payload.file(&path, package, Some(0o644))?;
+    }
+    if options.package.is_empty() {
+        install(&mut payload, built)?;
+        payload.dir("etc/enforcer")?;
+        payload.dir("etc/enforcer/policies.d")?;
     }
     tests(&mut payload, built)?;
     if let Some(policies) = &options.policies {

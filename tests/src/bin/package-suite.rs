@@ -1,4 +1,4 @@
-//! The tests of the Debian package, for a guest in which nothing of the Enforcer is installed.
+//! The tests of the packages, for a guest in which nothing of the Enforcer is installed.
 
 use std::process::ExitCode;
 

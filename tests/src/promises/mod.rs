@@ -40,6 +40,7 @@ mod proof;
 mod refusals;
 mod replay;
 mod retention;
+mod rpm;
 mod scale;
 mod scopes;
 mod second_layer;
@@ -119,8 +120,8 @@ pub const SELDOM: &[&str] = &[
     "globs",
 ];
 
-/// The tests of the Debian package.
-pub const PACKAGE: &[&[Case]] = &[package::CASES];
+/// The tests of the packages.
+pub const PACKAGE: &[&[Case]] = &[package::CASES, rpm::CASES];
 
 /// The tests of a daemon under much, and for long.
 pub const ENDURANCE: &[&[Case]] = &[scale::CASES, soak::CASES];

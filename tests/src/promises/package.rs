@@ -27,14 +27,14 @@ cases!(package:
 );
 
 const DEB: &str = "/usr/lib/enforcer-tests/enforcer.deb";
-const PINS: &str = "/sys/fs/bpf/enforcer";
+pub(super) const PINS: &str = "/sys/fs/bpf/enforcer";
 const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 
-fn shell(words: &str) -> Outcome<Ran> {
+pub(super) fn shell(words: &str) -> Outcome<Ran> {
     Ok(Command::new("sh").args(["-c", words]).run()?)
 }
 
-fn works(words: &str) -> Outcome<Ran> {
+pub(super) fn works(words: &str) -> Outcome<Ran> {
     // Installing waits until the daemon is ready, which takes an emulated machine its time.
     let ran = Command::new("sh").args(["-c", words]).patience(900).run()?;
     ensure!(ran.code == Some(0), "{ran}");
@@ -50,7 +50,7 @@ fn install() -> Outcome<Ran> {
     Ok(ran)
 }
 
-fn state() -> Outcome<(Option<i32>, Value)> {
+pub(super) fn state() -> Outcome<(Option<i32>, Value)> {
     let ran = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
     let status = serde_json::from_str(&ran.out).unwrap_or_default();
     Ok((ran.code, status))

@@ -397,8 +397,8 @@ impl Core {
         closed.iter().for_each(|summary| record_repeats(audit.as_mut(), summary, offset, &names, flat));
         let overdue = commands.overdue(time);
         overdue.iter().for_each(|record| audit.append(record));
-        if !more {
-            self.numbers.forget(began);
+        if !more && self.numbers.forget(began) {
+            self.first_uses.retain(&self.numbers.digests());
         }
         self.sweep_due |= sweep;
         if records > 0 || !closed.is_empty() || !overdue.is_empty() {

@@ -8,6 +8,7 @@ use crate::{
         decode::{Event, Kind},
         flat::Flat,
         json::SCHEMA,
+        text::hex,
     },
     policy::{RuleId, operation_names, reference},
     trust::table::Table,
@@ -52,6 +53,13 @@ impl FirstUses {
             }
         }
         out
+    }
+
+    /// Forgets the policies that no record can name any more.
+    pub(super) fn retain(&mut self, digests: &HashSet<&str>) {
+        let known = |digest: &[u8; 32]| digests.contains(hex(digest).as_str());
+        self.rules.retain(|(digest, _), _| known(digest));
+        self.programs.retain(|(digest, _)| known(digest));
     }
 
     /// The record of the first use of the rules under which a person let this, if it is that.

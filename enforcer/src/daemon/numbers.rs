@@ -12,7 +12,7 @@ use super::{
 use crate::event::{json::PolicyNote, text::hex};
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
     rc::Rc,
     time::Instant,
@@ -155,8 +155,10 @@ impl Numbers {
         }
     }
 
-    /// Forgets what no record can name any more. The rings have just been found empty; `now` is boot time.
-    pub fn forget(&mut self, now: i128) {
+    /// Forgets what no record can name any more, and says whether there was such. The rings have just been found empty;
+    /// `now` is boot time.
+    pub fn forget(&mut self, now: i128) -> bool {
+        let before = self.entries.len();
         let over = |entry: &Entry| entry.replaced.is_some_and(|since| since + LONGEST_PROGRAM <= now);
         let store = &self.store;
         self.entries.retain(|number, entry| {
@@ -166,6 +168,12 @@ impl Numbers {
             }
             keep
         });
+        self.entries.len() < before
+    }
+
+    /// The digests of the policies that a record can name.
+    pub fn digests(&self) -> HashSet<&str> {
+        self.entries.values().map(|entry| entry.what.digest.as_str()).collect()
     }
 
     /// The policy behind a number, as records name it.

@@ -84,3 +84,28 @@ fn what_the_kernel_tells_is_recorded_once_for_each_operation_of_a_rule() {
     );
     assert!(uses.iter().all(|one| one["operation"] == "open" && one["agent"] == "probe"), "{uses:?}");
 }
+
+#[test]
+fn uses_of_a_policy_are_remembered_as_long_as_records_can_name_it() {
+    let mut world = World::new();
+    world.write("probe.yaml", POLICY);
+    world.core.reload();
+    let agent = world.core.agent("probe").expect("agent").clone();
+    let act = || {
+        record(b"/w/a", b"/usr/bin/rm", |h| {
+            (h.agent, h.policy, h.session) = (agent.slot.0, agent.published.id, [7, 7]);
+            (h.operation, h.access) = (operation::UNLINK, u32::from(access::file::DELETE));
+            (h.verdict, h.reason, h.error) = (Verdict::Allow as u16, reason::GRANTED, 0);
+        })
+    };
+    let uses = |world: &mut World| {
+        world.told().records = vec![act()];
+        world.core.drain();
+        world.log.0.borrow().iter().filter(|record| record["kind"] == "first-use").count()
+    };
+    assert_eq!(uses(&mut world), 1);
+    world.core.first_uses.retain(&world.core.numbers.digests());
+    assert_eq!(uses(&mut world), 1, "it is in force");
+    world.core.first_uses.retain(&std::collections::HashSet::new());
+    assert_eq!(uses(&mut world), 2, "nothing of it is left");
+}

@@ -2,7 +2,9 @@
 //! none depends on it: what may happen, LSM hooks have decided.
 
 use crate::{
-    emit, hold, maps,
+    emit,
+    gate::is_replaced,
+    hold, maps,
     subject::{self, Subject},
     verifier::atomic_add,
 };
@@ -64,7 +66,8 @@ pub fn note(subject: &Subject, made: &Made) {
             act(then);
         }
     }
-    if ignored {
+    // The programs that have taken over record it.
+    if ignored || is_replaced() {
         return;
     }
     // What ends in an act is never left out.

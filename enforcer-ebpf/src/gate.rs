@@ -64,11 +64,26 @@ unsafe fn root_of(gate: *const Gate) -> *const Root {
     }
 }
 
-/// Whether these programs are the generation that decides. Asked last: for outsiders it makes no difference.
+/// Whether these programs decide: they are the generation that does, or one that it has taken over from. Asked last: for
+/// outsiders it makes no difference.
+///
+/// Of the programs at one function those that were attached last run first (`bpf_trampoline_add_prog()`,
+/// kernel/bpf/trampoline.c). A task that the newer ones have let pass, because they did not decide yet, is on its way to
+/// these ones when that changes; so these go on deciding as long as they run at all, which is until they are detached.
+/// For that moment a task is judged by both: what these do beside refusing must be harmless a second time, or asks
+/// [`is_replaced`].
 #[inline(always)]
 pub unsafe fn decides(gate: *const Gate) -> bool {
     // SAFETY: a map value.
-    unsafe { (*gate).generation == object::GENERATION.get() as u32 }
+    unsafe { (*gate).generation >= object::GENERATION.get() as u32 }
+}
+
+/// Whether a newer generation decides. Where programs run in the order in which they were attached, as those at
+/// tracepoints and at cgroups do, whoever comes by now meets the newer ones afterwards, and there is nothing left to do.
+#[inline(always)]
+pub fn is_replaced() -> bool {
+    // SAFETY: a map value.
+    unsafe { (*maps::gate()).generation > object::GENERATION.get() as u32 }
 }
 
 /// Whether the running task has any storage: whoever has none has no label. It costs one load.

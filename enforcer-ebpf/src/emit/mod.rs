@@ -11,6 +11,7 @@ pub(crate) use names::render;
 
 use crate::{
     call,
+    gate::is_replaced,
     hold::{self, Beside},
     maps,
     path::{self, outcome},
@@ -110,6 +111,10 @@ fn say(
     let only_recorded = audits != 0 && denial.reason != reason::FLOOR && denial.reason != reason::NO_SESSION;
     let unless_recorded = if only_recorded || first { Conclusion::GoOn } else { Conclusion::Refuse };
     let asks = beside.is_some() && denial.reason == reason::HELD && audits == 0;
+    // What goes on is recorded by the programs that have taken over.
+    if only_recorded && is_replaced() {
+        return Conclusion::GoOn;
+    }
     let sc = path::begin(subject, denial.dentry, denial.mount);
     let record = maps::RECORDS.of_current_or_new();
     if sc.is_null() || record.is_null() {

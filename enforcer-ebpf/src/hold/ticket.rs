@@ -1,7 +1,7 @@
 //! One call can meet several checks: of a script and of its interpreter, of creating a file and of opening it. One
 //! of them uses the grant up; for the others the call has a ticket.
 
-use crate::{call, maps, object};
+use crate::{call, gate::is_replaced, maps, object};
 use enforcer_common::{
     event::{Header, operation},
     scratch::{Scratch, TICKETS},
@@ -50,7 +50,7 @@ pub extern "C" fn passes(sc: *mut Scratch) -> u64 {
                 if !same_object(asking, ticket) || (*header).access & !(*ticket).access != 0 {
                     continue;
                 }
-                if (*ticket).again == 0 {
+                if (*ticket).again == 0 && !is_replaced() {
                     // The same check again: another call with the same registers.
                     (*asking).count = 0;
                     return 0;

@@ -3,6 +3,7 @@
 use super::{conclude, denial, ruling};
 use crate::{
     emit::{self, Denial, refuse},
+    gate::is_replaced,
     hold, maps,
     object::{self, pointer},
     path::{self, Place},
@@ -36,10 +37,14 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     let found =
         path::states_uncached(&subject, place.dentry as u64, place.mount as u64).map(path::Answer::Ends);
     let mut arguments = 0;
-    let (states, why) = ruling(&subject, &place, 0, found, |rights| {
+    let (states, mut why) = ruling(&subject, &place, 0, found, |rights| {
         arguments = rights.deny & ANY_ARGUMENTS;
         rights.verdict(EXEC)
     });
+    // Nobody can tell whether the programs that have taken over know of these arguments.
+    if arguments != 0 && is_replaced() {
+        why = Some(reason::INTERNAL);
+    }
     let conclusion = conclude(&subject, &place, operation::EXEC, EXEC, states, why);
     let judged = arguments != 0 && conclusion == Conclusion::GoOn && subject.audits() == 0;
     result(if note(bprm, &subject, &place, states, judged) { conclusion } else { Conclusion::Refuse })
@@ -98,7 +103,7 @@ pub fn bprm_committed_creds(_: LsmContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let Some(subject) = subject::current() else { return 0 };
-    if subject.launching() {
+    if subject.launching() || is_replaced() {
         return 0;
     }
     if !subject.session.is_null() {

@@ -1,7 +1,7 @@
 //! Whose task or packet this is: the session of the nearest cgroup that has one.
 
 use crate::{
-    gate::decides,
+    gate::{decides, is_replaced},
     maps,
     subject::{self, Subject},
 };
@@ -118,7 +118,7 @@ fn session_of(member: impl Member) -> u64 {
     let gate = maps::gate();
     // SAFETY: map values, read only.
     unsafe {
-        if !decides(gate) {
+        if !decides(gate) || is_replaced() {
             return here::OUTSIDE;
         }
         // Most sessions are one cgroup.

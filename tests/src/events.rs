@@ -16,6 +16,9 @@ const LATEST: Duration = Duration::from_secs(60);
 /// Seconds in which a record comes, also on an emulated machine.
 const PATIENCE: u64 = 120;
 
+/// So much of the log is read at once where it is followed; no record is as long.
+const CHUNK: u64 = 4 << 20;
+
 const LOG: &str = "/var/lib/enforcer/audit/events.jsonl";
 
 /// A place in the log.
@@ -54,6 +57,43 @@ pub fn since(mark: Mark) -> Outcome<Vec<Value>> {
     match whole.strip_suffix(b"\n") {
         Some(lines) => lines.split(|byte| *byte == b'\n').map(record).collect(),
         None => Ok(Vec::new()),
+    }
+}
+
+/// Reads on from a mark, record by record as they come, until `end` holds for one; each before it is handed to `each`.
+/// For logs that are too long to be read again and again.
+pub fn follow(
+    (what, seconds): (&str, u64),
+    mark: Mark,
+    end: impl Fn(&Value) -> bool,
+    mut each: impl FnMut(&Value),
+) -> Outcome {
+    let (mut at, mut cut) = (mark.0.saturating_sub(1), mark.0 > 0);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut file = File::open(LOG)?;
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        let mut text = Vec::new();
+        (&mut file).take(CHUNK).read_to_end(&mut text)?;
+        let whole = whole_lines(&text, cut);
+        if !whole.is_empty() {
+            let begin = whole.as_ptr() as usize - text.as_ptr() as usize;
+            at += (begin + whole.len()) as u64;
+            cut = false;
+            for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let record = serde_json::from_slice(line)
+                    .map_err(|e| format!("{e}: {}", String::from_utf8_lossy(line)))?;
+                if end(&record) {
+                    return Ok(());
+                }
+                each(&record);
+            }
+            continue;
+        }
+        if Instant::now() > until {
+            return Err(format!("{seconds} s went by without: {what}").into());
+        }
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -87,6 +87,7 @@ fn a_program_that_crashes_leaves_no_core(t: &mut Test) -> Outcome {
 
 const RUN: &str = "execution::running_a_program_needs_a_rule";
 const LINKER: &str = "execution::the_dynamic_linker_runs_nothing_that_may_not_run";
+const REGISTERED: &str = "execution::a_registered_interpreter_needs_a_rule_too";
 const DETOUR: &str = "attack_execution::nothing_is_mapped_executable_by_a_detour";
 
 #[rustfmt::skip]
@@ -117,6 +118,9 @@ pub const ATTACKS: &[Attack] = &[
     refused("X24", "having the kernel write a core, or run what is named for cores", "capable; a limit set at launch", "attack_execution::a_program_that_crashes_leaves_no_core", "core-dump"),
     refused("X28", "passing itself off as another program (`PR_SET_MM`), also where `sys_resource` is granted", "capable", "grants::no_process_passes_itself_off_as_another", "set-stack"),
     refused("X29", "a script whose interpreter is a script that may not run", "bprm_check_security", "execution::a_script_needs_a_rule_for_itself_and_for_its_interpreter", "exec {detour}"),
+    refused("X30", "a file of a kind that somebody registered (`binfmt_misc`), whose interpreter may not run", "bprm_check_security", REGISTERED, "exec {file}"),
+    refused("X31", "the same with an interpreter that was opened when it was registered", "bprm_check_security", REGISTERED, "probefixed"),
+    refused("X32", "a file of such a kind without a rule of its own", "bprm_check_security", REGISTERED, "exec {unnamed}"),
     super::open("X25", "code on standard input or in the arguments of an allowed interpreter", "Code on standard input"),
     super::open("X26", "anonymous executable memory", "Anonymous executable memory"),
     super::open("X27", "files that somebody else executes later", "Files that humans or daemons execute later"),

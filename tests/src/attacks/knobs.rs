@@ -32,4 +32,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("K21", "watching whole file systems (`fanotify`)", "capable", PORT, "fanotify"),
     refused("K22", "performance counters of one's own", "perf_event_open, capable", "floor::no_kernel_programs_and_no_counters", "perf-event"),
     refused("K23", "a capability that no policy grants", "capable", "grants::a_capability_that_is_granted_works", "nice"),
+    refused("K24", "registering a kind of program (`binfmt_misc`), which says what runs when others execute a file", "file_open", KERNEL, "{kinds}/register"),
 ];

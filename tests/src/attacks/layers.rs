@@ -78,4 +78,5 @@ pub const ATTACKS: &[Attack] = &[
     alone("Y51", "the same by a 32-bit program, whose numbers are others", "evidence", "fexit of the call", "evidence::calls_of_32_bit_programs_do_too", "310"),
     alone("Y52", "hiding a program's start behind a flood of such calls", "evidence", "a quota for each session", "evidence::a_flood_of_calls_is_counted_and_hides_no_program", "call-each 319"),
     alone("Y53", "going on after a call that a policy ends processes for", "evidence", "SIGKILL", "evidence::a_policy_ignores_stops_and_kills_by_the_call", "memfd_create"),
+    alone("Y54", "going on after such a call while another build takes over", "evidence", "SIGKILL", "evidence::whoever_a_policy_kills_for_a_call_does_not_survive_another_build", "killed {} 443"),
 ];

@@ -124,6 +124,9 @@ const GAIN: &str = "changes::a_rename_gives_no_rights_that_the_file_did_not_have
 const LINK: &str = "changes::a_link_gives_no_rights_that_the_file_did_not_have";
 const LINKED: &str = "links::what_is_denied_stays_denied_under_names_that_were_there";
 const BOX: &str = "units::a_container_is_governed_by_the_names_inside_it";
+const SPREAD: &str = "propagation::nobody_changes_how_mounts_spread";
+const MOVED: &str = "propagation::what_was_remembered_below_a_mount_does_not_survive_its_moving";
+const ARRIVES: &str = "propagation::a_mount_that_arrives_in_a_container_is_judged_by_its_name_inside";
 const AROUND: &str = "attack_names::no_way_around_a_name_leads_to_the_file";
 const NAMELESS: &str = "attack_names::what_has_no_name_gets_none_where_rules_allow_none";
 
@@ -217,4 +220,14 @@ pub const ATTACKS: &[Attack] = &[
     super::open("N86", "a directory that an outsider mounts into the scope, by what lies below it", "A directory bind-mounted into the scope"),
     refused("N87", "copying by `copy_file_range` from a file outside the scope", "file_open", AROUND, "copy-range"),
     refused("N88", "`vmsplice`, `tee` and `splice` into one", "file_open", AROUND, "splice-into"),
+    refused("N89", "changing how a mount spreads (`MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`)", "sb_mount, capable", SPREAD, "propagation slave"),
+    refused("N90", "the same of every mount below the root", "sb_mount, capable", SPREAD, "propagation rshared /"),
+    refused("N91", "the same by `mount_setattr`", "capable", SPREAD, "propagation-attr shared"),
+    refused("N92", "joining the peers of another mount (`MOVE_MOUNT_SET_GROUP`)", "capable", SPREAD, "join-peers"),
+    refused("N93", "what an outsider mounts elsewhere and arrives outside the scope by a peer, while the place is remembered", "file_open", "propagation::a_mount_that_arrives_is_judged_by_its_name_there", "read {shut}/sub/y"),
+    refused("N94", "a mount that an outsider moves out of the scope, while directories in it are remembered", "file_open", MOVED, "read {shut}/d/x"),
+    refused("N95", "a working directory in a mount that an outsider takes away", "the walk ends in no namespace", MOVED, "umount {open}"),
+    refused("N96", "in a container: what the host mounts outside the scope and arrives inside", "file_open", ARRIVES, "read /data/shut/in/sub/y"),
+    refused("N97", "in a container: changing how its mounts spread", "sb_mount, capable", ARRIVES, "propagation rshared /"),
+    refused("N98", "in a container: unmounting what has arrived", "sb_umount, capable", ARRIVES, "umount /data/open/in/sub"),
 ];

@@ -1,6 +1,6 @@
 //! Does what a container runtime does between its start and the container's first program: a mount
 //! namespace, an overlay for a root, `pivot_root`, then the program.
-//! `container-init LOWER SCRATCH -- PROGRAM ARG…`
+//! `container-init LOWER SCRATCH [SHARED] -- PROGRAM ARG…`
 
 use std::{
     convert::Infallible,
@@ -13,15 +13,15 @@ use std::{
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let [lower, scratch, dashes, program, arguments @ ..] = &words[..] else {
-        eprintln!("usage: container-init LOWER SCRATCH -- PROGRAM ARG…");
+    let dashes = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let (paths, command) = words.split_at(dashes);
+    let ([lower, scratch, shared @ ..], [_, program, arguments @ ..]) = (paths, command) else {
+        eprintln!("usage: container-init LOWER SCRATCH [SHARED] -- PROGRAM ARG…");
         return ExitCode::from(2);
     };
-    if dashes != "--" {
-        eprintln!("container-init: -- is missing");
-        return ExitCode::from(2);
-    }
-    let Err(error) = enter(&lower.to_string_lossy(), &scratch.to_string_lossy()).and_then(|()| {
+    let shared = shared.first().map(|path| path.to_string_lossy());
+    let entered = enter(&lower.to_string_lossy(), &scratch.to_string_lossy(), shared.as_deref());
+    let Err(error) = entered.and_then(|()| {
         Err::<Infallible, _>(io::Error::other(format!(
             "exec: {}",
             Command::new(program).args(arguments).exec()
@@ -31,11 +31,13 @@ fn main() -> ExitCode {
     ExitCode::from(3)
 }
 
-/// Makes an overlay of LOWER over the host's root the root of a new mount namespace.
-fn enter(lower: &str, scratch: &str) -> io::Result<()> {
+/// Makes an overlay of LOWER over the host's root the root of a new mount namespace. With SHARED, a mount of the host is
+/// at two places there, and what the host mounts below it later arrives.
+fn enter(lower: &str, scratch: &str, shared: Option<&str>) -> io::Result<()> {
     // SAFETY: takes flags only.
     named("unshare", unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    let propagation = if shared.is_some() { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    mount("none", "/", "none", libc::MS_REC | propagation, "")?;
     mount("none", scratch, "tmpfs", 0, "")?;
     let inside = |name: &str| format!("{scratch}/{name}");
     for name in ["upper", "work", "root"] {
@@ -49,6 +51,11 @@ fn enter(lower: &str, scratch: &str) -> io::Result<()> {
     mount("none", &root, "overlay", 0, &options)?;
     mount("none", &format!("{root}/proc"), "proc", 0, "")?;
     mount("/dev", &format!("{root}/dev"), "none", libc::MS_BIND | libc::MS_REC, "")?;
+    if let Some(shared) = shared {
+        for side in ["open", "shut"] {
+            mount(shared, &format!("{root}/data/{side}/in"), "none", libc::MS_BIND, "")?;
+        }
+    }
     std::env::set_current_dir(&root)?;
     // SAFETY: two names that outlive the call.
     let pivoted = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };

@@ -9,6 +9,8 @@ use std::io;
 const HERE: i32 = libc::AT_FDCWD;
 const OPEN_TREE_CLONE: i32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: i32 = 4;
+const MOVE_MOUNT_SET_GROUP: i32 = 0x100;
+const AT_RECURSIVE: i32 = 0x8000;
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("mount-bind", mount_bind),
@@ -31,6 +33,11 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("fspick", |a| fd!(SYS_fspick, HERE, &a.text(0)?, 0).map(drop)),
     ("move-mount", |a| sys!(SYS_move_mount, HERE, &a.text(0)?, HERE, &a.text(1)?, 0).map(drop)),
     ("mount-setattr", mount_setattr),
+    ("propagation", |a| sys!(SYS_mount, c"none", &a.text(1)?, c"none", propagation(a.str(0)?)?, 0).map(drop)),
+    ("propagation-attr", propagation_attr),
+    ("join-peers", |a| {
+        sys!(SYS_move_mount, HERE, &a.text(0)?, HERE, &a.text(1)?, MOVE_MOUNT_SET_GROUP).map(drop)
+    }),
     ("pivot-root", |a| sys!(SYS_pivot_root, &a.text(0)?, &a.text(1)?).map(drop)),
     ("chroot", |a| sys!(SYS_chroot, &a.text(0)?).map(drop)),
     ("setns", setns),
@@ -63,6 +70,30 @@ fn mount_setattr(args: &Args<'_>) -> io::Result<()> {
     // struct mount_attr: set, clear, propagation, userns_fd. Clears nosuid.
     let attributes: Vec<u8> = [0u64, 2, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
     sys!(SYS_mount_setattr, HERE, &args.text(0)?, 0, &attributes, 32).map(drop)
+}
+
+/// `shared`, `slave`, `private` or `unbindable`; with an `r` in front, of all mounts below as well.
+fn propagation(kind: &str) -> io::Result<libc::c_ulong> {
+    let (kind, all) = match kind.strip_prefix('r') {
+        Some(kind) => (kind, libc::MS_REC),
+        None => (kind, 0),
+    };
+    match kind {
+        "shared" => Ok(libc::MS_SHARED | all),
+        "slave" => Ok(libc::MS_SLAVE | all),
+        "private" => Ok(libc::MS_PRIVATE | all),
+        "unbindable" => Ok(libc::MS_UNBINDABLE | all),
+        _ => Err(super::usage("no such propagation")),
+    }
+}
+
+/// `propagation-attr KIND DIR`: the same by `mount_setattr`.
+fn propagation_attr(args: &Args<'_>) -> io::Result<()> {
+    let kind = propagation(args.str(0)?)?;
+    let flags = if kind & libc::MS_REC == 0 { 0 } else { AT_RECURSIVE };
+    let attributes: Vec<u8> =
+        [0, 0, kind & !libc::MS_REC, 0].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect();
+    sys!(SYS_mount_setattr, HERE, &args.text(1)?, flags, &attributes, 32).map(drop)
 }
 
 /// `setns PID KIND`: the namespace of another process by its file.

@@ -17,6 +17,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("fork-bomb", fork_bomb),
     ("storm", storm),
     ("churn", churn),
+    ("killed", killed),
 ];
 
 /// Several acts of one line: `ACT ARG… + ACT ARG…`.
@@ -131,4 +132,28 @@ fn fork_bomb(args: &Args<'_>) -> io::Result<()> {
         return Err(io::Error::other(format!("{}-born-{unborn}-not", children.len())));
     }
     Ok(())
+}
+
+/// `killed FILE NUMBER`: children that make the call of this number, one after the other, until FILE exists. Ok if each of
+/// them was killed.
+fn killed(args: &Args<'_>) -> io::Result<()> {
+    let (number, begun) = (args.number(1)?, Instant::now());
+    let (mut tried, mut survived) = (0u64, 0u64);
+    while std::fs::symlink_metadata(args.word(0)?).is_err() {
+        // SAFETY: the probe has one thread, so the child may do what the parent may.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let _ = sys::call(number, &mut []);
+            // SAFETY: ends the child without running what the parent wants to run at its end.
+            unsafe { libc::_exit(0) };
+        }
+        sys::result(child.into())?;
+        let mut status = 0;
+        // SAFETY: `status` takes the status of the child that was just made.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        tried += 1;
+        survived += u64::from(!libc::WIFSIGNALED(status) || libc::WTERMSIG(status) != libc::SIGKILL);
+    }
+    println!("tried {tried} in {}", begun.elapsed().as_millis());
+    if survived == 0 { Ok(()) } else { Err(io::Error::other(format!("{survived}-survived"))) }
 }

@@ -1,7 +1,10 @@
 //! Records of rare system calls with their arguments, also of those that fail before any hook is asked, and what a policy
 //! can have done to whoever makes them.
 
-use super::units;
+use super::{
+    lifecycle::{Builds, daemon, generation, other_daemon},
+    units::{self, Unit, matched, probe},
+};
 use crate::{
     agent::{Agent, Session},
     cases,
@@ -23,6 +26,7 @@ cases!(evidence:
     a_flood_of_calls_is_counted_and_hides_no_program,
     every_call_that_the_kernel_has_is_watched,
     a_policy_counts_on_no_program_that_is_not_there_and_the_status_names_it,
+    whoever_a_policy_kills_for_a_call_does_not_survive_another_build,
 );
 
 const PINS: &str = "/sys/fs/bpf/enforcer";
@@ -364,5 +368,52 @@ fn a_policy_counts_on_no_program_that_is_not_there_and_the_status_names_it(t: &m
     std::mem::forget(unattached);
     let mended = status()?;
     ensure!(!named(&mended["problems"]), "{mended}");
+    Ok(())
+}
+
+/// Another build loads all its programs anew, and most calls are watched again only later.
+fn whoever_a_policy_kills_for_a_call_does_not_survive_another_build(t: &mut Test) -> Outcome {
+    // Two starts that load everything, which take minutes on an emulated machine.
+    t.needs_full()?;
+    t.fresh()?;
+    watched()?;
+    // Among the last to be attached, if nobody asked for it.
+    let policy = matched(t, "probe-killed").line("system_calls: { kill: [quotactl_fd] }");
+    let agent = t.agent(policy)?;
+    let builds = Builds::new()?;
+    let (mark, begun) = (events::mark()?, generation()?);
+    let acts = ["say begun".to_owned(), format!("killed {} 443", t.at("end"))];
+    let (unit, _) = Unit::start(t, "probe-killed", &probe(&acts), false)?;
+    unit.wait_for_line("begun")?;
+    let mut seen = begun;
+    for build in [&builds.second, &builds.first] {
+        let before = daemon()?;
+        Builds::install(build)?;
+        systemctl("restart --no-block enforcer.service")?;
+        other_daemon(&before)?;
+        let (now, status) = (generation()?, status()?);
+        ensure!(now > seen, "generation {seen}, then {now}");
+        // Whatever is not asked for waits, so what was tried is tried in time.
+        let waits = status["waiting"].as_array().cloned().unwrap_or_default();
+        ensure!(waits.len() > 10 && !waits.contains(&json!("quotactl_fd")), "{waits:?}");
+        seen = now;
+    }
+    t.file("end")?;
+    wait_for("the end of the calls", 120, || (unit.lines().len() == 4).then_some(()))?;
+    let lines = unit.lines();
+    let tried = lines[2].split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
+    eprintln!("{} by one process after the other", lines[2]);
+    ensure!(lines[3] == "ok" && tried >= 500, "{lines:?}");
+    // None leaves two records. Some leave none: the ring takes no more while no daemon reads it.
+    let count = || -> Outcome<u64> {
+        let made = events::since(mark)?.into_iter();
+        let made = made.filter(|r| r["kind"] == "system-call" && r["agent"] == agent.name());
+        Ok(made.map(|r| r["count"].as_u64().unwrap_or(1)).sum())
+    };
+    wait_for("a record", 120, || count().ok().filter(|made| *made > 0))?;
+    let made = count()?;
+    eprintln!("{made} recorded");
+    ensure!(made <= tried, "{made} records of {tried} calls");
+    watched()?;
     Ok(())
 }

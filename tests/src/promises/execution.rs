@@ -3,7 +3,9 @@
 use super::promise;
 use crate::{
     agent::PROBE,
-    cases, ensure,
+    cases,
+    command::Command,
+    ensure,
     harness::{Outcome, Test},
     promise::{self as check, Attempt, Denial},
 };
@@ -16,6 +18,7 @@ cases!(execution:
     running_a_program_needs_a_rule,
     a_symbolic_link_runs_what_it_leads_to,
     a_script_needs_a_rule_for_itself_and_for_its_interpreter,
+    a_registered_interpreter_needs_a_rule_too,
     a_copied_program_does_not_run,
     a_program_in_memory_does_not_run,
     the_dynamic_linker_runs_nothing_that_may_not_run,
@@ -75,6 +78,55 @@ fn a_script_needs_a_rule_for_itself_and_for_its_interpreter(t: &mut Test) -> Out
     agent.change(t.policy().exec(&script).allow("read", &script))?;
     let denial = Denial::no_rule("exec").on(&shell).asking("exec");
     check::refused(t, &agent, &[], &[Attempt::new(format!("exec {script}"), denial)])
+}
+
+const KINDS: &str = "/proc/sys/fs/binfmt_misc";
+
+/// Kinds of programs that somebody registered, told by how their names end, until this goes.
+struct Kinds(Vec<&'static str>);
+
+impl Kinds {
+    fn mount() -> Outcome<Self> {
+        let ran = Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", KINDS]).run()?;
+        ensure!(ran.code == Some(0), "{ran}");
+        Ok(Self(Vec::new()))
+    }
+
+    fn register(&mut self, name: &'static str, interpreter: &str, flags: &str) -> Outcome {
+        fs::write(format!("{KINDS}/register"), format!(":{name}:E::{name}::{interpreter}:{flags}"))?;
+        self.0.push(name);
+        Ok(())
+    }
+}
+
+impl Drop for Kinds {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|name| drop(fs::write(format!("{KINDS}/{name}"), "-1")));
+        let _ = Command::new("umount").args([KINDS]).run();
+    }
+}
+
+fn a_registered_interpreter_needs_a_rule_too(t: &mut Test) -> Outcome {
+    let other = program(t, "interpreters/other", &fs::read(TRUE)?)?;
+    let mut kinds = Kinds::mount()?;
+    kinds.register("probegood", TRUE, "")?;
+    kinds.register("probebad", &other, "")?;
+    // Opened when it was registered, so that no name is looked up when it is used.
+    kinds.register("probefixed", &other, "F")?;
+    // Handed the program as a descriptor.
+    kinds.register("probeopen", &other, "O")?;
+    let files = ["good", "bad", "fixed", "open"].map(|kind| format!("work/a.probe{kind}"));
+    let [good, bad, fixed, open] = files.each_ref().map(|name| program(t, name, b"nothing that runs"));
+    let (good, bad, fixed, open) = (good?, bad?, fixed?, open?);
+    let denial = || Denial::no_rule("exec").on(&other).asking("exec");
+    let mut attempts: Vec<Attempt> =
+        [&bad, &fixed, &open].map(|file| Attempt::new(format!("exec {file}"), denial())).into();
+    let unnamed = program(t, "shut/a.probegood", b"nothing that runs")?;
+    attempts
+        .push(Attempt::new(format!("exec {unnamed}"), Denial::no_rule("exec").on(&unnamed).asking("exec")));
+    check::control(&attempts)?;
+    let agent = t.agent(t.policy().exec(TRUE).exec(&t.at("work/*")).allow("read", &t.at("work/**")))?;
+    check::refused(t, &agent, &[format!("exec {good}")], &attempts)
 }
 
 fn a_copied_program_does_not_run(t: &mut Test) -> Outcome {

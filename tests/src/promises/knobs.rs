@@ -61,7 +61,7 @@ fn cgroups_cannot_be_made_or_removed(t: &mut Test) -> Outcome {
 
 fn kernel_settings_cannot_be_written(t: &mut Test) -> Outcome {
     tree(t)?;
-    // Who registers a kind of program says what runs when others execute a file. Not every kernel has it.
+    // Who registers a kind of program says what runs when others execute a file.
     let kinds = "/proc/sys/fs/binfmt_misc";
     let _ = Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", kinds]).run()?;
     let attempts = [
@@ -72,6 +72,7 @@ fn kernel_settings_cannot_be_written(t: &mut Test) -> Outcome {
         write("/sys/kernel/uevent_helper"),
     ];
     let there: Vec<Attempt> = attempts.into_iter().filter(|attempt| exists(attempt.object())).collect();
+    ensure!(exists(&format!("{kinds}/register")), "no kinds of programs can be registered");
     ensure!(there.len() >= 3, "only {} of these knobs exist", there.len());
     check::control(&there)?;
     let twin = "read /sys/kernel/mm/transparent_hugepage/enabled".to_owned();

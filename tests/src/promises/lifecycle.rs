@@ -36,7 +36,7 @@ fn json(words: &[&str]) -> Outcome<(Option<i32>, Value)> {
     }
 }
 
-fn generation() -> Outcome<u64> {
+pub(super) fn generation() -> Outcome<u64> {
     Ok(json(&["status"])?.1["generation"].as_u64().unwrap_or_default())
 }
 
@@ -57,12 +57,12 @@ pub(super) fn daemon() -> Outcome<String> {
 
 /// The build that is installed, and one whose kernel programs are another object; the first is put back at the end.
 pub(super) struct Builds {
-    first: Vec<u8>,
-    second: Vec<u8>,
+    pub(super) first: Vec<u8>,
+    pub(super) second: Vec<u8>,
 }
 
 impl Builds {
-    fn new() -> Outcome<Self> {
+    pub(super) fn new() -> Outcome<Self> {
         let first = fs::read(PROGRAM)?;
         Ok(Self { second: Self::other(&first)?, first })
     }
@@ -85,7 +85,7 @@ impl Builds {
     }
 
     /// As a package manager does it: a new file takes the name.
-    fn install(build: &[u8]) -> Outcome {
+    pub(super) fn install(build: &[u8]) -> Outcome {
         use std::os::unix::fs::PermissionsExt;
         let fresh = format!("{PROGRAM}.new");
         fs::write(&fresh, build)?;

@@ -37,6 +37,7 @@ mod package;
 mod policies;
 mod proc;
 mod proof;
+mod propagation;
 mod refusals;
 mod replay;
 mod retention;
@@ -48,6 +49,7 @@ mod sessions;
 mod signed;
 mod small_state;
 mod soak;
+mod stress;
 mod tasks;
 mod trust;
 pub(crate) mod units;
@@ -69,6 +71,7 @@ pub const ALL: &[&[Case]] = &[
     second_layer::CASES,
     unix::CASES,
     mounts::CASES,
+    propagation::CASES,
     floor::CASES,
     evidence::CASES,
     grants::CASES,

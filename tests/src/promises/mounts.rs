@@ -17,10 +17,10 @@ cases!(mounts:
 );
 
 /// A mount that goes with this value.
-struct Mounted(CString);
+pub(super) struct Mounted(CString);
 
 impl Mounted {
-    fn new(from: &str, onto: &str, kind: &str, flags: libc::c_ulong) -> io::Result<Self> {
+    pub(super) fn new(from: &str, onto: &str, kind: &str, flags: libc::c_ulong) -> io::Result<Self> {
         let text = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let (from, onto, kind) = (text(from)?, text(onto)?, text(kind)?);
         // SAFETY: three texts that outlive the call; no data.
@@ -29,7 +29,7 @@ impl Mounted {
         if done == 0 { Ok(Self(onto)) } else { Err(io::Error::last_os_error()) }
     }
 
-    fn bind(from: &str, onto: &str) -> io::Result<Self> {
+    pub(super) fn bind(from: &str, onto: &str) -> io::Result<Self> {
         Self::new(from, onto, "none", libc::MS_BIND)
     }
 }
@@ -41,7 +41,7 @@ impl Drop for Mounted {
     }
 }
 
-fn read(path: &str) -> Attempt {
+pub(super) fn read(path: &str) -> Attempt {
     Attempt::new(format!("read {path}"), Denial::no_rule("open").on(path).asking("read"))
 }
 

@@ -1,16 +1,15 @@
 //! No false denials: real work under the profiles that are shipped ends as it does outside, with the same files,
 //! and nothing of it is refused.
 
+use super::stress::{some_stress_is_borne, ten_minutes_of_every_kind_of_stress_are_borne};
 use crate::{
-    agent::Agent,
     cases,
     command::Command,
-    ensure, events, fail,
+    ensure, events,
     harness::{Outcome, Test},
     policy::Policy,
     promise,
 };
-use serde_json::Value;
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 
 cases!(replay:
@@ -320,99 +319,4 @@ fn npm_installs_as_outside(t: &mut Test) -> Outcome {
                   node -e 'console.log(require(\"demo\"))'";
     let policy = with(t, "node@1");
     same(t, policy, &Work { prepare, script, without: &["/.npm/", "/tmp/"], patience: 600 })
-}
-
-/// Kilobytes of what the kernel keeps and cannot give back.
-fn unreclaimable() -> Outcome<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));
-    Ok(line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0))
-}
-
-/// What the kernel warned of.
-fn warnings() -> Outcome<usize> {
-    let ran = Command::new("dmesg").run()?;
-    let bad = ["WARNING:", "BUG:", "Oops", "rcu_sched self-detected", "Call Trace"];
-    Ok(ran.out.lines().filter(|line| bad.iter().any(|word| line.contains(word))).count())
-}
-
-/// The kernel warns of no CPU that seems to be stuck, until this goes: an emulated one is, whenever its host lets it wait.
-struct NoLockups(Vec<(&'static str, String)>);
-
-impl NoLockups {
-    fn new() -> Outcome<Self> {
-        let mut before = Self(Vec::new());
-        let settings = [
-            ("/proc/sys/kernel/watchdog", "0"),
-            ("/proc/sys/kernel/hung_task_timeout_secs", "0"),
-            ("/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress", "1"),
-        ];
-        for (file, value) in settings.into_iter().filter(|(file, _)| Path::new(file).exists()) {
-            before.0.push((file, fs::read_to_string(file)?.trim().to_owned()));
-            fs::write(file, value)?;
-        }
-        Ok(before)
-    }
-}
-
-impl Drop for NoLockups {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|(file, value)| drop(fs::write(file, value)));
-    }
-}
-
-const SHORT: &str = "stress-ng --quiet --temp-path $W/tmp --timeout 2s --dentry 1 --link 1 --symlink 1 --rename 1 --dir 1 \
-                     --fallocate 1 --fallocate-bytes 1M --mmap 1 --mmap-bytes 4M --fork 2 --clone 1 --pipe 1 --sock 1 \
-                     --sock-if lo --udp 1 --udp-if lo --sem 1";
-
-/// Under a policy that allows all that rules can allow. What the floor refuses everybody is refused here too, and
-/// is no false denial; a rule, or an object that could not be told, would be one.
-fn some_stress_is_borne(t: &mut Test) -> Outcome {
-    stress(t, false)
-}
-
-fn ten_minutes_of_every_kind_of_stress_are_borne(t: &mut Test) -> Outcome {
-    t.needs_full()?;
-    stress(t, true)
-}
-
-fn stress(t: &Test, full: bool) -> Outcome {
-    t.dir("w/tmp")?;
-    let w = t.at("w");
-    let marker = promise::marker(t)?;
-    let words = if full {
-        "for class in filesystem network scheduler; do \
-         timeout 200 stress-ng --quiet --temp-path $W/tmp --timeout 2s --sequential 1 --class $class || true; done"
-    } else {
-        SHORT
-    };
-    let script =
-        format!("export W={w} PATH=/usr/bin; cd {w}; {words}; code=$?; cat {marker} 2>/dev/null; exit $code");
-    let all = t.policy().allow("all", "/**").exec("/**").connect("*:*/*").bind("*:*/*");
-    let agent: Agent = t.agent(all.deny("read", &marker))?;
-    // Once before, so that what is made once is there.
-    agent.run(&["/usr/bin/true".to_owned()])?;
-    let (memory, warned) = (unreclaimable()?, warnings()?);
-    let patience = if full { 900 } else { 400 };
-    let _quiet = NoLockups::new()?;
-    let session = agent.run_for(&["/usr/bin/sh", "-c", &script].map(str::to_owned), patience)?;
-    let said = format!("{:?} {:?} {}", session.code, session.lines, session.err);
-    println!("{said}");
-    ensure!(full || session.code == Some(0), "{said}");
-    let records = events::until_marker_long(patience, session.mark, &session.id, &marker)?;
-    // The root of a file system that only the kernel mounts has no name, and is nobody's to open.
-    let nameless = |record: &Value| record["reason"] == "unknown-object" && record["object"]["path"] == "/";
-    let unexpected: Vec<String> = records
-        .iter()
-        .filter(|record| record["reason"] != "floor" && !nameless(record))
-        .take(20)
-        .map(events::shown)
-        .collect();
-    ensure!(unexpected.is_empty(), "refused although everything is allowed:\n{}", unexpected.join("\n"));
-    ensure!(warnings()? == warned, "the kernel warned of something");
-    let grown = unreclaimable()?.saturating_sub(memory);
-    if grown > 64 * 1024 {
-        fail!("{grown} KiB of the kernel's memory did not come back");
-    }
-    Ok(())
 }

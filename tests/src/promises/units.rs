@@ -203,7 +203,7 @@ fn a_unit_that_no_policy_names_has_no_rights(t: &mut Test) -> Outcome {
 }
 
 /// Tests' own executor, beside those of the settings.
-fn allow_executor(path: &str) -> Outcome {
+pub(super) fn allow_executor(path: &str) -> Outcome {
     let settings = "/etc/enforcer/enforcer.toml";
     let text = fs::read_to_string(settings)?;
     if !text.contains(path) {

@@ -81,8 +81,11 @@ pub fn follow(
             at += (begin + whole.len()) as u64;
             cut = false;
             for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let record = serde_json::from_slice(line)
-                    .map_err(|e| format!("{e}: {}", String::from_utf8_lossy(line)))?;
+                // A write that failed in the middle of a record leaves its beginning, and the record comes again as a whole.
+                let Ok(record) = serde_json::from_slice(line) else {
+                    eprintln!("cut short: {}", String::from_utf8_lossy(line));
+                    continue;
+                };
                 if end(&record) {
                     return Ok(());
                 }

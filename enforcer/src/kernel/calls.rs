@@ -247,6 +247,9 @@ pub struct Calls {
     because: BTreeMap<String, String>,
     /// What of that nobody has asked for yet.
     untold: Vec<Unwatched>,
+    /// Whether there may be something to attach yet. What was attached is never attached again, so this becomes false
+    /// once, and a daemon at rest looks no more: more than a hundred files each second.
+    to_come: bool,
 }
 
 impl Calls {
@@ -258,6 +261,7 @@ impl Calls {
             attached: BTreeMap::new(),
             because: BTreeMap::new(),
             untold: Vec::new(),
+            to_come: true,
         };
         found.attached = found.there();
         unwatched.into_iter().for_each(|one| found.miss(one));
@@ -293,13 +297,13 @@ impl Calls {
             && end.waiting(&self.links).exists()
     }
 
-    /// Attaches what waits for it, as much as there is time for but at least one.
+    /// Attaches what waits for it, as much as there is time for.
     pub fn attach_some(&mut self, time: Duration) {
         let begun = Instant::now();
-        while let Some(end) = self.watched.iter().find(|end| self.is_waiting(end)).cloned() {
-            self.attach(&end);
-            if begun.elapsed() >= time {
-                break;
+        while self.to_come && begun.elapsed() < time {
+            match self.watched.iter().find(|end| self.is_waiting(end)).cloned() {
+                Some(end) => self.attach(&end),
+                None => self.to_come = false,
             }
         }
     }
@@ -338,7 +342,7 @@ impl Calls {
 
     /// The calls of which a program is still to be attached.
     pub fn waiting(&self) -> Vec<String> {
-        let waits = |call: &&Call| self.ends(call).any(|end| self.is_waiting(end));
+        let waits = |call: &&Call| self.to_come && self.ends(call).any(|end| self.is_waiting(end));
         CALLS.iter().filter(waits).map(|call| call.name.to_owned()).collect()
     }
 

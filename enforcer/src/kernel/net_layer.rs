@@ -85,6 +85,9 @@ pub(super) struct NetLayer {
     roots: Vec<String>,
     problems: BTreeMap<String, String>,
     attached: Vec<Followed>,
+    /// The directories of links that are to be there, since nothing else was found: they are looked for again only when
+    /// these become others.
+    kept: Option<Vec<PathBuf>>,
 }
 
 impl NetLayer {
@@ -95,6 +98,7 @@ impl NetLayer {
             roots: Vec::new(),
             problems: BTreeMap::new(),
             attached: Vec::new(),
+            kept: None,
         }
     }
 
@@ -127,14 +131,21 @@ impl NetLayer {
                 Err(problem) => drop(self.problems.insert(root.clone(), problem)),
             }
         }
-        let entries = fs::read_dir(&self.links).into_iter().flatten().flatten();
+        if self.kept.as_ref() == Some(&keep) {
+            return;
+        }
+        self.kept = None;
+        let Ok(entries) = fs::read_dir(&self.links) else { return };
+        let (entries, mut clean) = (entries.flatten(), true);
         for entry in entries.filter(|e| e.file_name().as_encoded_bytes().starts_with(LINKS.as_bytes())) {
             if !keep.contains(&entry.path())
                 && let Err(error) = remove_directory(&entry.path())
             {
                 tracing::warn!(%error, "links of a cgroup that is gone stay pinned");
+                clean = false;
             }
         }
+        self.kept = clean.then_some(keep);
     }
 
     /// One entry for each root that exists.

@@ -325,8 +325,29 @@ impl Drop for Away {
     }
 }
 
+/// A link that lies where that of another program belongs.
+fn another_hooks_link_is_said(links: &str) -> Outcome {
+    let [place, other] = ["socket_connect", "socket_listen"].map(|hook| format!("{links}/{hook}"));
+    let away = format!("{place}-away");
+    fs::rename(&place, &away)?;
+    fs::rename(&other, &place)?;
+    let status = json(&["status"]);
+    fs::rename(&place, &other)?;
+    fs::rename(&away, &place)?;
+    let (code, status) = status?;
+    let problems = status["problems"].to_string();
+    ensure!(code == Some(2) && status["state"] == "NOT ENFORCING", "{code:?} {status}");
+    ensure!(problems.contains(&format!("{place} is a link to another program")), "{problems}");
+    ensure!(problems.contains(&format!("the link {other} is gone")), "{problems}");
+    let (code, status) = json(&["status"])?;
+    ensure!(matches!(code, Some(0 | 1)) && status["state"] != "NOT ENFORCING", "{code:?} {status}");
+    Ok(())
+}
+
 fn a_hook_that_is_gone_is_said_in_the_same_words_everywhere(_: &mut Test) -> Outcome {
-    let link = format!("{PINS}/links-{}/socket_connect", generation()?);
+    let links = format!("{PINS}/links-{}", generation()?);
+    another_hooks_link_is_said(&links)?;
+    let link = format!("{links}/socket_connect");
     let mark = events::mark()?;
     fs::remove_file(&link)?;
     let said = || -> Outcome {

@@ -210,6 +210,16 @@ impl Watched {
         // The root of a file system that only the kernel mounts has no name, and is nobody's to open.
         let nameless =
             |record: &Value| record["reason"] == "unknown-object" && record["object"]["path"] == "/";
+        // Nor has what lies deeper than can be told.
+        let too_deep = |record: &Value| {
+            let depth = record["object"]["path"].as_str().map_or(0, |path| path.matches('/').count());
+            record["reason"] == "unknown-object" && depth > 100
+        };
+        // What the Enforcer keeps for itself is denied by rules that every policy has.
+        let own = |record: &Value| {
+            let rules = record["rule"].as_array().map(Vec::as_slice).unwrap_or_default();
+            rules.iter().any(|rule| rule["text"].as_str().is_some_and(|text| text.contains(" at floor@1:")))
+        };
         let (mut unexpected, floor) = (Vec::new(), RefCell::new(BTreeMap::<String, u64>::new()));
         let is_marker = |r: &Value| events::decides(r, session) && r["object"]["path"] == marker;
         events::follow(("the record about the marker", seconds), mark, is_marker, |record| {
@@ -219,7 +229,7 @@ impl Watched {
             if record["reason"] == "floor" {
                 let what = format!("{} {}", record["operation"], record["argument"]);
                 *floor.borrow_mut().entry(what).or_default() += record["count"].as_u64().unwrap_or(1);
-            } else if !nameless(record) && unexpected.len() < 20 {
+            } else if !nameless(record) && !too_deep(record) && !own(record) && unexpected.len() < 20 {
                 unexpected.push(events::shown(record));
             }
         })?;

@@ -6,6 +6,7 @@ use super::{
     break_glass::Glass,
     canary::Canary,
     commands::Commands,
+    counted::Counted,
     enforcement::{AgentSlot, Enforcement, EnforcementError, PublishedPolicy, RootSetting},
     first_use::{FirstUses, of_program},
     held::Held,
@@ -149,10 +150,7 @@ pub struct Core {
     /// Sessions may have ended, or a root was made anew: time to look.
     pub(super) sweep_due: bool,
     pub(super) lost: Lost,
-    pub(super) lost_seen: BTreeMap<AgentSlot, (u64, u64)>,
-    pub(super) calls_seen: BTreeMap<AgentSlot, u64>,
-    /// When the counters of lost records were read last.
-    pub(super) lost_at: i128,
+    pub(super) counted: Counted,
     pub(super) no_proof: Option<String>,
     pub(super) proven_at: Option<i128>,
     pub(super) verdicts: Verdicts,
@@ -192,9 +190,7 @@ impl Core {
         }
         let left_open = LeftOpens::new(&agents, &numbers);
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
-        let lost_seen =
-            enforcement.lost()?.into_iter().map(|(slot, d, a)| (slot, (d, a))).collect::<BTreeMap<_, _>>();
-        let calls_seen = enforcement.calls_beyond()?.into_iter().collect();
+        let counted = Counted::load(&settings.paths.state, enforcement.tables());
         let last_good = LastGood::new(&settings.paths.state);
         let approvals = Approvals::load(&settings);
         let trust = Trusts::load(&settings);
@@ -239,9 +235,7 @@ impl Core {
             offset: None,
             sweep_due: true,
             lost: Lost::default(),
-            lost_seen,
-            calls_seen,
-            lost_at: now(),
+            counted,
             no_proof: Some("no canary has been refused yet".to_owned()),
             proven_at: None,
             verdicts: Verdicts::default(),

@@ -1,6 +1,9 @@
 //! What happened and left no record, by the kernel's own counters.
 
-use super::core::{Core, now};
+use super::{
+    core::{Core, now},
+    counted::grown,
+};
 use crate::event::json;
 
 impl Core {
@@ -11,11 +14,12 @@ impl Core {
             Err(error) => return tracing::error!(%error, "cannot read the counters of lost records"),
         };
         let read = now();
-        let between = [std::mem::replace(&mut self.lost_at, read), read];
+        let between = [std::mem::replace(&mut self.counted.at, read), read];
+        let mut changed = false;
         for (slot, decisions, activity) in counts {
-            // A counter that runs backwards belongs to an entry that was made anew.
-            let (d, a) = self.lost_seen.insert(slot, (decisions, activity)).unwrap_or_default();
-            let new = (decisions.saturating_sub(d), activity.saturating_sub(a));
+            let (d, a) = self.counted.lost.insert(slot, (decisions, activity)).unwrap_or_default();
+            changed |= (d, a) != (decisions, activity);
+            let new = (grown(d, decisions), grown(a, activity));
             if new == (0, 0) {
                 continue;
             }
@@ -29,12 +33,17 @@ impl Core {
             Vec::new()
         });
         for (slot, calls) in beyond {
-            // As above. No fault of the daemon or the ring, so it degrades nothing.
-            let new = calls.saturating_sub(self.calls_seen.insert(slot, calls).unwrap_or_default());
+            let before = self.counted.calls.insert(slot, calls).unwrap_or_default();
+            changed |= before != calls;
+            // No fault of the daemon or the ring, so it degrades nothing.
+            let new = grown(before, calls);
             if new > 0 {
                 self.audit.append(&json::calls_beyond(self.slots.name(slot), new, between));
             }
         }
         self.flush();
+        if changed {
+            self.counted.keep(&self.settings.paths.state, self.enforcement.tables());
+        }
     }
 }

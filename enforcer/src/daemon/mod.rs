@@ -8,6 +8,7 @@ mod cmdline;
 mod commands;
 mod content;
 pub mod core;
+mod counted;
 pub mod enforcement;
 mod first_use;
 mod held;

@@ -106,7 +106,7 @@ impl Core {
 
     /// Whether decisions of an agent were lost since the counters were last noted, seconds ago.
     pub(crate) fn may_have_lost(&self, slot: AgentSlot) -> bool {
-        let known = self.lost_seen.get(&slot).map_or(0, |(decisions, _)| *decisions);
+        let known = self.counted.lost.get(&slot).map_or(0, |(decisions, _)| *decisions);
         self.lost_decisions(slot).map_or(true, |now| now > known)
     }
 

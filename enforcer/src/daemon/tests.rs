@@ -376,8 +376,16 @@ fn losses_are_recorded_once_each() {
     world.told().lost.insert(AgentSlot(0), (3, 1));
     world.core.note_losses();
     world.core.note_losses();
-    assert_eq!(world.kinds().iter().filter(|k| *k == "lost").count(), 1);
-    assert_eq!(world.core.status().lost.decisions, 3);
+    let lost = |world: &World| world.kinds().iter().filter(|k| *k == "lost").count();
+    assert_eq!((lost(&world), world.core.status().lost.decisions), (1, 3));
+    world.restart();
+    world.core.note_losses();
+    assert_eq!(lost(&world), 1, "the daemon before has told that");
+    // What was lost while none ran.
+    world.told().lost.insert(AgentSlot(0), (5, 1));
+    world.restart();
+    world.core.note_losses();
+    assert_eq!((lost(&world), world.core.status().lost.decisions), (2, 2));
 }
 
 #[test]

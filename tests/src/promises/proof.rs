@@ -1,10 +1,13 @@
 //! What is recorded: programs with their arguments, and floods to the last act.
 
-use super::tree;
+use super::{
+    tree,
+    units::{NoDaemon, Unit, enforcing, matched, probe},
+};
 use crate::{
     agent::{Agent, PROBE},
     cases,
-    command::wait_for,
+    command::{systemctl, wait_for},
     ensure, events,
     harness::{Outcome, Test},
 };
@@ -13,6 +16,7 @@ use serde_json::Value;
 cases!(proof:
     an_executed_program_leaves_its_arguments_and_who_started_it,
     a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act,
+    what_is_lost_while_no_daemon_runs_is_counted_by_the_next,
 );
 
 const TRUE: &str = "/usr/bin/true";
@@ -97,5 +101,35 @@ fn a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act(t: &mut Test)
         ensure!(record["from"].as_str() < record["to"].as_str(), "{record}");
     }
     println!("flood: {attempted} attempted, {recorded} recorded or gathered, {lost} counted as lost");
+    Ok(())
+}
+
+fn what_is_lost_while_no_daemon_runs_is_counted_by_the_next(t: &mut Test) -> Outcome {
+    const ACTS: u64 = 20_000;
+    tree(t)?;
+    let agent = t.agent(matched(t, "probe-unheard"))?;
+    let mark = events::mark()?;
+    // More of them than the ring has room for, each of another file.
+    let acts = [
+        "say ready".to_owned(),
+        format!("wait-for {} 600", t.at("go")),
+        format!("flood {} {ACTS} {ACTS}", t.at("shut")),
+    ];
+    let (unit, _) = Unit::start(t, "probe-unheard", &probe(&acts), false)?;
+    unit.wait_for_line("ready")?;
+    let nobody = NoDaemon::kill()?;
+    t.file("go")?;
+    wait_for("the end of the flood", 300, || (unit.lines().len() == 4).then_some(()))?;
+    nobody.start_again()?;
+    ensure!(unit.lines() == ["ready", "ok", "ok", "ok"], "{:?}", unit.lines());
+    let whole = || accounted(mark, &agent).ok().filter(|(recorded, lost)| recorded + lost >= ACTS);
+    let all = wait_for("every act recorded or counted as lost", 120, whole);
+    let (recorded, lost) = accounted(mark, &agent)?;
+    ensure!(all.is_ok() && recorded + lost == ACTS && lost > 0, "{recorded} recorded, {lost} lost of {ACTS}");
+    // Once: the next daemon knows that it has been told.
+    systemctl("restart enforcer.service")?;
+    enforcing()?;
+    ensure!(accounted(mark, &agent)? == (recorded, lost), "{:?} after {lost}", accounted(mark, &agent)?);
+    println!("without a daemon: {ACTS} attempted, {recorded} recorded, {lost} counted as lost");
     Ok(())
 }

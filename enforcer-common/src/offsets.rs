@@ -37,6 +37,7 @@ macro_rules! kernel_fields {
             DENTRY_LEN, "dentry", ["d_name.len"], 4;
             DENTRY_NAME, "dentry", ["d_name.name"], 8;
             DENTRY_INODE, "dentry", ["d_inode"], 8;
+            DENTRY_PRIVATE, "dentry", ["d_fsdata"], 8;
             DENTRY_INLINE, "dentry", ["d_shortname", "d_iname"], 0;
             INODE_MODE, "inode", ["i_mode"], 2;
             INODE_NUMBER, "inode", ["i_ino"], 8;
@@ -103,6 +104,10 @@ macro_rules! kernel_fields {
             PROC_PID, "proc_inode", ["pid"], 8;
             PID_NUMBERS, "pid", ["numbers"], 0;
             PID_TASKS, "pid", ["tasks"], 0;
+            TERMINAL_OF_FILE, "tty_file_private", ["tty"], 8;
+            TERMINAL_LINK, "tty_struct", ["link"], 8;
+            TERMINAL_DRIVER, "tty_struct", ["driver_data"], 8;
+            TERMINAL_SESSION, "tty_struct", ["ctrl.session"], 8;
             QSTR_NAME, "qstr", ["name"], 8;
         }
     };

@@ -25,6 +25,7 @@ mod object;
 mod path;
 mod proc;
 mod subject;
+mod terminal;
 mod unix;
 mod verifier;
 

@@ -327,13 +327,16 @@ pub extern "C" fn below_cgroup(sc: *mut Scratch, wanted: u64) -> u64 {
     0
 }
 
+/// `IPPROTO_IP`.
+const IP: u32 = 0;
+/// `IPPROTO_IPV6`.
+const IPV6: u32 = 41;
+
 /// Options by which packets leave for other addresses than the one that was judged: IPv4 source
 /// routes, IPv6 routing headers (include/uapi/linux/in.h, in6.h), and those that put another protocol behind a socket
 /// that was made as a plain one (tcp.h, udp.h).
 #[inline(always)]
-pub fn reroutes(level: u32, option: u32) -> bool {
-    const IP: u32 = 0;
-    const IPV6: u32 = 41;
+fn reroutes(level: u32, option: u32) -> bool {
     match level {
         // IP_OPTIONS, IP_RETOPTS
         IP => option == 4 || option == 7,
@@ -345,6 +348,41 @@ pub fn reroutes(level: u32, option: u32) -> bool {
         17 => option == 100,
         _ => false,
     }
+}
+
+/// Options of sockets that no session sets: those that [`reroutes`] knows, and
+///
+/// - those that say by which interface packets leave, past the routes of the host: the same address is somebody else
+///   there;
+/// - groups and shared addresses: a packet leaves for an address that only the option names, and others' arrive;
+/// - local addresses that are not the host's, by which packets leave in the name of somebody else, and answers go there;
+/// - a port, or a source, that is taken without being bound.
+#[inline(always)]
+pub fn leads_elsewhere(level: u32, option: u32) -> bool {
+    match level {
+        // SO_BINDTODEVICE, SO_BINDTOIFINDEX
+        1 => option == 25 || option == 62,
+        // IP_FREEBIND; IP_MULTICAST_IF; IP_ADD_MEMBERSHIP to MCAST_MSFILTER; IP_UNICAST_IF, IP_LOCAL_PORT_RANGE
+        IP if matches!(option, 15 | 32 | 35..=48 | 50 | 51) => true,
+        // IPV6_MULTICAST_IF; IPV6_JOIN_GROUP, _LEAVE_; IPV6_JOIN_ANYCAST, _LEAVE_; MCAST_JOIN_GROUP to MCAST_MSFILTER;
+        // IPV6_PKTINFO; IPV6_UNICAST_IF; IPV6_FREEBIND
+        IPV6 if matches!(option, 17 | 20 | 21 | 27 | 28 | 42..=48 | 50 | 76 | 78) => true,
+        _ => reroutes(level, option),
+    }
+}
+
+/// Whether control data of this level and type, with the kernel address `data` of what it says, name an interface to
+/// leave by. The local address there is one of the host's.
+#[inline(always)]
+fn picks_interface(level: u32, kind: u32, data: u64) -> bool {
+    let at = match (level, kind) {
+        // IP_PKTINFO: the interface comes first (struct in_pktinfo).
+        (IP, 8) => 0,
+        // IPV6_PKTINFO, IPV6_2292PKTINFO: behind the address (struct in6_pktinfo).
+        (IPV6, 50 | 2) => 16,
+        _ => return false,
+    };
+    object::peek::<u32>(data + at) != Some(0)
 }
 
 /// Looks through a message's control data, `len` bytes at the kernel address `sc.address`
@@ -365,7 +403,8 @@ pub extern "C" fn control_reroutes(sc: *mut Scratch, len: u64) -> u64 {
         }
         // struct cmsghdr: length with itself, level, type.
         let Some(header) = object::peek::<[u64; 2]>(at + offset) else { return 1 };
-        if header[0] < HEADER || reroutes(header[1] as u32, (header[1] >> 32) as u32) {
+        let (level, kind) = (header[1] as u32, (header[1] >> 32) as u32);
+        if header[0] < HEADER || reroutes(level, kind) || picks_interface(level, kind, at + offset + HEADER) {
             return 1;
         }
         offset += (header[0] + 7) & !7;

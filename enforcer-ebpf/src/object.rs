@@ -360,8 +360,28 @@ pub fn is_terminal(inode: *const u8) -> bool {
     match device(inode) {
         // tty, ptmx
         (5, minor) => matches!(minor, 0 | 2),
-        (major, _) => matches!(major, 136..=143),
+        (major, _) => is_pseudo(major),
     }
+}
+
+/// Whether the inode is `/dev/ptmx`, and whether it is `/dev/tty`: one name for terminals of everybody.
+#[inline(always)]
+pub fn terminal_by_file(inode: *const u8) -> (bool, bool) {
+    let device = device(inode);
+    let characters = kind(inode) == CHARACTERS;
+    (characters && device == (5, 2), characters && device == (5, 0))
+}
+
+/// Whether the inode is the user's side of a pseudo terminal.
+#[inline(always)]
+pub fn is_pseudo_terminal(inode: *const u8) -> bool {
+    kind(inode) == CHARACTERS && is_pseudo(device(inode).0)
+}
+
+/// `UNIX98_PTY_SLAVE_MAJOR` and the seven after it (include/uapi/linux/major.h).
+#[inline(always)]
+fn is_pseudo(major: u32) -> bool {
+    matches!(major, 136..=143)
 }
 
 /// `MEM_MAJOR` (include/uapi/linux/major.h).

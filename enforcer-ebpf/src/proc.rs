@@ -78,7 +78,7 @@ pub extern "C" fn find_owner(sc: *mut Scratch, session: u64, descriptor: u64) ->
 /// By its cgroup rather than its label, which is found by trusted pointers only. A task of the session that somebody has
 /// moved elsewhere is refused to its companions.
 #[inline(always)]
-fn is_outside(sc: *mut Scratch, pid: u64, session: u64) -> u64 {
+pub fn is_outside(sc: *mut Scratch, pid: u64, session: u64) -> u64 {
     // numbers[0] is the id in the initial namespace.
     let Some(number) = peek::<u32>(pid + object::PID_NUMBERS.get() as u64) else { return 1 };
     if subject::is_current(number) {

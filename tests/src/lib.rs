@@ -15,3 +15,4 @@ pub mod program;
 pub mod promise;
 pub mod promises;
 pub mod semantics;
+pub mod terminal;

@@ -9,6 +9,7 @@ use crate::{
     path::{self as names, Place},
     proc,
     subject::{self, Subject},
+    terminal,
     verifier::{Conclusion, result},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
@@ -127,11 +128,13 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
     emit::conclude_beside(subject, &denial(&place, operation, reason, want, states), &beside)
 }
 
-/// Whether no rule about paths gives the object: it belongs to a task outside the session, or is a device that takes more
-/// than a path.
+/// Whether no rule about paths gives the object: it belongs to a task outside the session, is such a task's terminal, or
+/// a device that takes more than a path.
 #[inline(always)]
 fn is_beyond_rules(subject: &Subject, inode: *const u8, dentry: *const u8) -> bool {
-    object::is_special_device(inode) && !subject.has(DEVICES) || proc::is_others(subject, inode, dentry)
+    object::is_special_device(inode) && !subject.has(DEVICES)
+        || proc::is_others(subject, inode, dentry)
+        || terminal::is_others(subject, inode, dentry)
 }
 
 /// What the open flags ask for. Only the access mode can mean reading.
@@ -202,9 +205,30 @@ name_hook!(
 name_hook!(
     /// Symbolic links, before they exist.
     path_symlink, SYMLINK, CREATE);
-name_hook!(
-    /// Removing a name.
-    path_unlink, UNLINK, DELETE);
+/// Removing a name.
+#[lsm(hook = "path_unlink")]
+pub fn path_unlink(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let place = Place::below(ctx.arg(0), ctx.arg(1));
+    result(remove(&subject, &place))
+}
+
+/// Judges the removing of a name. One under which something is refused stays while the object has others.
+#[inline(always)]
+fn remove(subject: &Subject, place: &Place) -> Conclusion {
+    let (mut states, mut why) = ([0; 3], Some(reason::FLOOR));
+    if !is_knob(place) {
+        let found = names::ask(subject, place, DELETE);
+        (states, why) = ruling(subject, place, DELETE, found, |rights| rights.verdict(DELETE));
+        let refused = !matches!(why, None | Some(emit::FIRST_USE | reason::HELD));
+        if !refused && names::loses_rules(subject, place.dentry, &states) {
+            why = Some(reason::GAINS_RIGHTS);
+        }
+    }
+    let Some(reason) = why else { return Conclusion::GoOn };
+    emit::conclude(subject, &denial(place, operation::UNLINK, reason, DELETE, states))
+}
+
 name_hook!(
     /// Removing a directory.
     path_rmdir, RMDIR, DELETE);
@@ -267,7 +291,7 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
         let denial = denial(&place, operation::RECEIVE, reason::FLOOR, want, [0; 3]);
         return result(emit::conclude(&subject, &denial));
     }
-    if is_beyond_rules(&subject, inode, place.dentry) {
+    if is_beyond_rules(&subject, inode, place.dentry) || terminal::is_others_file(&subject, inode, file) {
         return result(emit::conclude(
             &subject,
             &denial(&place, operation::RECEIVE, reason::FLOOR, want, [0; 3]),

@@ -16,6 +16,7 @@ pub mod net;
 pub mod queue;
 pub mod rename;
 pub mod task;
+pub mod terminal;
 pub mod watch;
 
 use crate::{

@@ -149,11 +149,11 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     result(answer(sc, &subject, socket, operation::LISTEN, BIND, judged))
 }
 
-/// Options that reroute packets.
+/// Options by which packets leave elsewhere than the address that is judged says.
 #[lsm(hook = "socket_setsockopt")]
 pub fn socket_setsockopt(ctx: LsmContext) -> i32 {
     let (level, option): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if !net::reroutes(level as u32, option as u32) {
+    if !net::leads_elsewhere(level as u32, option as u32) {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };

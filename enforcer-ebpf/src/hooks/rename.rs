@@ -190,6 +190,9 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
     if let (Verdict::Deny, Some(why)) = (arriving, refusal(subject, arriving)) {
         return Fault::at(true, why, arrive, target);
     }
+    if !exchange && names::loses_rules(subject, new.dentry, &target) {
+        return Fault::at(true, reason::GAINS_RIGHTS, arrive, target);
+    }
     let directory = !moved.is_null() && object::is_directory(moved);
     let other_directory = exchange && !replaced.is_null() && object::is_directory(replaced);
     if (directory || other_directory) && !names::same_directory(subject, &source, &target) {

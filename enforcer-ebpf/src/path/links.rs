@@ -4,6 +4,7 @@
 //! Which objects have such a name is for the daemon to find out; the programs look only where the policy in
 //! force has any such object and the link count is above one.
 
+use super::{States, masks_of};
 use crate::{
     maps,
     object::{self, number, peek, pointer},
@@ -79,6 +80,38 @@ pub extern "C" fn find_link(sc: *mut Scratch, slot: u32) -> Others {
         let Masks { allow: _, hold, deny, set: _ } = (*found).masks;
         u64::from(deny) | u64::from(hold[0]) << 16 | u64::from(hold[1]) << 32 | u64::from(hold[2]) << 48
     }
+}
+
+/// Whether removing the name of the object at `dentry`, which ends in `states`, takes from the object what rules deny or
+/// hold because of it: there are other names left, and they are asked about no longer where it has one.
+#[inline(always)]
+pub fn loses_rules(subject: &Subject, dentry: *const u8, states: &States) -> bool {
+    if !may_have_others(subject, dentry) {
+        return false;
+    }
+    let sc = maps::SCRATCH.of_current_or_new();
+    if sc.is_null() {
+        return true;
+    }
+    // SAFETY: not null. Through memory: newer kernels type it as a pointer, a global function wants a number.
+    unsafe { core::ptr::write_volatile(&raw mut (*sc).address, dentry as u64) };
+    loses(sc, subject.slot, u64::from(states[0]) | u64::from(states[1]) << 32, states[2]) != 0
+}
+
+/// Whether the object whose dentry is at `sc.address` is known to have several names, and the one that ends in these
+/// states is denied or held something. A function of its own, since older verifiers bound the stack of its callers.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn loses(sc: *mut Scratch, slot: u32, low: u64, high: u32) -> u64 {
+    if sc.is_null() {
+        return 1;
+    }
+    if find_link(sc, slot) == 0 {
+        return 0;
+    }
+    let Some(policy) = maps::POLICIES.get_ptr(slot) else { return 1 };
+    let own = masks_of(policy, &[low as u32, (low >> 32) as u32, high]);
+    u64::from(own.deny | own.hold[0] | own.hold[1] | own.hold[2] != 0)
 }
 
 /// The rules that [`Others`] stands for.

@@ -14,7 +14,7 @@ mod uses;
 mod walk;
 
 pub use automaton::{arena, class_table, masks, run_name, step};
-pub use links::{find_link, known as known_link};
+pub use links::{find_link, known as known_link, loses_rules};
 pub use quick::may_open;
 pub use uses::{is_first, is_unused, note_use};
 pub use walk::{Round, climb, outcome};

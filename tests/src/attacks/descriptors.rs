@@ -9,6 +9,7 @@ use crate::{
     harness::{Outcome, Test},
     peer::{Port, add_descriptor, hand_over_by_what_is_lent, hand_over_descriptor},
     promise,
+    terminal::Pty,
 };
 use std::{
     fs::{self, File},
@@ -146,8 +147,13 @@ fn no_knob_is_handed_over(t: &mut Test) -> Outcome {
             Box::new(knob(&format!("/proc/{}/oom_score_adj", std::process::id()))?),
         ),
     ];
+    let Pty { maker, user, name: _ } = Pty::new()?;
+    let bad = bad.into_iter().chain([
+        ("a terminal", Box::new(user) as Box<dyn AsRawFd>),
+        ("the other side of a terminal", Box::new(maker)),
+    ]);
     let good: Vec<Handed> = vec![("a file that may be read", Box::new(File::open(t.at("open/f1"))?))];
-    handed(t, &t.agent(almighty(t)?)?, &SENT, bad, good)
+    handed(t, &t.agent(almighty(t)?)?, &SENT, bad.collect(), good)
 }
 
 /// By a socket of its own that an agent lends an outsider, and by the listener of a filter of its own, which it gives away.
@@ -266,6 +272,8 @@ pub const ATTACKS: &[Attack] = &[
     refused("D26", "a file that changes another process, the same", "file_receive", FLOOR, "a file of another process"),
     refused("D27", "by a socket of its own that the agent lends for it", "file_receive", ROUND, "unix-receive-lent"),
     refused("D28", "by a filter of its own (`SECCOMP_IOCTL_NOTIF_ADDFD`), whose listener it gives away", "file_receive", ROUND, "unix-be-given"),
+    refused("D29", "an outsider's terminal, under a policy that allows everything", "file_receive", FLOOR, "a terminal"),
+    refused("D30", "the other side of an outsider's terminal, the same", "file_receive", FLOOR, "the other side of a terminal"),
     refused("D17", "a namespace", "file_receive", BY, "a namespace"),
     refused("D19", "a disk", "file_receive", BY, "a disk"),
     refused("D20", "a ring of system calls", "file_receive; the kernel sends none from 6.7 on", BY, "a ring of system calls"),

@@ -230,4 +230,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("N96", "in a container: what the host mounts outside the scope and arrives inside", "file_open", ARRIVES, "read /data/shut/in/sub/y"),
     refused("N97", "in a container: changing how its mounts spread", "sb_mount, capable", ARRIVES, "propagation rshared /"),
     refused("N98", "in a container: unmounting what has arrived", "sb_umount, capable", ARRIVES, "umount /data/open/in/sub"),
+    refused("N99", "removing the name under which a file is denied, so that another one is all it has", "path_unlink", "links::removing_a_denied_name_frees_no_other_one", "unlink"),
+    refused("N100", "moving something else there", "path_rename", "links::removing_a_denied_name_frees_no_other_one", "rename"),
 ];

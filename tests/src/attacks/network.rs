@@ -11,6 +11,7 @@ use crate::{
 cases!(attack_network:
     no_spelling_of_an_address_is_another_address,
     nothing_reroutes_packets,
+    no_option_leads_elsewhere,
     nothing_is_bound_by_another_spelling,
     no_interface_or_route_changes,
 );
@@ -110,6 +111,61 @@ fn nothing_reroutes_packets(t: &mut Test) -> Outcome {
     promise::refused(t, &t.agent(almighty(t)?)?, &[format!("control-tos {HERE} {port}")], &attempts)
 }
 
+/// What an option says rather than an address: the interface to leave by, groups, somebody else's address, a port.
+fn no_option_leads_elsewhere(t: &mut Test) -> Outcome {
+    let port = Port::open()?.number;
+    let option = |family: u8, level: u8, name: u8, value: &str, what: &'static str| {
+        Attempt::new(format!("option {family} {level} {name} {value}"), Denial::floor(what))
+            .fails_somehow_outside()
+    };
+    let (four, six) = (
+        |name, value| option(2, 0, name, value, "socket-option"),
+        |name, value| option(10, 41, name, value, "socket-option"),
+    );
+    let group6 = format!("ff02{}123401000000", "00".repeat(12));
+    let interface6 = format!("{}01000000", "00".repeat(16));
+    // struct group_req: the interface, the group as an address.
+    let request4 = format!("01000000{}02000000ef010204{}", "00".repeat(4), "00".repeat(120));
+    let mut attempts = vec![
+        option(2, 1, 25, "6c6f00", "socket-option"),
+        option(2, 1, 62, "01000000", "socket-option"),
+        four(50, "00000001"),
+        four(32, "7f000001"),
+        six(76, "00000001"),
+        six(17, "01000000"),
+        six(50, &interface6),
+        four(35, "ef0102037f000001"),
+        four(39, "ef0102037f0000010a090807"),
+        four(42, &request4),
+        six(20, &group6),
+        six(27, &group6),
+        four(15, "01000000"),
+        six(78, "01000000"),
+        four(51, "409c409c"),
+    ];
+    // IP_XFRM_POLICY, IPV6_XFRM_POLICY, IPT_SO_SET_REPLACE, IPV6_HOPOPTS, IPV6_DSTOPTS.
+    let policy = "00".repeat(168);
+    for (family, level, name, value) in [
+        (2, 0, 17, &*policy),
+        (10, 41, 35, &policy),
+        (2, 0, 64, &policy),
+        (10, 41, 54, "0000010400000000"),
+        (10, 41, 59, "0000010400000000"),
+    ] {
+        attempts.push(option(family, level, name, value, "capability"));
+    }
+    for act in [format!("control-interface {HERE} {port}"), format!("control-interface6 ::1 {port}")] {
+        attempts.push(Attempt::new(act, Denial::floor("socket-option")));
+    }
+    promise::control(&attempts)?;
+    // IP_TTL, IPV6_UNICAST_HOPS, IP_MULTICAST_TTL; a packet from a local address of one's choice.
+    let twins =
+        ["option 2 0 2 40000000", "option 10 41 16 40000000", "option 2 0 33 01000000"].map(str::to_owned);
+    let twins = [twins.to_vec(), vec![format!("control-source {HERE} {port}")]].concat();
+    promise::allowed_outside(&twins)?;
+    promise::refused(t, &t.agent(almighty(t)?)?, &twins, &attempts)
+}
+
 fn nothing_is_bound_by_another_spelling(t: &mut Test) -> Outcome {
     let (open, shut) = (Port::unused()?, Port::unused()?);
     let bind = |act: String, host: &str| {
@@ -149,6 +205,8 @@ const LISTEN: &str = "network::binding_and_listening_need_a_rule";
 const PLAIN: &str = "network::only_plain_sockets_can_be_made";
 const SPELLING: &str = "attack_network::no_spelling_of_an_address_is_another_address";
 const REROUTE: &str = "attack_network::nothing_reroutes_packets";
+const OPTION: &str = "attack_network::no_option_leads_elsewhere";
+const OPTIONS: &str = "socket_setsockopt";
 const BOUND: &str = "attack_network::nothing_is_bound_by_another_spelling";
 const ROUTES: &str = "attack_network::no_interface_or_route_changes";
 
@@ -231,4 +289,13 @@ pub const ATTACKS: &[Attack] = &[
     refused("T75", "a packet that stays in the sender's memory (`MSG_ZEROCOPY`)", SEND, SPELLING, "udp-zero-copy"),
     refused("T76", "a packet in two calls (`MSG_MORE`)", SEND, UDP, "udp-corked"),
     refused("T77", "several packets that the kernel makes of one (`UDP_SEGMENT`)", SEND, UDP, "udp-segments"),
+    refused("T78", "another interface than routes say: `SO_BINDTODEVICE`, `IP_UNICAST_IF`", OPTIONS, OPTION, "00000001"),
+    refused("T79", "another interface in a packet's control data (`IP_PKTINFO`, `IPV6_PKTINFO`)", SEND, OPTION, "control-interface"),
+    refused("T80", "joining a group, for which a packet leaves (`IP_ADD_MEMBERSHIP`, `MCAST_JOIN_GROUP`, `IPV6_JOIN_GROUP`)", OPTIONS, OPTION, "ef0102037f000001"),
+    refused("T81", "a shared address (`IPV6_JOIN_ANYCAST`)", OPTIONS, OPTION, "six(27"),
+    refused("T82", "packets in the name of an address that is not the host's (`IP_FREEBIND`, `IPV6_FREEBIND`)", OPTIONS, OPTION, "six(78"),
+    refused("T83", "a port of one's choice without binding it (`IP_LOCAL_PORT_RANGE`)", OPTIONS, OPTION, "409c409c"),
+    refused("T84", "a policy of IPsec for one socket (`IP_XFRM_POLICY`)", "capable", OPTION, "policy"),
+    refused("T85", "headers between IPv6 and UDP (`IPV6_HOPOPTS`, `IPV6_DSTOPTS`)", "capable", OPTION, "0000010400000000"),
+    refused("T86", "rules of the packet filter (`IPT_SO_SET_REPLACE`)", "capable", OPTION, "(2, 0, 64"),
 ];

@@ -39,4 +39,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("O33", "another protocol behind a plain socket (`TCP_ULP`)", "socket_setsockopt", "devices::no_option_puts_another_driver_behind_a_socket", "socket-option 6 31 tls"),
     refused("O34", "an encapsulation behind a plain socket (`UDP_ENCAP`)", "socket_setsockopt", "devices::no_option_puts_another_driver_behind_a_socket", "socket-option 17 100 1111"),
     refused("O35", "a denied IPv4 address inside an IPv6 one: NAT64, 6to4, Teredo, IPv4-compatible", "socket_connect, socket_sendmsg", "network::an_address_that_leaves_ipv6_on_its_way_is_refused", "64:ff9b::169.254.169.254"),
+    refused("O36", "an outsider's terminal, by the name by which a session's own is opened", "file_open", "devices::terminals_of_others_are_refused", "write-open"),
 ];

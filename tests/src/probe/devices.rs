@@ -2,9 +2,13 @@
 
 use super::{
     Act, Args,
-    sys::{fd, open, sys},
+    sys::{fd, in_child, open, sys, text},
 };
-use std::io;
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("ioctl", ioctl),
@@ -17,6 +21,9 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     }),
     ("write-open", |a| open(&a.text(0)?, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).map(drop)),
     ("socket-option", socket_option),
+    ("option", option),
+    ("pty-by-name", |_| pty(|_, slave| open(&name(slave)?, libc::O_RDWR | libc::O_NOCTTY, 0).map(drop))),
+    ("pty-controlling", |_| pty(|_, slave| in_child(|| controlled(slave)))),
 ];
 
 /// A number, in hexadecimal.
@@ -39,13 +46,37 @@ fn socket_ioctl(args: &Args<'_>) -> io::Result<()> {
 }
 
 /// A pseudo terminal of one's own.
-fn pty(act: impl FnOnce(&std::os::fd::OwnedFd, &std::os::fd::OwnedFd) -> io::Result<()>) -> io::Result<()> {
+fn pty(act: impl FnOnce(&OwnedFd, &OwnedFd) -> io::Result<()>) -> io::Result<()> {
     const UNLOCK: u32 = 0x4004_5431;
     const PEER: u32 = 0x5441;
     let master = open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY, 0)?;
     sys!(SYS_ioctl, &master, UNLOCK, &mut [0u8; 4][..])?;
     let slave = fd!(SYS_ioctl, &master, PEER, libc::O_RDWR | libc::O_NOCTTY)?;
     act(&master, &slave)
+}
+
+/// The name by which a descriptor leads to its file.
+fn name(file: &OwnedFd) -> io::Result<CString> {
+    text(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref())
+}
+
+/// Opens the terminal again, by both names, as the one that controls this process.
+fn controlled(terminal: &OwnedFd) -> io::Result<()> {
+    sys!(SYS_setsid)?;
+    sys!(SYS_ioctl, terminal, libc::TIOCSCTTY, 0)?;
+    open(&name(terminal)?, libc::O_RDWR, 0)?;
+    open(c"/dev/tty", libc::O_RDWR, 0).map(drop)
+}
+
+/// `option FAMILY LEVEL OPTION BYTES`, in hexadecimal, on a datagram socket.
+fn option(args: &Args<'_>) -> io::Result<()> {
+    let socket = fd!(SYS_socket, args.number::<i32>(0)?, libc::SOCK_DGRAM, 0)?;
+    let digits = args.str(3)?;
+    let byte = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    let value: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+    let value = value.ok_or_else(|| super::usage("not bytes in hexadecimal"))?;
+    sys!(SYS_setsockopt, &socket, args.number::<i32>(1)?, args.number::<i32>(2)?, &value, value.len())
+        .map(drop)
 }
 
 /// `socket-option LEVEL OPTION TEXT`, on a connected TCP socket's listener or a UDP socket.

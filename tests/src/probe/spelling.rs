@@ -48,6 +48,18 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("control-retopts", |a| control(a, libc::IPPROTO_IP, 7, &[0; 4])),
     ("control-rthdr", |a| control(a, libc::IPPROTO_IPV6, 57, &[0; 8])),
     ("control-behind-others", control_behind_others),
+    // struct in_pktinfo, in6_pktinfo: the interface with the number 1, and none with a local address.
+    ("control-interface", |a| {
+        control(a, libc::IPPROTO_IP, libc::IP_PKTINFO, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    }),
+    ("control-interface6", |a| {
+        let mut interface = [0; 20];
+        interface[16] = 1;
+        control(a, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &interface)
+    }),
+    ("control-source", |a| {
+        control(a, libc::IPPROTO_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0])
+    }),
     ("control-tos", |a| control(a, libc::IPPROTO_IP, libc::IP_TOS, &0i32.to_ne_bytes())),
     ("link-down", link_down),
     ("add-route", add_route),

@@ -5,6 +5,7 @@ use crate::{
     cases, fail,
     harness::{Outcome, Test, exists},
     promise::{self as check, Attempt, Denial},
+    terminal::Pty,
 };
 
 cases!(devices:
@@ -12,6 +13,7 @@ cases!(devices:
     files_are_asked_harmless_things_only,
     sockets_are_asked_harmless_things_only,
     terminals_are_told_harmless_things_only,
+    terminals_of_others_are_refused,
     no_lease_makes_others_wait,
     no_option_puts_another_driver_behind_a_socket,
 );
@@ -111,6 +113,26 @@ fn terminals_are_told_harmless_things_only(t: &mut Test) -> Outcome {
     let twins = ["5401", "5413", "5414", "5411"].map(|command| format!("pty-ioctl {command}"));
     check::allowed_outside(&twins)?;
     check::refused(t, &almighty(t)?, &twins, &attempts)
+}
+
+/// Rules name every terminal, since programs open their own by its name.
+fn terminals_of_others_are_refused(t: &mut Test) -> Outcome {
+    tree(t)?;
+    // One that controls somebody, and one that controls nobody.
+    let (busy, free) = (Pty::new()?, Pty::new()?);
+    let mut user = busy.control()?;
+    let attempts: Vec<Attempt> = [&busy.name, &free.name]
+        .into_iter()
+        .flat_map(|name| ["write-open", "append"].map(|act| (act, name)))
+        .map(|(act, name)| Attempt::new(format!("{act} {name}"), Denial::floor("open").on(name)))
+        .collect();
+    let twins = ["pty", "pty-by-name", "pty-controlling"].map(str::to_owned);
+    check::control(&attempts)?;
+    check::allowed_outside(&twins)?;
+    check::refused(t, &almighty(t)?, &twins, &attempts)?;
+    user.kill()?;
+    user.wait()?;
+    Ok(())
 }
 
 fn no_lease_makes_others_wait(t: &mut Test) -> Outcome {

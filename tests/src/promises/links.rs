@@ -14,6 +14,7 @@ cases!(links:
     what_is_denied_anywhere_stays_denied_under_names_that_were_there,
     what_runs_under_one_name_does_not_run_if_another_is_denied,
     what_an_agent_linked_before_is_denied_with_the_rest,
+    removing_a_denied_name_frees_no_other_one,
 );
 
 /// The tree, with `open/f1` to `open/f8` as further names of `shut/f1` to `shut/f8`; `open/f9` and `open/same`
@@ -108,5 +109,39 @@ fn what_an_agent_linked_before_is_denied_with_the_rest(t: &mut Test) -> Outcome 
     t.file("stricter")?;
     live.expect(&["ok", "EPERM"])?;
     live.finish()?;
+    Ok(())
+}
+
+/// A file is asked about other names while it has some. So the name that something is denied under stays while there are
+/// others, though rules let names be removed; the others may go.
+fn removing_a_denied_name_frees_no_other_one(t: &mut Test) -> Outcome {
+    let open = t.at("open");
+    let prepare = |t: &Test| -> Outcome {
+        tree(t)?;
+        for number in 1..=3 {
+            t.file(&format!("open/secret{number}"))?;
+            fs::hard_link(t.at(&format!("open/secret{number}")), t.at(&format!("open/copy{number}")))?;
+        }
+        Ok(())
+    };
+    let wide = t.policy().allow("all", &format!("{open}/**"));
+    let narrow = wide.next().deny("read", &format!("{open}/secret*"));
+    let gains = |act: String, operation: &'static str, name: &str| {
+        let denial =
+            Denial::because(operation, "gains-rights").on(&format!("{open}/{name}")).flagged("other-name");
+        Attempt::new(act, denial)
+    };
+    let copy = format!("{open}/copy1");
+    let attempts = [
+        Attempt::new(
+            format!("read {copy}"),
+            Denial::by_rule("open", "secret").on(&copy).flagged("other-name"),
+        ),
+        gains(format!("unlink {open}/secret1"), "unlink", "secret1"),
+        gains(format!("rename {open}/f1 {open}/secret2"), "rename", "secret2"),
+    ];
+    let twins =
+        [format!("unlink {open}/copy3"), format!("unlink {open}/secret3"), format!("unlink {open}/f9")];
+    promise_in(t, prepare, (narrow, wide.next()), (&twins, &attempts), || Ok(()))?;
     Ok(())
 }

@@ -37,9 +37,11 @@ macro_rules! kernel_fields {
             DENTRY_LEN, "dentry", ["d_name.len"], 4;
             DENTRY_NAME, "dentry", ["d_name.name"], 8;
             DENTRY_INODE, "dentry", ["d_inode"], 8;
+            DENTRY_FLAGS, "dentry", ["d_flags"], 4;
             DENTRY_PRIVATE, "dentry", ["d_fsdata"], 8;
             DENTRY_INLINE, "dentry", ["d_shortname", "d_iname"], 0;
             INODE_MODE, "inode", ["i_mode"], 2;
+            INODE_FLAGS, "inode", ["i_flags"], 4;
             INODE_NUMBER, "inode", ["i_ino"], 8;
             INODE_SB, "inode", ["i_sb"], 8;
             INODE_DEVICE, "inode", ["i_rdev"], 4;

@@ -14,9 +14,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Component {
     /// Kernel address of the name.
     pub name: u64,
-    /// Bytes of the name.
+    /// Bytes of the name, and [`FOLDS`].
     pub len: u64,
 }
+
+/// Bit of [`Component::len`]: other spellings of the name lead to the same object.
+pub const FOLDS: u64 = 1 << 32;
 
 /// `struct sockaddr_in6` (include/uapi/linux/in6.h); `sockaddr_in` is its beginning up to `v4`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -137,6 +137,14 @@ impl Test {
         self.full || release.starts_with("6.12.")
     }
 
+    /// Ends a test on a kernel that does not have what it needs.
+    pub fn newer_than(&self, major: u32, minor: u32) -> Outcome {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let numbers: Vec<u32> = release.split(['.', '-']).map_while(|word| word.parse().ok()).collect();
+        let newer = numbers.get(..2).is_some_and(|found| found > [major, minor].as_slice());
+        if newer { Ok(()) } else { Err(Failed(format!("after {major}.{minor}"), How::Skipped)) }
+    }
+
     /// An empty directory of the test's own.
     pub fn fresh(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.directory) {

@@ -4,13 +4,15 @@ use super::automaton::{arena, class_table, run, step};
 use crate::{
     maps,
     object::{self, peek},
+    proc::PROC,
     verifier::bound,
 };
 use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
 use enforcer_common::{
     limits,
-    scratch::{Component, Descent, Scratch},
+    map::STATE_SETTLED,
+    scratch::{Component, Descent, FOLDS, Scratch},
 };
 
 /// What a walk ends with.
@@ -76,11 +78,11 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
             let parent = at.mount + object::MOUNT_PARENT.get() as u64;
             let Some(up) = object::words_at(parent, room) else { return 1 };
             if up[0] == at.mount {
-                at.outcome = top(at.mount, (*sc).namespace);
+                at.outcome = top(sc, at.mount, (*sc).namespace);
                 return 1;
             }
             let root = up[0] + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
-            let Some(root) = peek::<u64>(root) else { return 1 };
+            let Some(root) = word_at(sc, root) else { return 1 };
             at.mount = up[0];
             at.dentry = up[1];
             at.root = root;
@@ -92,7 +94,7 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         if d[0] == at.dentry {
             // Its own parent and not the mount's root: a pseudo file, a disconnected dentry, or a
             // directory that was moved out of a bind mount.
-            if top(at.mount, (*sc).namespace) == outcome::NAMELESS {
+            if top(sc, at.mount, (*sc).namespace) == outcome::NAMELESS {
                 at.outcome = outcome::NAMELESS;
             }
             return 1;
@@ -111,16 +113,64 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
             (*sc).directory = d[0];
         }
         (*sc).count = n + 1;
+        // `d_flags`: whoever compares names by itself (`DCACHE_OP_COMPARE`, include/linux/dcache.h) is asked why.
+        const COMPARES: u64 = 2;
+        let flags = at.dentry + object::DENTRY_FLAGS.get() as u64;
         at.dentry = d[0];
+        if word_at(sc, flags).is_none_or(|flags| flags & COMPARES != 0) && folds(sc) {
+            // Found anew, which takes no stack.
+            let n = core::ptr::read_volatile(&raw const (*sc).count).wrapping_sub(1);
+            let component = (&raw mut (*sc).component).cast::<Component>();
+            let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
+            (*entry).len |= FOLDS;
+            // What is remembered at a directory holds for names that it knows by one spelling.
+            if n == 0 {
+                (*sc).directory = 0;
+            }
+        }
         0
     }
+}
+
+/// Whether the directory at `sc.climb.dentry` may know its objects by other spellings as well, the name being the one that
+/// somebody has asked for: capitals (vfat, ntfs3, directories of ext4 with `chattr +F`), or short names. So it is said
+/// where it cannot be read.
+///
+/// In proc a file may be gone, which is no other spelling; file systems that fold in some directories say in which.
+#[inline(always)]
+fn folds(sc: *mut Scratch) -> bool {
+    const EXT: u64 = 0xef53;
+    const F2FS: u64 = 0xf2f5_2010;
+    const TMPFS: u64 = 0x0102_1994;
+    // `S_CASEFOLD` (include/linux/fs.h).
+    const CASEFOLD: u64 = 1 << 15;
+    // SAFETY: `sc` is the task's scratch.
+    let parent = unsafe { core::ptr::read_volatile(&raw const (*sc).climb.dentry) };
+    let Some(inode) = word_at(sc, parent + object::DENTRY_INODE.get() as u64) else { return true };
+    // The first four bytes.
+    let Some(flags) = word_at(sc, inode + object::INODE_FLAGS.get() as u64) else { return true };
+    let Some(block) = word_at(sc, inode + object::INODE_SB.get() as u64) else { return true };
+    let Some(magic) = word_at(sc, block + object::SB_MAGIC.get() as u64) else { return true };
+    match magic {
+        PROC => false,
+        EXT | F2FS | TMPFS => flags & CASEFOLD != 0,
+        _ => true,
+    }
+}
+
+/// Kernel memory at a plain address, read into the scratch: on 6.1 the way from a rename to here has no room left on the
+/// stack.
+#[inline(always)]
+fn word_at(sc: *mut Scratch, address: u64) -> Option<u64> {
+    // SAFETY: there is room for a word in the task's scratch.
+    unsafe { object::words_at(address, (&raw mut (*sc).words).cast::<[u64; 1]>()).map(|word| word[0]) }
 }
 
 /// What it means that a walk ended at the top of `mount`: its namespace is the expected one, an
 /// error pointer for a mount of the kernel's own (`MNT_NS_INTERNAL`, fs/mount.h), or neither.
 #[inline(always)]
-fn top(mount: u64, namespace: u64) -> u64 {
-    let Some(found) = peek::<u64>(mount + object::MOUNT_NAMESPACE.get() as u64) else {
+fn top(sc: *mut Scratch, mount: u64, namespace: u64) -> u64 {
+    let Some(found) = word_at(sc, mount + object::MOUNT_NAMESPACE.get() as u64) else {
         return outcome::UNKNOWN;
     };
     if found >= (-4095i64) as u64 {
@@ -188,7 +238,14 @@ extern "C" fn descend_round(number: u32, round: *mut Down) -> i64 {
         let component = (&raw const (*sc).component).cast::<Component>();
         let index = (*sc).count - 1 - u64::from(number);
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
-        at.state = run(sc, arena, class, at.before, (*entry).name, (*entry).len);
+        let len = (*entry).len;
+        if len & FOLDS != 0 {
+            // Where rules tell names apart it cannot be told which of them is meant.
+            let settled = at.before & u64::from(STATE_SETTLED) != 0;
+            at.state = if settled { at.before } else { u64::MAX };
+            return i64::from(!settled);
+        }
+        at.state = run(sc, arena, class, at.before, (*entry).name, len);
         i64::from(at.state == u64::MAX)
     }
 }

@@ -7,13 +7,14 @@ use crate::{
     harness::{Outcome, Test},
     promise::{self as check, Attempt, Denial},
 };
-use std::{ffi::CString, fs, io};
+use std::{ffi::CString, fs, io, os::fd::AsRawFd};
 
 cases!(mounts:
     a_bind_mount_is_judged_by_its_own_name,
     a_mount_over_a_directory_changes_nothing_about_its_name,
     what_was_remembered_about_a_directory_does_not_survive_its_renaming,
     a_file_moved_by_an_outsider_is_judged_by_its_new_name,
+    another_spelling_that_a_file_system_takes_is_no_way_around_a_rule,
 );
 
 /// A mount that goes with this value.
@@ -21,11 +22,16 @@ pub(super) struct Mounted(CString);
 
 impl Mounted {
     pub(super) fn new(from: &str, onto: &str, kind: &str, flags: libc::c_ulong) -> io::Result<Self> {
+        Self::with(from, onto, kind, flags, "")
+    }
+
+    fn with(from: &str, onto: &str, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<Self> {
         let text = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        let (from, onto, kind) = (text(from)?, text(onto)?, text(kind)?);
-        // SAFETY: three texts that outlive the call; no data.
-        let done =
-            unsafe { libc::mount(from.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+        let (from, onto, kind, options) = (text(from)?, text(onto)?, text(kind)?, text(options)?);
+        // SAFETY: four texts that outlive the call.
+        let done = unsafe {
+            libc::mount(from.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
+        };
         if done == 0 { Ok(Self(onto)) } else { Err(io::Error::last_os_error()) }
     }
 
@@ -116,4 +122,43 @@ fn a_file_moved_by_an_outsider_is_judged_by_its_new_name(t: &mut Test) -> Outcom
     live.expect(&["ok", "EPERM", "ok"])?;
     live.finish()?;
     Ok(())
+}
+
+/// Where capitals do not matter, a rule about names says nothing of the other spellings, so what it tells apart is refused
+/// under every one of them; where rules say the same of all names, they go on.
+fn another_spelling_that_a_file_system_takes_is_no_way_around_a_rule(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let (all, some) = (t.dir("open/all")?, t.dir("open/some")?);
+    t.newer_than(6, 12)?;
+    let folding = |onto: &str| -> io::Result<Mounted> {
+        let mounted = Mounted::with("none", onto, "tmpfs", 0, "casefold")?;
+        fold(onto)?;
+        for name in ["Secret/key", "Plain/key"] {
+            let path = format!("{onto}/{name}");
+            fs::create_dir_all(path.trim_end_matches("/key"))?;
+            fs::write(path, "key\n")?;
+        }
+        Ok(mounted)
+    };
+    let _mounted = (folding(&all)?, folding(&some)?);
+    let policy = t.policy().allow("all", &format!("{}/**", t.at("open")));
+    let agent = t.agent(policy.deny("read", &format!("{some}/Secret/**")))?;
+    let attempts = ["Secret/key", "SECRET/key", "secret/KEY", "Plain/key"].map(|name| {
+        Attempt::new(format!("read {some}/{name}"), Denial::because("open", "unknown-object").asking("read"))
+    });
+    check::control(&attempts)?;
+    let twins = ["Secret/key", "SECRET/key", "Plain/KEY"].map(|name| format!("read {all}/{name}"));
+    check::refused(t, &agent, &twins, &attempts)?;
+    // And again: nothing of it was remembered.
+    check::refused(t, &agent, &twins, &attempts)
+}
+
+/// `chattr +F`.
+fn fold(directory: &str) -> io::Result<()> {
+    const SETFLAGS: libc::c_ulong = 0x4008_6602;
+    let folds: libc::c_long = 0x4000_0000;
+    let directory = fs::File::open(directory)?;
+    // SAFETY: the kernel reads one number, which outlives the call.
+    let done = unsafe { libc::ioctl(directory.as_raw_fd(), SETFLAGS, &raw const folds) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -252,6 +252,14 @@ impl Live {
         }
     }
 
+    /// Fails if it has ended, and says how.
+    pub fn goes_on(&mut self) -> Outcome {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let (out, err): (Vec<String>, Vec<String>) =
+            (self.out.try_iter().collect(), self.err.try_iter().collect());
+        fail!("session {} has ended with {status}: {out:?}\n{}", self.id, err.join("\n"))
+    }
+
     /// Waits for its end.
     pub fn finish(&mut self) -> Outcome<Option<i32>> {
         let status = wait_for("the end of the session", 120, || self.child.try_wait().ok().flatten())?;

@@ -59,6 +59,7 @@ fn memory_and_descriptors_stay_flat_under_load(t: &mut Test) -> Outcome {
     let (pid, begun) = (daemon()?, Instant::now());
     let (mut samples, mut turns, mut said) = (Vec::new(), 0u64, 0);
     while begun.elapsed() < length {
+        live.goes_on()?;
         ask(&asker, &shut, turns)?;
         let next = plain.next();
         worker.change(if turns.is_multiple_of(2) { next.deny("all", &t.at("other/**")) } else { next })?;

@@ -4,6 +4,7 @@ pub mod aggregate;
 mod arguments;
 mod break_glass;
 pub mod canary;
+mod capabilities;
 mod cmdline;
 mod commands;
 mod content;
@@ -88,6 +89,7 @@ pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
 
 fn run_or_fail(settings: Settings, start: Start) -> Result<(), Failure> {
     probe_host(&settings)?;
+    capabilities::give_up()?;
     let _only = only_daemon(&settings)?;
     make_roots(&settings)?;
     let enforcement = start(&settings)?;

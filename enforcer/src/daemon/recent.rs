@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use enforcer_common::event::{flag, reason};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Acts that are remembered of a session.
 const ACTS: usize = 10;
@@ -53,6 +53,11 @@ impl Recent {
             session.acts.pop_front();
         }
         session.acts.push_back(cut(text));
+    }
+
+    /// Forgets all sessions but these: records that came late may have brought back what had ended.
+    pub(super) fn retain(&mut self, ids: &HashSet<[u64; 2]>) {
+        self.sessions.retain(|id, _| ids.contains(id));
     }
 
     /// What a session did last, the oldest first. Fit to be shown.

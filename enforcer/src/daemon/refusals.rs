@@ -5,7 +5,7 @@ use crate::event::{
     why::Why,
 };
 use enforcer_common::event::flag;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Refusals that are remembered of a session.
 const MOST: usize = 5;
@@ -84,6 +84,11 @@ impl Refusals {
         while session.records.len() > MOST || session.records.len() > 1 && size(&session.records) > BYTES {
             session.records.pop_front();
         }
+    }
+
+    /// Forgets all sessions but these: records that came late may have brought back what had ended.
+    pub(super) fn retain(&mut self, ids: &HashSet<[u64; 2]>) {
+        self.sessions.retain(|id, _| ids.contains(id));
     }
 
     /// The records of a session, the newest first.

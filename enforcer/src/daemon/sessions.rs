@@ -12,20 +12,67 @@ use std::{
     sync::Arc,
 };
 
-/// Processes whose programs are remembered. Beyond that the one that was noted first is forgotten.
+/// Processes of sessions whose programs are remembered. Beyond that the one that was noted first is forgotten.
 const PROCESSES: usize = 65_536;
+/// The same of those that are no session's. When they end, nothing says so.
+const OF_NOBODY: usize = 4_096;
+const NOBODY: Id = [0, 0];
 
 type Id = [u64; 2];
 /// A process by number and start.
 type Process = (u32, u64);
 
 /// What is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
     sessions: HashMap<Id, Session>,
-    programs: HashMap<Process, Arc<[u8]>>,
+    programs: Programs,
+    of_nobody: Programs,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let sessions = HashMap::new();
+        Self { sessions, programs: Programs::new(PROCESSES), of_nobody: Programs::new(OF_NOBODY) }
+    }
+}
+
+/// What processes executed, and whose they are.
+#[derive(Debug)]
+struct Programs {
+    known: HashMap<Process, (Id, Arc<[u8]>)>,
     /// In the order in which they were noted.
     order: VecDeque<Process>,
+    most: usize,
+}
+
+impl Programs {
+    fn new(most: usize) -> Self {
+        Self { known: HashMap::new(), order: VecDeque::new(), most }
+    }
+
+    fn remember(&mut self, process: Process, whose: Id, exe: &[u8]) {
+        if exe.is_empty() || process == (0, 0) {
+            return;
+        }
+        if self.known.get(&process).is_some_and(|(id, known)| *id == whose && **known == *exe) {
+            return;
+        }
+        if self.known.insert(process, (whose, Arc::from(exe))).is_none() {
+            self.order.push_back(process);
+        }
+        while self.order.len() > self.most {
+            self.order.pop_front().and_then(|oldest| self.known.remove(&oldest));
+        }
+    }
+
+    fn retain(&mut self, ids: &HashSet<Id>) {
+        let before = self.known.len();
+        self.known.retain(|_, (id, _)| ids.contains(id));
+        if self.known.len() < before {
+            self.order.retain(|process| self.known.contains_key(process));
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +97,7 @@ pub(super) struct Counts {
 impl Sessions {
     /// Whether the session is one that nothing is known of.
     pub(super) fn is_new(&self, id: Id) -> bool {
-        id != [0, 0] && !self.sessions.contains_key(&id)
+        id != NOBODY && !self.sessions.contains_key(&id)
     }
 
     /// Notes who started a session, what for, which container it is, and when it was bound, if that is known.
@@ -64,11 +111,12 @@ impl Sessions {
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let header = &event.header;
         let process = (header.tgid, header.started);
-        if matches!(event.kind, Kind::Executed | Kind::SessionArmed) || !self.programs.contains_key(&process)
+        let programs = if header.session == NOBODY { &mut self.of_nobody } else { &mut self.programs };
+        if matches!(event.kind, Kind::Executed | Kind::SessionArmed) || !programs.known.contains_key(&process)
         {
-            self.remember(process, event.exe);
+            programs.remember(process, header.session, event.exe);
         }
-        if header.session == [0, 0] {
+        if header.session == NOBODY {
             return;
         }
         let session = self.sessions.entry(header.session).or_default();
@@ -85,24 +133,10 @@ impl Sessions {
         }
     }
 
-    fn remember(&mut self, process: Process, exe: &[u8]) {
-        if exe.is_empty() || process == (0, 0) {
-            return;
-        }
-        if self.programs.get(&process).is_some_and(|known| **known == *exe) {
-            return;
-        }
-        if self.programs.insert(process, Arc::from(exe)).is_none() {
-            self.order.push_back(process);
-        }
-        while self.order.len() > PROCESSES {
-            self.order.pop_front().and_then(|oldest| self.programs.remove(&oldest));
-        }
-    }
-
     /// Forgets all but these: records that came late may have brought back what had ended.
     pub(super) fn retain(&mut self, ids: &HashSet<Id>) {
         self.sessions.retain(|id, _| ids.contains(id));
+        self.programs.retain(ids);
     }
 
     /// What a session did in sum, when it has ended; then nothing is known of it any more.
@@ -123,7 +157,9 @@ impl SessionOf for Sessions {
     }
 
     fn program(&self, tgid: u32, started: u64) -> Option<&[u8]> {
-        self.programs.get(&(tgid, started)).map(|exe| &**exe)
+        let process = (tgid, started);
+        let known = self.programs.known.get(&process).or_else(|| self.of_nobody.known.get(&process));
+        known.map(|(_, exe)| &**exe)
     }
 }
 
@@ -184,7 +220,25 @@ mod tests {
         for n in 0..PROCESSES as u32 {
             note(&mut sessions, b"/bin/x", |h| (h.tgid, h.started) = (100 + n, 1));
         }
-        assert_eq!((sessions.program(7, 1), sessions.programs.len()), (None, PROCESSES));
+        assert_eq!((sessions.program(7, 1), sessions.programs.known.len()), (None, PROCESSES));
+    }
+
+    #[test]
+    fn programs_go_with_their_session_and_those_of_nobody_are_few() {
+        let mut sessions = Sessions::default();
+        note(&mut sessions, b"/bin/a", |h| (h.tgid, h.started) = (7, 1));
+        note(&mut sessions, b"/bin/b", |h| (h.session, h.tgid, h.started) = ([0, 2], 8, 1));
+        for n in 0..=OF_NOBODY as u32 {
+            note(&mut sessions, b"/bin/c", |h| (h.session, h.tgid, h.started) = (NOBODY, 100 + n, 1));
+        }
+        assert_eq!((sessions.program(100, 1), sessions.program(101, 1)), (None, Some(&b"/bin/c"[..])));
+        // What came late has brought nothing back, either.
+        sessions.end([0, 1], 0);
+        note(&mut sessions, b"/bin/a", |h| (h.tgid, h.started) = (7, 1));
+        sessions.retain(&HashSet::from([[0, 2]]));
+        assert_eq!((sessions.program(7, 1), sessions.program(8, 1)), (None, Some(&b"/bin/b"[..])));
+        assert_eq!((sessions.programs.known.len(), sessions.programs.order.len()), (1, 1));
+        assert!(sessions.is_new([0, 1]) && !sessions.is_new([0, 2]));
     }
 
     #[test]

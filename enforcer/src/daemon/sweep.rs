@@ -58,6 +58,8 @@ impl Core {
         }
         let ids: HashSet<_> = sessions.iter().map(|entry| entry.session.id).collect();
         self.sessions.retain(&ids);
+        self.recent.retain(&ids);
+        self.refusals.retain(&ids);
         self.look_at_open_again(true);
     }
 

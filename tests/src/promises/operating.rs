@@ -7,8 +7,9 @@ use super::{
 use crate::{
     cases,
     command::{Command, systemctl, wait_for},
-    ensure, events,
+    ensure, events, fail,
     harness::{Outcome, Test, exists},
+    promises::lifecycle::daemon,
 };
 use serde_json::Value;
 use std::fs;
@@ -18,6 +19,7 @@ cases!(operating:
     status_doctor_and_figures_agree,
     top_and_a_support_bundle_say_how_things_are_and_no_key,
     an_agent_that_may_do_everything_does_not_end_enforcement,
+    the_daemon_has_what_it_names_and_a_session_has_what_the_host_has,
     the_arena_is_as_large_as_the_settings_say_when_it_is_made,
 );
 
@@ -190,4 +192,60 @@ fn the_arena_is_as_large_as_the_settings_say_when_it_is_made(t: &mut Test) -> Ou
     start_from_nothing()?;
     ensure!(arena()? == 64 << 20, "the arena has {} bytes", arena()?);
     works()
+}
+
+/// A set of capabilities in `/proc/PID/status` (proc_pid_status(5)).
+fn capabilities(status: &str, set: &str) -> Outcome<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+    match value.map(|value| u64::from_str_radix(value.trim(), 16)) {
+        Some(Ok(bits)) => Ok(bits),
+        _ => fail!("no {set} in {status}"),
+    }
+}
+
+/// The daemon cannot load modules, reboot or change the system's programs, and a session, which is started from it, is
+/// not the less for it: what it is refused, it is refused by the hooks.
+fn the_daemon_has_what_it_names_and_a_session_has_what_the_host_has(t: &mut Test) -> Outcome {
+    /// include/uapi/linux/capability.h: `CAP_SYS_MODULE`, `CAP_SYS_RAWIO`, `CAP_SYS_BOOT`, `CAP_MKNOD`.
+    const NOT_NEEDED: [u32; 4] = [16, 17, 22, 27];
+    /// `CAP_BPF`.
+    const NEEDED: u32 = 39;
+    let status = |of: &str| fs::read_to_string(format!("/proc/{of}/status"));
+    let first = status("1")?;
+    let everything = capabilities(&first, "CapBnd")?;
+    let daemon = daemon()?;
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{daemon}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("status"))?;
+        for set in ["CapEff", "CapPrm"] {
+            let has = capabilities(&text, set)?;
+            ensure!(has & 1 << NEEDED != 0, "{set} {has:x}");
+            ensure!(NOT_NEEDED.iter().all(|one| has & 1 << one == 0), "{set} {has:x}");
+            ensure!(has.count_ones() == 13, "{set} {has:x} is not what the daemon names");
+        }
+        ensure!(capabilities(&text, "CapBnd")? == everything, "what it starts would have less: {text}");
+        threads += 1;
+    }
+    ensure!(threads > 1, "the daemon has one thread only");
+    // Its own view of the file system, in which what it has no business with cannot be written.
+    let mounts = fs::read_to_string(format!("/proc/{daemon}/mountinfo"))?;
+    for place in ["/usr", "/etc", "/root"] {
+        let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some(place));
+        let access = line.and_then(|line| line.split(' ').nth(5)).unwrap_or("not there");
+        ensure!(access.split(',').any(|word| word == "ro"), "{place} is {access} for the daemon");
+    }
+    let mount_namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt"));
+    ensure!(mount_namespace(&daemon)? != mount_namespace("1")?, "the daemon lives with the host's mounts");
+
+    let agent = t.agent(t.policy())?;
+    let mut live = agent.start(&["say ready".to_owned(), format!("wait-for {} 600", t.at("end"))])?;
+    live.expect(&["ready"])?;
+    let session = live.pid()?.to_string();
+    let text = status(&session)?;
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        ensure!(capabilities(&text, set)? == capabilities(&first, set)?, "{set} of a session of root's: {text}");
+    }
+    ensure!(mount_namespace(&session)? == mount_namespace("1")?, "the session has the daemon's mounts");
+    t.file("end")?;
+    live.expect(&["ok"])
 }

@@ -331,6 +331,12 @@ pub fn kind(inode: *const u8) -> u16 {
     number::<u16>(inode, &INODE_MODE) & TYPE
 }
 
+/// Whether the mode has a set-user-id or a set-group-id bit (`S_ISUID`, `S_ISGID`, include/uapi/linux/stat.h).
+#[inline(always)]
+pub fn sets_id(mode: u16) -> bool {
+    mode & 0o6000 != 0
+}
+
 /// Whether the inode is a directory.
 #[inline(always)]
 pub fn is_directory(inode: *const u8) -> bool {

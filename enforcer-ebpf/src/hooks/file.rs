@@ -108,6 +108,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
     };
     if is_beyond_rules(subject, inode, place.dentry)
         || want & (WRITE | CREATE | TRUNCATE) != 0 && object::is_forbidden_to_write(inode)
+        || want & CREATE != 0 && object::sets_id(object::number(inode, &object::INODE_MODE))
     {
         return emit::conclude(subject, &denial(&place, operation::OPEN, reason::FLOOR, want, [0; 3]));
     }
@@ -167,18 +168,19 @@ macro_rules! name_hook {
     };
 }
 
-/// Regular files, devices, sockets and pipes, before they exist.
+/// Regular files, devices, sockets and pipes, before they exist. None is born with its owner's rights for whoever
+/// executes it: that takes a change of its mode, which is another right.
 #[lsm(hook = "path_mknod")]
 pub fn path_mknod(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let place = Place::below(ctx.arg(0), ctx.arg(1));
-    result(create(&subject, &place))
+    result(create(&subject, &place, ctx.arg(2)))
 }
 
 /// Judges the making of a file. What its opening would have to wait for is asked before it exists.
 #[inline(always)]
-fn create(subject: &Subject, place: &Place) -> Conclusion {
-    if is_knob(place) {
+fn create(subject: &Subject, place: &Place, mode: u16) -> Conclusion {
+    if is_knob(place) || object::sets_id(mode) {
         return emit::conclude(subject, &denial(place, operation::CREATE, reason::FLOOR, CREATE, [0; 3]));
     }
     let mut want = CREATE;

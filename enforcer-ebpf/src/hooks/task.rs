@@ -4,7 +4,7 @@ use super::armed;
 use crate::{
     emit::{Denial, refuse},
     evidence, maps, object, subject,
-    verifier::errno,
+    verifier::{argument, errno},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::{
@@ -51,6 +51,11 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 #[lsm(hook = "task_kill")]
 pub fn task_kill(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
+    // With credentials: for a device that somebody else waits for, in an interrupt of whatever task is running
+    // (`kill_pid_usb_asyncio()`, kernel/signal.c), in the middle of whose own hooks that may be.
+    if argument(&ctx, 3).is_some_and(|credentials| credentials != 0) {
+        return 0;
+    }
     // The number on most architectures (include/uapi/asm-generic/signal.h).
     const SIGCONT: i32 = 18;
     let (target, signal): (*const u8, i32) = (ctx.arg(0), ctx.arg(2));
@@ -123,7 +128,9 @@ target_hook!(
     task_setioprio, LIMIT);
 
 /// `F_SETOWN` and `F_SETOWN_EX`: whoever owns a descriptor gets signals when it is ready, sent by
-/// whoever makes it so, without `task_kill` being asked. `F_SETLEASE`: while a file is leased, others that want to write
+/// whoever makes it so, without `task_kill` being asked. The hook for that (`file_send_sigiotask`) is of no use: it runs
+/// in interrupts too, where the running task has nothing to do with it, and then in the middle of this task's own hooks,
+/// whose working memory it would write to. `F_SETLEASE`: while a file is leased, others that want to write
 /// to it, or to read it, wait; reading is enough to get one.
 #[lsm(hook = "file_fcntl")]
 pub fn file_fcntl(ctx: LsmContext) -> i32 {
@@ -142,17 +149,6 @@ pub fn file_fcntl(ctx: LsmContext) -> i32 {
         return errno(!granted && refuse(&subject, &Denial::of(operation::LEASE, floor(&subject), 0)));
     }
     errno(refuse(&subject, &Denial::of(operation::SIGNAL_OWNER, floor(&subject), command)))
-}
-
-/// The second net behind it.
-#[lsm(hook = "file_send_sigiotask")]
-pub fn file_send_sigiotask(ctx: LsmContext) -> i32 {
-    let Some(subject) = armed() else { return 0 };
-    if subject::is_companion(&subject, ctx.arg(0)) {
-        return 0;
-    }
-    let signal: i32 = ctx.arg(2);
-    errno(refuse(&subject, &Denial::of(operation::SIGNAL, floor(&subject), signal as u32)))
 }
 
 #[inline(always)]

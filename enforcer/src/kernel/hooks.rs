@@ -130,7 +130,6 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("task_setnice", 2),
     lsm("task_setioprio", 2),
     lsm("file_fcntl", 3),
-    lsm("file_send_sigiotask", 3),
     lsm("file_ioctl", 3),
     HookProgram { when: When::IfPresent, ..lsm("file_ioctl_compat", 3) },
     lsm("socket_setsockopt", 3),

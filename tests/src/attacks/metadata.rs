@@ -11,6 +11,7 @@ use std::fs;
 cases!(attack_metadata:
     no_call_changes_what_rules_let_be_read_and_written,
     what_may_be_read_only_keeps_its_content,
+    no_file_is_born_with_its_owners_rights,
 );
 
 /// Files `m1` to `m60` and empty directories `e1` to `e9` in `open`, `shut` and `still`.
@@ -199,6 +200,27 @@ fn what_may_be_read_only_keeps_its_content(t: &mut Test) -> Outcome {
     Ok(())
 }
 
+/// Whoever may make files could otherwise leave a program outside that runs as root for everybody.
+fn no_file_is_born_with_its_owners_rights(t: &mut Test) -> Outcome {
+    let open = t.at("open");
+    let attempt = |act: &str, operation, name: &str, access| {
+        let path = format!("{open}/{name}");
+        Attempt::new(format!("{act} {path}"), Denial::floor(operation).asking(access))
+    };
+    let attempts = vec![
+        attempt("set-id-creat", "create", "s1", "create"),
+        attempt("set-gid-creat", "create", "s2", "create"),
+        attempt("set-id-mknod", "create", "s3", "create"),
+        attempt("set-id-tmpfile", "open", "e1", "write+create"),
+    ];
+    let twins = [format!("create {open}/s4"), format!("mknod-file {open}/s5"), format!("tmpfile {open}/e1")];
+    lay(t)?;
+    let policy = t.policy().allow("read, write, create, list, delete", &format!("{open}/**"));
+    all_refused(t, policy, &twins, attempts, 4, || lay(t))?;
+    ensure!((1..=3).all(|number| !exists(&format!("{open}/s{number}"))), "a refused file exists");
+    Ok(())
+}
+
 #[rustfmt::skip]
 pub const ATTACKS: &[Attack] = &[
     refused("M01", "`chmod` of a file that may be read and written", "path_chmod", BY, "chmod"),
@@ -262,7 +284,12 @@ pub const ATTACKS: &[Attack] = &[
     refused("M59", "`RENAME_EXCHANGE` inside one directory", "path_rename", BY, "rename-exchange"),
     refused("M60", "`RENAME_WHITEOUT`", "path_rename", BY, "rename-whiteout"),
     super::open("M61", "`fallocate` by a descriptor that may write, where truncating is denied", "`fallocate` on an open"),
+    refused("M62", "a new file with its owner's rights for whoever executes it (`open` with `S_ISUID`)", "path_mknod", BORN, "set-id-creat"),
+    refused("M63", "the same with its group's rights", "path_mknod", BORN, "set-gid-creat"),
+    refused("M64", "the same by `mknod`", "path_mknod", BORN, "set-id-mknod"),
+    refused("M65", "the same without a name (`O_TMPFILE`)", "file_open", BORN, "set-id-tmpfile"),
 ];
 
+const BORN: &str = "attack_metadata::no_file_is_born_with_its_owners_rights";
 const BY: &str = "attack_metadata::no_call_changes_what_rules_let_be_read_and_written";
 const READ_ONLY: &str = "attack_metadata::what_may_be_read_only_keeps_its_content";

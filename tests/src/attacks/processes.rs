@@ -131,7 +131,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("P06", "`pidfd_send_signal`", "task_kill; file_open of newer descriptors", GIVES, "pidfd-kill"),
     refused("P07", "a signal to a process group", "task_kill", GROUP, "kill-group"),
     refused("P08", "a signal to everybody", "task_kill", GROUP, "kill-everybody"),
-    refused("P09", "a signal by which a pipe says that it has data", "file_fcntl, file_send_sigiotask", "tasks::no_signal_of_a_pipe_reaches_an_outsider", "sigio"),
+    refused("P09", "a signal by which a pipe says that it has data", "file_fcntl", "tasks::no_signal_of_a_pipe_reaches_an_outsider", "sigio"),
     refused("P10", "an outsider as a descriptor's owner (`F_SETOWN`)", "file_fcntl", GROUP, "own-signals"),
     refused("P11", "the same by `F_SETOWN_EX`", "file_fcntl", GROUP, "own-signals-group"),
     refused("P12", "the same by `FIOSETOWN`", "file_ioctl", GROUP, "own-signals-ioctl"),

@@ -19,6 +19,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("unlink-each", unlink_each),
     ("mknod-fifo", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFIFO | 0o644, 0).map(drop)),
     ("mknod-file", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFREG | 0o644, 0).map(drop)),
+    ("set-id-mknod", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFREG | 0o4755, 0).map(drop)),
     ("mknod-disk", |a| sys!(SYS_mknodat, HERE, &a.text(0)?, libc::S_IFBLK | 0o600, 0xfe00).map(drop)),
     ("symlink", |a| sys!(SYS_symlinkat, &a.text(0)?, HERE, &a.text(1)?).map(drop)),
     ("link", |a| sys!(SYS_linkat, HERE, &a.text(0)?, HERE, &a.text(1)?, 0).map(drop)),

@@ -4,15 +4,20 @@ use super::{floor::almighty, tree};
 use crate::{
     cases,
     command::{Command, survives},
-    ensure,
+    ensure, events, fail,
     harness::{Outcome, Test},
     promise::{self as check, Attempt, Denial},
 };
-use std::{fs, process::Child};
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    process::{Child, Command as Process, Stdio},
+};
 
 cases!(tasks:
     no_signal_reaches_an_outsider,
     no_signal_of_a_pipe_reaches_an_outsider,
+    an_outsider_is_told_by_its_own_signal_of_what_an_agent_sends,
     no_outsider_is_traced_or_read,
     a_descriptor_of_an_outsider_gives_nothing,
     a_session_has_descriptors_of_its_own_processes,
@@ -75,6 +80,42 @@ fn no_signal_of_a_pipe_reaches_an_outsider(t: &mut Test) -> Outcome {
     // Nobody tells the sender of such a signal; whether it arrived is what counts.
     agent.probe(&[format!("sigio {} 10", victim.pid())])?;
     ensure!(victim.lives()?, "the outsider was killed");
+    Ok(())
+}
+
+/// An outsider that waits for `SIGIO` from its own socket.
+const LISTENER: &str = "
+import fcntl, os, signal, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', 0))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
+fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(s, fcntl.F_SETFL, fcntl.fcntl(s, fcntl.F_GETFL) | os.O_ASYNC)
+print(s.getsockname()[1], flush=True)
+print('told' if signal.sigtimedwait([signal.SIGIO], 120) else 'not told', flush=True)
+";
+
+/// The signal is sent in an interrupt, while the sender's task runs.
+fn an_outsider_is_told_by_its_own_signal_of_what_an_agent_sends(t: &mut Test) -> Outcome {
+    let mut outsider = Process::new("/usr/bin/python3")
+        .args(["-c", LISTENER])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let Some(out) = outsider.stdout.take() else { fail!("no output") };
+    let mut lines = BufReader::new(out).lines();
+    let mut line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let port: u16 = line()?.parse().unwrap_or_default();
+    let agent = t.agent(t.policy().connect(&format!("127.0.0.1:{port}/udp")))?;
+    let marker = check::marker(t)?;
+    let acts = [format!("udp-send 127.0.0.1 {port}"), format!("read {marker}")];
+    let session = agent.probe(&acts)?;
+    ensure!(session.lines == ["ok", "EPERM"], "{:?}", session.lines);
+    let told = line()?;
+    ensure!(told == "told", "the outsider was {told}");
+    outsider.wait()?;
+    let records = events::until_marker(session.mark, &session.id, &marker)?;
+    ensure!(records.is_empty(), "it was recorded as refused: {records:?}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Pseudo terminals that sessions make: noted as they are made, since nothing about a terminal says who did.
 //!
-//! They are known by the address of their inode, like objects of System V IPC. Whoever makes one at an address that was
-//! used before says whose it is now.
+//! They are known by the address of their inode, like objects of System V IPC, until they are taken away. Whoever makes one
+//! at an address that was used before says whose it is now.
 
 use super::armed;
 use crate::{
@@ -9,7 +9,12 @@ use crate::{
     object::{self, peek},
     subject,
 };
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_func_ret, macros::fexit, programs::FExitContext};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_get_func_ret,
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
 
 /// The name in devpts was made, by `open` of `/dev/ptmx`; nobody can open it before that call is over.
 #[fexit(function = "devpts_pty_new")]
@@ -36,5 +41,13 @@ pub fn devpts_pty_new(ctx: FExitContext) -> i32 {
     if !made {
         let _ = maps::IPC_OBJECTS.remove(inode);
     }
+    0
+}
+
+/// The name is taken away, when the maker's side is closed for the last time.
+#[fentry(function = "devpts_pty_kill")]
+pub fn devpts_pty_kill(ctx: FEntryContext) -> i32 {
+    let dentry: *const u8 = ctx.arg(0);
+    let _ = maps::IPC_OBJECTS.remove(object::pointer(dentry, &object::DENTRY_INODE) as u64);
     0
 }

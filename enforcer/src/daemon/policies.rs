@@ -80,8 +80,9 @@ pub fn fingerprint(directory: &Path) -> io::Result<u64> {
         if is_policy(&path) {
             // One that cannot be looked at is told from one that can.
             let meta = fs::metadata(&path).ok();
+            // The bytes of a name: as a path it is taken apart with each comparison.
             files.push((
-                path,
+                path.into_os_string(),
                 meta.map(|m| (m.ino(), m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec())),
             ));
         }

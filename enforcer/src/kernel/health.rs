@@ -73,6 +73,7 @@ fn usage(kernel: &Kernel) -> Vec<Usage> {
         one("holds", entries(tables.holds.keys().count()), HOLDS),
         one("waiters", entries(tables.waiters.keys().count()), WAITERS),
         one("strays", entries(tables.strays.keys().count()), limits::STRAYS),
+        one("objects", entries(tables.ipc_objects.keys().count()), limits::IPC_OBJECTS),
         one("decision ring", tables.decisions.waiting(), limits::DECISION_RING),
         one("activity ring", tables.activity.waiting(), limits::ACTIVITY_RING),
         one("executors", entries(tables.executors.keys().count()), limits::EXECUTORS),

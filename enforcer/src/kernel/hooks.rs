@@ -82,6 +82,7 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("file_receive", 1),
     HookProgram { program: "d_move", kind: Kind::Exit, when: When::IfOfUse, ..lsm("__d_move", 3) },
     HookProgram { kind: Kind::Exit, ..lsm("devpts_pty_new", 3) },
+    entry("devpts_pty_kill", 1),
     entry("mnt_want_write", 1),
     entry("mnt_want_write_file", 1),
     HookProgram { when: When::IfSoMany, ..lsm("inode_setattr", 2) },

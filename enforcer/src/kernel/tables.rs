@@ -59,6 +59,8 @@ pub struct Tables {
     pub prefixes: LpmTrie<MapData, bytes!(NetKey), bytes!(NetValue)>,
     /// Files with several names.
     pub links: HashMap<MapData, bytes!(LinkKey), bytes!(Link)>,
+    /// Objects of System V IPC and pseudo terminals that sessions have made, by their address.
+    pub ipc_objects: HashMap<MapData, u64, u64>,
     /// Denials and holds.
     pub decisions: Ring,
     /// Sessions and executed programs.
@@ -116,6 +118,7 @@ impl Tables {
             policies: Array::try_from(Map::Array(data("POLICIES")?)).map_err(wrong)?,
             prefixes: LpmTrie::try_from(Map::LpmTrie(data("PREFIXES")?)).map_err(wrong)?,
             links: HashMap::try_from(Map::HashMap(data("LINKS")?)).map_err(wrong)?,
+            ipc_objects: HashMap::try_from(Map::HashMap(data("IPC_OBJECTS")?)).map_err(wrong)?,
             decisions: ring("DECISIONS")?,
             activity: ring("ACTIVITY")?,
             holds: HashMap::try_from(Map::HashMap(data("HOLDS")?)).map_err(wrong)?,

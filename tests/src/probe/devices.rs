@@ -14,6 +14,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("ioctl", ioctl),
     ("socket-ioctl", socket_ioctl),
     ("pty", |_| pty(|_, _| Ok(()))),
+    // `ptys-until FILE`: three at once, until the file is there.
+    ("ptys-until", |a| pty(|_, _| pty(|_, _| pty(|_, _| super::wait_for(a))))),
     ("pty-ioctl", |a| pty(|_, slave| sys!(SYS_ioctl, slave, number(a, 0)?, &mut [0u8; 4096][..]).map(drop))),
     ("lease", |a| {
         let file = open(&a.text(0)?, libc::O_RDONLY, 0)?;

@@ -1,8 +1,10 @@
 //! Devices that give power, and what descriptors can be asked for beside reading and writing.
 
-use super::{floor::almighty, tree};
+use super::{floor::almighty, scale::used, tree};
 use crate::{
-    cases, fail,
+    cases,
+    command::wait_for,
+    fail,
     harness::{Outcome, Test, exists},
     promise::{self as check, Attempt, Denial},
     terminal::Pty,
@@ -14,6 +16,7 @@ cases!(devices:
     sockets_are_asked_harmless_things_only,
     terminals_are_told_harmless_things_only,
     terminals_of_others_are_refused,
+    a_terminal_that_is_closed_is_forgotten,
     no_lease_makes_others_wait,
     no_option_puts_another_driver_behind_a_socket,
 );
@@ -132,6 +135,22 @@ fn terminals_of_others_are_refused(t: &mut Test) -> Outcome {
     check::refused(t, &almighty(t)?, &twins, &attempts)?;
     user.kill()?;
     user.wait()?;
+    Ok(())
+}
+
+/// Or the table of those that there are would be full one day, and nobody could make one.
+fn a_terminal_that_is_closed_is_forgotten(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let agent = almighty(t)?;
+    let (before, end) = (used("objects")?, t.at("end"));
+    let mut live = agent.start(&[format!("ptys-until {end}"), "pty".to_owned()])?;
+    let is = |count: u64| {
+        wait_for(&format!("{count} objects"), 120, || (used("objects").ok()? == count).then_some(()))
+    };
+    is(before + 3)?;
+    t.file("end")?;
+    live.expect(&["ok", "ok"])?;
+    is(before)?;
     Ok(())
 }
 

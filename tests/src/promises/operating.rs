@@ -243,7 +243,10 @@ fn the_daemon_has_what_it_names_and_a_session_has_what_the_host_has(t: &mut Test
     let session = live.pid()?.to_string();
     let text = status(&session)?;
     for set in ["CapEff", "CapPrm", "CapBnd"] {
-        ensure!(capabilities(&text, set)? == capabilities(&first, set)?, "{set} of a session of root's: {text}");
+        ensure!(
+            capabilities(&text, set)? == capabilities(&first, set)?,
+            "{set} of a session of root's: {text}"
+        );
     }
     ensure!(mount_namespace(&session)? == mount_namespace("1")?, "the session has the daemon's mounts");
     t.file("end")?;

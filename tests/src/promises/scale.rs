@@ -90,6 +90,13 @@ impl Drop for LargeArena {
     }
 }
 
+/// How much of one of the kernel's tables is used, by what the status calls it.
+pub(super) fn used(name: &str) -> Outcome<u64> {
+    let status = status()?;
+    let table = status["usage"].as_array().into_iter().flatten().find(|one| one["name"] == name);
+    table.and_then(|one| one["used"].as_u64()).ok_or_else(|| format!("no {name} in {status}").into())
+}
+
 fn status() -> Outcome<Value> {
     let ran = Command::new("enforcer").args(["status", "--output", "json"]).run()?;
     serde_json::from_str(&ran.out).map_err(|error| format!("{error}: {ran}").into())
@@ -166,21 +173,15 @@ fn is_emulated() -> bool {
 fn ten_thousand_agents_that_share_tables_are_loaded_and_governed(t: &mut Test) -> Outcome {
     let count = if t.full { 10_000 } else { 200 };
     let many = Many::publish(count, false)?;
-    let usage = status()?["usage"].as_array().cloned().unwrap_or_default();
-    let used = |name: &str| {
-        usage.iter().find(|one| one["name"] == name).map_or(0, |one| one["used"].as_u64().unwrap_or(0))
-    };
+    let [policies, arena, prefixes] = [used("policies")?, used("arena")?, used("prefixes")?];
     eprintln!(
-        "{count} agents: {} policies, {} bytes of the arena, {} address prefixes, {} kB",
-        used("policies"),
-        used("arena"),
-        used("prefixes"),
+        "{count} agents: {policies} policies, {arena} bytes of the arena, {prefixes} address prefixes, {} kB",
         resident(&daemon()?)?
     );
     // One table for all their policies, and the one that knows their cgroups: a row or two for each byte in which two
     // names differ, and one for each byte behind, since each leads to another agent.
     let most = (2 << 20) + 2_048 * count as u64;
-    ensure!(used("policies") >= count as u64 && used("arena") < most, "{most}: {usage:?}");
+    ensure!(policies >= count as u64 && arena < most, "{policies} policies, {arena} of {most} bytes");
     is_governed(t, 0, "/srv/agents/all/f")?;
     is_governed(t, count - 1, "/srv/agents/all/f")?;
     drop(many);

@@ -52,6 +52,9 @@ pub const DECISION_RING: u32 = 1 << 22;
 pub const ACTIVITY_RING: u32 = 1 << 20;
 /// Calls that somebody has granted and that the second layer on the network has not seen yet; the oldest go first.
 pub const PASSES: u32 = 4096;
+/// Files of several names that one policy can look for. A policy that would have to look for more looks for none, and
+/// refuses whatever has several names: one agent that makes links does not fill the table for the others.
+pub const LINKS_OF_ONE: usize = LINKS as usize / 4;
 /// Objects of System V IPC and pseudo terminals that sessions have made, all together: more than the kernel lets there be
 /// in one IPC namespace and one devpts (32,000 queues, 32,000 sets of semaphores, 4,096 segments and as many terminals,
 /// unless it is told otherwise), so that whoever makes as many as there can be does not fill it for the others.

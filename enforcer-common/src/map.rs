@@ -257,7 +257,7 @@ pub struct Policy {
     pub floor: u32,
     /// State of each automaton after the leading slash: a byte offset in the arena.
     pub start: [u32; GROUPS],
-    /// Objects in the map of links that this policy looks for.
+    /// Objects in the map of links that this policy looks for, or [`Self::ALL_LINKS`].
     pub links: u32,
     /// SHA-256 of the canonical policy.
     pub digest: [u8; 32],
@@ -285,6 +285,9 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// In place of a number of links: there are too many to know them. Whatever has several names and is not in the map
+    /// is refused.
+    pub const ALL_LINKS: u32 = u32::MAX;
     /// Nothing was used yet.
     pub const UNUSED: [u16; SETS] = {
         let mut unused = [u16::MAX; SETS];

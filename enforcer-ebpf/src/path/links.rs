@@ -12,7 +12,7 @@ use crate::{
     verifier::anew,
 };
 use enforcer_common::{
-    map::{LinkKey, Masks},
+    map::{LinkKey, Masks, Policy},
     scratch::Scratch,
 };
 
@@ -75,7 +75,10 @@ pub extern "C" fn find_link(sc: *mut Scratch, slot: u32) -> Others {
             return 0;
         }
         let Some(key) = key_of(inode, (*policy).id) else { return EVERYTHING };
-        let Some(found) = maps::LINKS.get_ptr(key) else { return 0 };
+        let Some(found) = maps::LINKS.get_ptr(key) else {
+            (*sc).object = [0; 4];
+            return if (*policy).links == Policy::ALL_LINKS { EVERYTHING } else { 0 };
+        };
         (*sc).object = [(*found).states[0], (*found).states[1], (*found).states[2], 0];
         let Masks { allow: _, hold, deny, set: _ } = (*found).masks;
         u64::from(deny) | u64::from(hold[0]) << 16 | u64::from(hold[1]) << 32 | u64::from(hold[2]) << 48

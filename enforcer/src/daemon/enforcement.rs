@@ -122,6 +122,39 @@ pub struct Health {
     pub usage: Vec<Usage>,
 }
 
+/// Files of several names that a policy has to know.
+#[derive(Clone, Copy, Debug)]
+pub enum Linked<'a> {
+    /// These, and no others.
+    Known(&'a [LinkedFile]),
+    /// More than there is room for: whatever has several names is refused.
+    TooMany,
+}
+
+impl<'a> Linked<'a> {
+    /// What becomes of these files, with so much room; and why not all are known, if they are not.
+    pub fn new(files: &'a [LinkedFile], room: usize) -> (Self, Option<String>) {
+        let most = room.min(enforcer_common::limits::LINKS_OF_ONE);
+        if files.len() <= most {
+            return (Self::Known(files), None);
+        }
+        let why = format!(
+            "{} files that it denies or holds have other names, and there is room for {most}: whatever has several names \
+             is refused; remove links, and publish again",
+            files.len()
+        );
+        (Self::TooMany, Some(why))
+    }
+
+    /// Those that are known.
+    pub fn files(self) -> &'a [LinkedFile] {
+        match self {
+            Self::Known(files) => files,
+            Self::TooMany => &[],
+        }
+    }
+}
+
 /// Why the kernel side did not do what was asked. Whatever was in force stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforcementError {
@@ -198,16 +231,19 @@ pub trait Enforcement {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
-        links: &[LinkedFile],
+        links: Linked<'_>,
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError>;
+
+    /// How many files of several names there is room for.
+    fn room_for_links(&self) -> usize;
 
     /// Adds files with several names to those that a policy stops. Those that it has stay.
     fn add_links(
         &mut self,
         policy: &PublishedPolicy,
         image: &Image,
-        links: &[LinkedFile],
+        links: Linked<'_>,
     ) -> Result<(), EnforcementError>;
 
     /// Replaces the table that maps cgroup paths to agents.
@@ -347,4 +383,29 @@ pub trait Enforcement {
     /// Lets a stopped process go on, so that its call is judged again. Another process that has got the same
     /// id since is left alone; one that is gone is not an error.
     fn wake(&mut self, waiter: WaiterKey) -> Result<(), EnforcementError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::LinkedFile;
+    use enforcer_common::{limits::LINKS_OF_ONE, map::Masks};
+
+    #[test]
+    fn files_that_there_is_no_room_for_are_none_that_are_known() {
+        let one = LinkedFile { device: 1, inode: 1, path: Vec::new(), masks: Masks::NONE };
+        let many = vec![one; LINKS_OF_ONE + 1];
+        let known = |files: &[LinkedFile], room| match Linked::new(files, room) {
+            (Linked::Known(files), None) => Some(files.len()),
+            (Linked::TooMany, Some(why)) => {
+                assert!(why.contains("remove links"), "{why}");
+                None
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(known(&many[1..], usize::MAX), Some(LINKS_OF_ONE));
+        assert_eq!(known(&many, usize::MAX), None);
+        assert_eq!((known(&many[..3], 3), known(&many[..3], 2)), (Some(3), None));
+        assert!(Linked::TooMany.files().is_empty());
+    }
 }

@@ -1,6 +1,6 @@
 //! Files with several names, once policies are in force.
 
-use super::core::Core;
+use super::{core::Core, enforcement::Linked};
 use crate::links::Looked;
 
 impl Core {
@@ -17,8 +17,10 @@ impl Core {
             let Some(state) = self.agents.get(agent) else { continue };
             let whole = state.policy.whole();
             let found = self.links.find(&whole.policy, &whole.image);
-            let added = self.enforcement.add_links(&state.published, &whole.image, &found.files);
-            self.note_links(agent, added.err().map(|error| error.to_string()).or(found.incomplete));
+            let (linked, too_many) = Linked::new(&found.files, self.enforcement.room_for_links());
+            let added = self.enforcement.add_links(&state.published, &whole.image, linked);
+            let failed = added.err().map(|error| error.to_string());
+            self.note_links(agent, failed.or(too_many).or(found.incomplete));
         }
         self.links.begin();
     }

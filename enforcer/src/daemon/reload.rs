@@ -3,7 +3,7 @@
 use super::{
     canary,
     core::{AgentState, Core, boot_time},
-    enforcement::{AgentSlot, EnforcementError, PublishedPolicy},
+    enforcement::{AgentSlot, EnforcementError, Linked, PublishedPolicy},
     loaded::Kept,
     memory,
     policies::{PolicyFile, fingerprint, paths},
@@ -236,9 +236,10 @@ impl Core {
             noted = Some(published.id);
         };
         let whole = kept.whole();
-        let links = self.links.find(&whole.policy, &whole.image);
-        let published =
-            enforcement.publish(slot, agent, &whole.policy, &whole.image, &links.files, &mut note);
+        let mut links = self.links.find(&whole.policy, &whole.image);
+        let (linked, too_many) = Linked::new(&links.files, enforcement.room_for_links());
+        let published = enforcement.publish(slot, agent, &whole.policy, &whole.image, linked, &mut note);
+        links.incomplete = too_many.or(links.incomplete);
         let published = match (published, noted) {
             (Err(error), Some(number)) => {
                 self.numbers.withdraw(number);

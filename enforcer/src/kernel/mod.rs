@@ -25,10 +25,10 @@ mod trust_tag;
 
 use crate::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Followed, Health, PublishedPolicy, RootSetting,
+        AgentSlot, Enforcement, EnforcementError, Followed, Health, Linked, PublishedPolicy, RootSetting,
         SessionEntry, SessionRef, StartCause, StartError, Unwatched,
     },
-    policy::{Image, LinkedFile, Mode, ValidPolicy},
+    policy::{Image, Mode, ValidPolicy},
     settings::Settings,
 };
 use calls::Calls;
@@ -240,7 +240,7 @@ impl Enforcement for Kernel {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
-        links: &[LinkedFile],
+        links: Linked<'_>,
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         self.agent_policy(agent)?;
@@ -262,21 +262,27 @@ impl Enforcement for Kernel {
         Ok(published)
     }
 
+    fn room_for_links(&self) -> usize {
+        let used = usize::try_from(self.policies.usage().links).unwrap_or(usize::MAX);
+        (limits::LINKS as usize).saturating_sub(used)
+    }
+
     fn add_links(
         &mut self,
         policy: &PublishedPolicy,
         image: &Image,
-        links: &[LinkedFile],
+        links: Linked<'_>,
     ) -> Result<(), EnforcementError> {
         let added = publish::add_links(&mut self.tables, policy, image, links);
-        if !links.is_empty() {
+        if !links.files().is_empty() {
             self.policies.links_added(&self.tables);
         }
         added
     }
 
     fn publish_matcher(&mut self, image: &Image) -> Result<(), EnforcementError> {
-        let published = self.policies.stage(&mut self.tables, image, &[], [0; 32], MODE_ENFORCE)?;
+        let published =
+            self.policies.stage(&mut self.tables, image, Linked::Known(&[]), [0; 32], MODE_ENFORCE)?;
         let word = u64::from(published.id) << 32 | u64::from(published.slot);
         let old = self.tables.gate.word(offset_of!(Gate, matcher)).swap(word, Ordering::SeqCst);
         self.policies.retire(&mut self.tables, old);

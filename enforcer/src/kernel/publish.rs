@@ -4,7 +4,7 @@ use super::{
     regions::{Regions, Room},
     tables::{Tables, failed, to_bytes, view},
 };
-use crate::daemon::enforcement::{EnforcementError, PublishedPolicy};
+use crate::daemon::enforcement::{EnforcementError, Linked, PublishedPolicy};
 use crate::policy::{Image, LinkedFile, NetEntry, Placed};
 use aya::maps::{MapError, lpm_trie::Key};
 use enforcer_common::{
@@ -122,7 +122,7 @@ impl Policies {
         &mut self,
         tables: &mut Tables,
         image: &Image,
-        links: &[LinkedFile],
+        links: Linked<'_>,
         digest: [u8; 32],
         mode: u32,
     ) -> Result<PublishedPolicy, EnforcementError> {
@@ -143,7 +143,7 @@ impl Policies {
         match write(tables, image, links, slot, room, digest, mode) {
             Ok(published) => {
                 self.entries.prefixes += image.prefixes() as u64;
-                self.entries.links += links.len() as u64;
+                self.entries.links += links.files().len() as u64;
                 self.free.remove(&slot);
                 Ok(published)
             }
@@ -270,21 +270,29 @@ fn write_links(
     Ok(())
 }
 
+/// How many files the programs are to look for.
+fn number_of(links: Linked<'_>) -> u32 {
+    match links {
+        Linked::Known(files) => files.len() as u32,
+        Linked::TooMany => Policy::ALL_LINKS,
+    }
+}
+
 /// Adds files of several names to a policy that is in force.
 pub fn add_links(
     tables: &mut Tables,
     published: &PublishedPolicy,
     image: &Image,
-    links: &[LinkedFile],
+    links: Linked<'_>,
 ) -> Result<(), EnforcementError> {
     let PublishedPolicy { id, slot, base, image_digest: _ } = *published;
-    write_links(tables, image, base, id, links)?;
+    write_links(tables, image, base, id, links.files())?;
     let mut policy = tables.policy(slot)?;
     if policy.version != 1 || policy.id != id {
         return Err(EnforcementError::Gone(format!("policy {id}")));
     }
     // Only that it is not zero matters to the programs; everything else is written as it stands there.
-    let count = policy.links.max(links.len() as u32);
+    let count = policy.links.max(number_of(links));
     if count != policy.links {
         policy.links = count;
         tables.set_policy(slot, &policy)?;
@@ -303,7 +311,7 @@ fn link_of(image: &Image, base: u32, policy: u32, file: &LinkedFile) -> (LinkKey
 fn write(
     tables: &mut Tables,
     image: &Image,
-    links: &[LinkedFile],
+    links: Linked<'_>,
     slot: u32,
     room: Room,
     digest: [u8; 32],
@@ -323,7 +331,7 @@ fn write(
         mode,
         floor: placed.grants.floor,
         start: placed.start,
-        links: links.len() as u32,
+        links: number_of(links),
         digest,
         image: image.digest(),
         arena_base: base,
@@ -344,9 +352,9 @@ fn write(
                 .insert(&key_of(id, entry), value, 0)
                 .map_err(|e| failed("writing PREFIXES", e))?;
         }
-        write_links(tables, image, base, id, links)?;
+        write_links(tables, image, base, id, links.files())?;
         tables.set_policy(slot, &policy)?;
-        read_back(tables, image, links, slot, base, &policy, &placed)
+        read_back(tables, image, links.files(), slot, base, &policy, &placed)
     };
     let image_digest = all().map_err(|e| (id, e))?;
     Ok(PublishedPolicy { id, slot, base, image_digest })

@@ -2,10 +2,10 @@
 
 use enforcer::{
     daemon::enforcement::{
-        AgentSlot, Enforcement, EnforcementError, Health, Hook, PublishedPolicy, RootSetting, SessionEntry,
-        SessionRef,
+        AgentSlot, Enforcement, EnforcementError, Health, Hook, Linked, PublishedPolicy, RootSetting,
+        SessionEntry, SessionRef,
     },
-    policy::{Image, LinkedFile, ValidPolicy},
+    policy::{Image, ValidPolicy},
 };
 use enforcer_common::{
     event::{Header, VERSION, kind},
@@ -87,7 +87,7 @@ impl Enforcement for Fake {
         name: &str,
         policy: &ValidPolicy,
         image: &Image,
-        _links: &[LinkedFile],
+        _links: Linked<'_>,
         before: &mut dyn FnMut(&PublishedPolicy),
     ) -> Result<PublishedPolicy, EnforcementError> {
         let mut told = self.0.borrow_mut();
@@ -108,11 +108,15 @@ impl Enforcement for Fake {
         Ok(())
     }
 
+    fn room_for_links(&self) -> usize {
+        usize::MAX
+    }
+
     fn add_links(
         &mut self,
         _policy: &PublishedPolicy,
         _image: &Image,
-        _links: &[LinkedFile],
+        _links: Linked<'_>,
     ) -> Result<(), EnforcementError> {
         Ok(())
     }

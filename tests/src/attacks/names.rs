@@ -233,4 +233,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("N99", "removing the name under which a file is denied, so that another one is all it has", "path_unlink", "links::removing_a_denied_name_frees_no_other_one", "unlink"),
     refused("N100", "moving something else there", "path_rename", "links::removing_a_denied_name_frees_no_other_one", "rename"),
     refused("N101", "another spelling of a denied name, where the file system takes it (capitals)", "file_open", "mounts::another_spelling_that_a_file_system_takes_is_no_way_around_a_rule", "SECRET/key").on("newest"),
+    refused("N102", "more links to what a stricter policy denies than it can know", "file_open", "links::more_links_than_there_is_room_for_are_all_refused", "many/0"),
 ];

@@ -1,12 +1,15 @@
 //! Files with several names: what rules deny and hold of a file goes for every name that it had when the
 //! policy was published.
 
-use super::{promise_in, tree};
+use super::{promise_in, tree, units::enforcing};
 use crate::{
     cases,
+    command::{Command, systemctl},
+    ensure,
     harness::{Outcome, Test},
     promise::{Attempt, Denial},
 };
+use enforcer_common::limits::LINKS_OF_ONE;
 use std::fs;
 
 cases!(links:
@@ -15,6 +18,7 @@ cases!(links:
     what_runs_under_one_name_does_not_run_if_another_is_denied,
     what_an_agent_linked_before_is_denied_with_the_rest,
     removing_a_denied_name_frees_no_other_one,
+    more_links_than_there_is_room_for_are_all_refused,
 );
 
 /// The tree, with `open/f1` to `open/f8` as further names of `shut/f1` to `shut/f8`; `open/f9` and `open/same`
@@ -143,5 +147,63 @@ fn removing_a_denied_name_frees_no_other_one(t: &mut Test) -> Outcome {
     let twins =
         [format!("unlink {open}/copy3"), format!("unlink {open}/secret3"), format!("unlink {open}/f9")];
     promise_in(t, prepare, (narrow, wide.next()), (&twins, &attempts), || Ok(()))?;
+    Ok(())
+}
+
+/// Settings with more time for each look, which go back to what they were with this value.
+struct MoreTime(String);
+
+impl MoreTime {
+    const FILE: &str = "/etc/enforcer/enforcer.toml";
+
+    fn new() -> Outcome<Self> {
+        let usual = fs::read_to_string(Self::FILE)?;
+        let changed = usual.replacen("[agents]\n", "[agents]\nlink_seconds = 300\n", 1);
+        ensure!(changed != usual, "{} has no agents", Self::FILE);
+        fs::write(Self::FILE, changed)?;
+        let longer = Self(usual);
+        systemctl("restart enforcer.service")?;
+        enforcing()?;
+        Ok(longer)
+    }
+}
+
+impl Drop for MoreTime {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::FILE, &self.0);
+        let _ = systemctl("restart enforcer.service");
+        let _ = enforcing();
+    }
+}
+
+/// An agent could otherwise keep a stricter policy from being in force by making links of what that would deny.
+fn more_links_than_there_is_room_for_are_all_refused(t: &mut Test) -> Outcome {
+    t.needs_thorough()?;
+    let _longer = MoreTime::new()?;
+    linked(t)?;
+    let (open, shut) = (t.at("open"), t.at("shut"));
+    t.dir("open/many")?;
+    for number in 0..=LINKS_OF_ONE {
+        let name = format!("{shut}/many-{number}");
+        fs::write(&name, "")?;
+        fs::hard_link(name, format!("{open}/many/{number}"))?;
+    }
+    let wide = t.policy().allow("read", &format!("{open}/**"));
+    let mut agent = t.agent(wide.clone())?;
+    let acts = ["many/0", "f1", "f9", "f10"].map(|name| format!("read {open}/{name}"));
+    let all = agent.probe(&acts)?;
+    ensure!(all.lines == ["ok"; 4], "{:?}", all.lines);
+    agent.change(wide.next().deny("read", &format!("{shut}/**")))?;
+    // Two that have a denied name, one that only has another, and one that has none.
+    let refused = agent.probe(&acts)?;
+    ensure!(refused.lines == ["EPERM", "EPERM", "EPERM", "ok"], "{:?}", refused.lines);
+    let status = Command::new("enforcer").args(["status"]).run()?;
+    let said = status.out.contains("whatever has several names is refused");
+    ensure!(status.code == Some(1) && said && status.out.contains(agent.name()), "{status}");
+    // With fewer links the policy is in force as it is meant.
+    fs::remove_dir_all(format!("{open}/many"))?;
+    agent.change(wide.next().next().deny("read", &format!("{shut}/**")))?;
+    let known = agent.probe(&acts[1..])?;
+    ensure!(known.lines == ["EPERM", "ok", "ok"], "{:?}", known.lines);
     Ok(())
 }

@@ -207,6 +207,7 @@ pub mod operation {
         WATCH = 66, "watch";
         MODULE = 67, "module";
         LEASE = 68, "lease";
+        CORE_DUMP = 69, "core-dump";
     }
 }
 

@@ -62,6 +62,8 @@ macro_rules! kernel_fields {
             TASK_PID, "task_struct", ["pid"], 4;
             TASK_COMM, "task_struct", ["comm"], 16;
             TASK_FLAGS, "task_struct", ["flags"], 4;
+            TASK_SIGNAL, "task_struct", ["signal"], 8;
+            SIGNAL_LIMITS, "signal_struct", ["rlim"], 0;
             TASK_LEADER, "task_struct", ["group_leader"], 8;
             TASK_START, "task_struct", ["start_boottime"], 8;
             TASK_PARENT, "task_struct", ["real_parent"], 8;
@@ -144,6 +146,8 @@ pub enum Extra {
     RenameLock,
     /// Address of `mount_lock` (fs/namespace.c), in the same way.
     MountLock,
+    /// Address of `core_pattern` (fs/coredump.c). Zero: it cannot be told where core dumps go.
+    CorePattern,
     /// BTF id of a structure of two plain words, where addresses can be cast; else 0.
     CastType,
     /// The generation of the programs.
@@ -188,4 +192,8 @@ pub const SINGLES: &[(Single, &str)] =
     &[(Single::Gate, "GATE"), (Single::Arena, "ARENA"), (Single::Moves, "MOVES")];
 
 /// Those of [`Extra`] that are addresses of kernel symbols.
-pub const SYMBOLS: &[(Extra, &str)] = &[(Extra::RenameLock, "rename_lock"), (Extra::MountLock, "mount_lock")];
+pub const SYMBOLS: &[(Extra, &str)] = &[
+    (Extra::RenameLock, "rename_lock"),
+    (Extra::MountLock, "mount_lock"),
+    (Extra::CorePattern, "core_pattern"),
+];

@@ -50,6 +50,8 @@ enforcer_common::kernel_fields!(globals);
 static RENAME_LOCK: Offset<{ Extra::RenameLock.placeholder() }> = Offset;
 /// Address of `mount_lock` (fs/namespace.c), or 0.
 static MOUNT_LOCK: Offset<{ Extra::MountLock.placeholder() }> = Offset;
+/// Address of `core_pattern` (fs/coredump.c), or 0.
+pub static CORE_PATTERN: Offset<{ Extra::CorePattern.placeholder() }> = Offset;
 /// BTF id of `struct timespec64`, whose two members are plain numbers, where `bpf_rdonly_cast` exists; else 0.
 static CAST_TYPE: Offset<{ Extra::CastType.placeholder() }> = Offset;
 /// The generation of these programs.

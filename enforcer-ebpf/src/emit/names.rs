@@ -87,6 +87,8 @@ pub extern "C" fn name_other(sc: *mut Scratch) -> u64 {
         let header = record.cast::<Header>();
         (*sc).address = core::ptr::read_volatile(&raw const (*sc).dentry);
         (*header).flags &= !flag::OTHER_NAME;
+        // Where nothing is known of the object no rules stand for it, and everything is refused.
+        (*sc).object = [0; 4];
         if path::find_link(sc, core::ptr::read_volatile(&raw const (*sc).policy) as u32) != 0 {
             (*header).flags |= flag::OTHER_NAME;
             (*header).states = [(*sc).object[0], (*sc).object[1], (*sc).object[2]];

@@ -3,6 +3,7 @@
 pub mod attributes;
 pub mod calls;
 pub mod cgroup;
+pub mod crash;
 pub mod exec;
 pub mod file;
 pub mod floor;
@@ -38,6 +39,12 @@ use enforcer_common::{
 fn armed() -> Option<Subject> {
     let subject = subject::current()?;
     if subject.launching() { None } else { Some(subject) }
+}
+
+/// The reason for refusing what no session may do.
+#[inline(always)]
+fn floor(subject: &Subject) -> u16 {
+    if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR }
 }
 
 /// The reason for refusing an object whose name could not be told.

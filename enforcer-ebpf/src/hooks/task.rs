@@ -1,6 +1,6 @@
 //! Tasks: labels are passed on, and companions are the only tasks that can be touched.
 
-use super::armed;
+use super::{armed, floor};
 use crate::{
     emit::{Denial, refuse},
     evidence, maps, object, subject,
@@ -149,9 +149,4 @@ pub fn file_fcntl(ctx: LsmContext) -> i32 {
         return errno(!granted && refuse(&subject, &Denial::of(operation::LEASE, floor(&subject), 0)));
     }
     errno(refuse(&subject, &Denial::of(operation::SIGNAL_OWNER, floor(&subject), command)))
-}
-
-#[inline(always)]
-fn floor(subject: &subject::Subject) -> u16 {
-    if subject.policy.is_null() { reason::NO_SESSION } else { reason::FLOOR }
 }

@@ -70,6 +70,7 @@ pub const PROGRAMS: &[HookProgram] = &[
     tracepoint("cgroup_rmdir"),
     HookProgram { when: When::PlainPaths, ..lsm("file_open", 1) },
     HookProgram { program: "file_open_tagged", when: When::TaggedPaths, ..lsm("file_open", 1) },
+    lsm("cred_prepare", 3),
     lsm("path_mknod", 4),
     lsm("path_mkdir", 3),
     lsm("path_symlink", 3),

@@ -28,7 +28,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("O22", "a program that the kernel runs outside for a key", "key_alloc", "upcalls::no_program_is_run_for_a_key", "request-key"),
     refused("O23", "the parent's session keyring", "cred_alloc_blank", "upcalls::no_keyring_is_given_to_a_parent", "session-to-parent"),
     refused("O24", "a module that the kernel would load", "kernel_module_request", "upcalls::no_module_is_asked_for", "unknown-hash"),
-    Attack { layers: "launch", ..refused("O25", "a program that the kernel runs outside for a crash", "a limit set at the launch", "upcalls::no_program_is_run_for_a_crash", "crash") },
+    Attack { layers: "LSM, launch", ..refused("O25", "a program that the kernel runs outside for a crash", "cred_prepare; a limit set at the launch", "upcalls::no_program_is_run_for_a_crash", "crash") },
     refused("O26", "a disk, under a rule for everything", "file_open", "devices::devices_take_more_than_a_path", "/dev/vda"),
     refused("O27", "the console and the kernel's messages", "file_open", "devices::devices_take_more_than_a_path", "/dev/kmsg"),
     refused("O28", "controls of files that no list has: freezing, shutting down, swapping with the boot loader's", "file_ioctl", "devices::files_are_asked_harmless_things_only", "8004587d"),
@@ -40,4 +40,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("O34", "an encapsulation behind a plain socket (`UDP_ENCAP`)", "socket_setsockopt", "devices::no_option_puts_another_driver_behind_a_socket", "socket-option 17 100 1111"),
     refused("O35", "a denied IPv4 address inside an IPv6 one: NAT64, 6to4, Teredo, IPv4-compatible", "socket_connect, socket_sendmsg", "network::an_address_that_leaves_ipv6_on_its_way_is_refused", "64:ff9b::169.254.169.254"),
     refused("O36", "an outsider's terminal, by the name by which a session's own is opened", "file_open", "devices::terminals_of_others_are_refused", "write-open"),
+    refused("O37", "a program for a crash, with a limit of zero, which a pipe ignores", "cred_prepare", "upcalls::no_program_is_run_for_a_crash", "crash 0"),
+    refused("O38", "the same in a unit, which has no limit of one byte", "cred_prepare", "upcalls::no_program_is_run_for_a_crash", "probe-crash"),
 ];

@@ -242,8 +242,13 @@ fn unknown_hash(_: &Args<'_>) -> io::Result<()> {
     sys!(SYS_keyctl, 23, &[0u8; 12][..], &mut [0u8; 16][..], 16, &kdf[..]).map(drop)
 }
 
-/// A child dies by a signal whose default is to leave its memory behind.
-fn crash(_: &Args<'_>) -> io::Result<()> {
+/// `crash [LIMIT]`: a child dies by a signal whose default is to leave its memory behind, as far as a limit of so many bytes
+/// lets it.
+fn crash(args: &Args<'_>) -> io::Result<()> {
+    if let Ok(limit) = args.number::<u64>(0) {
+        let limit: Vec<u8> = [limit; 2].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_CORE, &limit, 0)?;
+    }
     // SAFETY: the probe has one thread, so the child may do what the parent may.
     let child = sys::result(unsafe { libc::fork() }.into())?;
     if child == 0 {

@@ -1,8 +1,12 @@
 //! Programs that the kernel runs, as root and outside of every agent, because of what somebody did.
 
-use super::{floor::almighty, tree};
+use super::{
+    floor::almighty,
+    tree,
+    units::{Unit, judged, matched, probe, records},
+};
 use crate::{
-    cases, ensure,
+    cases, ensure, events,
     harness::{Outcome, Test, exists, outside_all},
     promise::{self as check, Attempt, Denial},
 };
@@ -80,7 +84,23 @@ fn no_program_is_run_for_a_crash(t: &mut Test) -> Outcome {
         ensure!(outside_all(&act)? == ["ok"], "outside");
         times(2)?;
         ensure!(runs() == 2, "the program was run {} times", runs());
-        Ok(())
+        // A limit of nothing is none where a program takes the dump.
+        let attempts = [Attempt::new("crash 0", Denial::floor("core-dump")).not_outside().errno("ok")];
+        check::refused(t, &almighty(t)?, &[], &attempts)?;
+        // Nor has a unit one byte as its limit, unless it says so.
+        let agent = t.agent(matched(t, "probe-crash"))?;
+        let marker = check::marker(t)?;
+        let mark = events::mark()?;
+        let (unit, _) =
+            Unit::start(t, "probe-crash", &probe(&["crash".to_owned(), format!("read {marker}")]), true)?;
+        ensure!(unit.lines() == ["ok", "EPERM"], "{:?}", unit.lines());
+        judged(&records(&agent, mark, &marker)?, &[Denial::floor("core-dump")], &agent)?;
+        ensure!(outside_all(&act)? == ["ok"], "outside");
+        times(3)?;
+        ensure!(runs() == 3, "the program was run {} times", runs());
+        let limits = t.agent(t.policy().line("capabilities: [sys_resource]"))?;
+        ensure!(limits.probe(&["crash 0".to_owned()])?.lines == ["ok"], "with a say in limits");
+        Ok(times(4)?)
     })();
     fs::write(PATTERN, before)?;
     outcome

@@ -110,7 +110,9 @@ fn operation(name: &str, item: &Item) -> (Class, u64) {
         "ioctl" | "watch" | "lease" | "chroot" | "pivot-root" => (Class::File, OTHER),
         "exec" | "exec-arguments" => (Class::Process, 1),
         "ptrace" => (Class::Process, 3),
-        "map" | "anonymous-exec" | "signal" | "fork" | "limit" | "signal-owner" => (Class::Process, OTHER),
+        "map" | "anonymous-exec" | "signal" | "fork" | "limit" | "signal-owner" | "core-dump" => {
+            (Class::Process, OTHER)
+        }
         "connect" | "unix-connect" => (Class::Network, 1),
         "send" | "unix-send" | "receive" => (Class::Network, 6),
         "listen" => (Class::Network, 7),

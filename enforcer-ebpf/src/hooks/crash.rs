@@ -40,7 +40,8 @@ fn goes_outside(task: *const u8) -> bool {
     match first {
         // One byte is what the kernel takes for "not at all" where a pipe is concerned; every other limit it ignores.
         Some(b'|') => {
-            let limits = object::pointer(task, &object::TASK_SIGNAL) as u64 + object::SIGNAL_LIMITS.get() as u64;
+            let limits =
+                object::pointer(task, &object::TASK_SIGNAL) as u64 + object::SIGNAL_LIMITS.get() as u64;
             peek::<u64>(limits + CORE) != Some(1)
         }
         // A file, which is the agent's own to open.

@@ -177,7 +177,10 @@ impl Core {
                     self.arguments.waiting.push(one);
                     continue;
                 }
-                Command::Gone => continue,
+                Command::Gone => {
+                    self.forget_program(&one.held);
+                    continue;
+                }
                 Command::NotYet => Err("it did not stop where it was loaded"),
                 Command::Unreadable(why) => Err(why),
                 Command::Given(given) => Ok(given),

@@ -124,6 +124,15 @@ impl Core {
         }
     }
 
+    /// Forgets a loaded program that is gone: whoever starts and ends many would fill the tables for others.
+    pub(super) fn forget_program(&mut self, held: &Held) {
+        let hold::Waiter { pid, tgid, started, .. } = held.waiter;
+        let forgotten = self.enforcement.forget_waiter(WaiterKey { pid, tgid, started });
+        if let Err(error) = forgotten.and_then(|()| self.enforcement.forget_hold(held.id.0)) {
+            tracing::error!(%error, process = tgid, "cannot forget a program that has gone");
+        }
+    }
+
     /// Whether somebody may be asked about one more act of its agent.
     pub(super) fn may_ask(&self, held: &Held) -> bool {
         self.approvals.queue.may_ask(&held.who.agent, present()) > 0
@@ -216,12 +225,18 @@ impl Core {
         seen.holds = holds.iter().filter(|(id, _)| !own.contains(id)).map(known).collect();
         for (key, waiter) in waiters {
             if ancestry::exists(key.tgid, key.pid, key.started) {
-                let (pid, tgid, started) = (key.pid, key.tgid, key.started);
-                if own.contains(&waiter.id) {
-                    continue;
+                if !own.contains(&waiter.id) {
+                    let (pid, tgid, started) = (key.pid, key.tgid, key.started);
+                    seen.waiters.push(hold::Waiter { id: HoldId(waiter.id), pid, tgid, started });
                 }
-                seen.waiters.push(hold::Waiter { id: HoldId(waiter.id), pid, tgid, started });
-            } else if let Err(error) = self.enforcement.forget_waiter(key) {
+                continue;
+            }
+            let mut forgotten = self.enforcement.forget_waiter(key);
+            // Each run of a program is a request of its own, which goes with it.
+            if own.contains(&waiter.id) {
+                forgotten = forgotten.and_then(|()| self.enforcement.forget_hold(waiter.id));
+            }
+            if let Err(error) = forgotten {
                 tracing::error!(%error, "cannot forget a thread that has gone");
             }
         }

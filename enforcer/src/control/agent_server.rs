@@ -19,6 +19,7 @@ use std::{
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -28,8 +29,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Connections at one time, of all sessions.
-const MOST: usize = 128;
+/// Connections at one time, of all sessions. One session has some forty at most, by what it may ask.
+const MOST: usize = 512;
+/// The same of those that are turned away, which do not take the others' room. Beyond, nothing is said to them.
+const TURNED_AWAY: usize = 32;
 /// After which time a peer must have asked, or read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions that a session may ask at once.
@@ -75,7 +78,7 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
 
 /// Serves connections until the daemon ends.
 pub async fn serve(core: Shared, listener: UnixListener) {
-    let room = std::sync::Arc::new(Semaphore::new(MOST));
+    let (room, door) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(TURNED_AWAY)));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -86,11 +89,13 @@ pub async fn serve(core: Shared, listener: UnixListener) {
                 continue;
             }
         };
-        let Ok(permit) = std::sync::Arc::clone(&room).try_acquire_owned() else { continue };
+        let session = admit(&core, &stream);
+        let place = if session.is_ok() { &room } else { &door };
+        let Ok(permit) = Arc::clone(place).try_acquire_owned() else { continue };
         let core = core.clone();
         tokio::task::spawn_local(async move {
             let _permit = permit;
-            if let Ok(Err(error)) = timeout(2 * PATIENCE, converse(&core, stream)).await {
+            if let Ok(Err(error)) = timeout(2 * PATIENCE, converse(&core, stream, session)).await {
                 tracing::debug!(%error, "a session's connection ended");
             }
         });
@@ -98,8 +103,12 @@ pub async fn serve(core: Shared, listener: UnixListener) {
 }
 
 /// One question, one answer.
-async fn converse(core: &Shared, mut stream: UnixStream) -> io::Result<()> {
-    let reply = match asked(core, &mut stream).await {
+async fn converse(
+    core: &Shared,
+    mut stream: UnixStream,
+    session: Result<[u64; 2], Failure>,
+) -> io::Result<()> {
+    let reply = match asked(core, &mut stream, session).await {
         Ok(reply) => reply,
         Err(failure) => {
             AgentReply::Failed { exit: failure.exit as u8, message: failure.message, remedy: failure.remedy }
@@ -125,8 +134,12 @@ fn admit(core: &Shared, stream: &UnixStream) -> Result<[u64; 2], Failure> {
     Ok(session)
 }
 
-async fn asked(core: &Shared, stream: &mut UnixStream) -> Result<AgentReply, Failure> {
-    let session = match admit(core, stream) {
+async fn asked(
+    core: &Shared,
+    stream: &mut UnixStream,
+    session: Result<[u64; 2], Failure>,
+) -> Result<AgentReply, Failure> {
+    let session = match session {
         Ok(session) => session,
         Err(failure) => {
             // Who is turned away has written all the same, and would see a broken pipe instead of the answer.

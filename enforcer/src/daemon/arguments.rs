@@ -2,7 +2,7 @@
 
 use super::{
     cmdline::{self, Command},
-    content,
+    content::Reading,
     core::{Core, boot_time},
     held::Held,
     loaded::Kept,
@@ -27,6 +27,9 @@ const MOST: usize = 4_096;
 const OLD: u64 = 60_000_000_000;
 /// Nanoseconds for which a program may take to stop where it was loaded.
 const PATIENCE: u64 = 10_000_000_000;
+
+/// Programs that are read at one time because of what is in them, one of each agent.
+const READERS: usize = 8;
 
 /// Nanoseconds within which a program has usually stopped.
 const SOON: u64 = 20_000_000;
@@ -57,6 +60,8 @@ struct Waiting {
     count: usize,
     trust: u32,
     since: u64,
+    /// Its content, where a rule is about that.
+    reading: Option<Reading>,
 }
 
 /// What is known of such programs.
@@ -105,6 +110,7 @@ impl Arguments {
             count: header.argument as usize,
             trust: header.trust,
             since: header.time,
+            reading: None,
         });
     }
 
@@ -150,6 +156,35 @@ fn judge(
     all
 }
 
+impl Waiting {
+    /// The content of its program, if a rule depends on it; `None`: not yet. `readers` are the agents of whom one is read.
+    fn content(&mut self, readers: &mut Vec<String>) -> Option<Option<[u8; 32]>> {
+        let policy = self.stages.first().and_then(|stage| Some(stage.policy.as_ref()?.whole()));
+        if !policy.is_some_and(|loaded| is_about_content(&loaded.policy, &self.stages)) {
+            return Some(None);
+        }
+        if let Some(reading) = &self.reading {
+            return reading.told();
+        }
+        let agent = self.held.agent();
+        if readers.len() >= READERS || readers.iter().any(|one| one == agent) {
+            return None;
+        }
+        let (process, started) = self.held.process();
+        match Reading::begin(process, started) {
+            Ok(reading) => {
+                readers.push(agent.to_owned());
+                self.reading = Some(reading);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, process, "a program cannot be read");
+                Some(None)
+            }
+        }
+    }
+}
+
 impl Core {
     /// Judges what came just now. A program stops soon after its record: waiting for that costs less than coming
     /// back, but not for one whose agent keeps it from running.
@@ -169,7 +204,10 @@ impl Core {
     /// Judges the programs that have stopped where they were loaded.
     pub(super) fn judge_arguments(&mut self, now: u64) {
         let mut held = Vec::new();
-        for one in std::mem::take(&mut self.arguments.waiting) {
+        let waiting = std::mem::take(&mut self.arguments.waiting);
+        let read = waiting.iter().filter(|one| one.reading.is_some());
+        let mut readers: Vec<String> = read.map(|one| one.held.agent().to_owned()).collect();
+        for mut one in waiting {
             let (tgid, started) = one.held.process();
             let given = match cmdline::read(tgid, started) {
                 // The signal has been sent; it has to be scheduled once more before it stops.
@@ -185,22 +223,26 @@ impl Core {
                 Command::Unreadable(why) => Err(why),
                 Command::Given(given) => Ok(given),
             };
-            held.extend(self.judge_one(one, given));
+            let Some(content) = one.content(&mut readers) else {
+                self.arguments.waiting.push(one);
+                continue;
+            };
+            held.extend(self.judge_one(one, given, content));
         }
         self.flush();
         self.take_held(held);
     }
 
     /// Carries the verdict on one program out, unless it is for a person.
-    fn judge_one(&mut self, one: Waiting, given: Result<Vec<Vec<u8>>, &str>) -> Option<Held> {
-        let Waiting { mut held, mut record, session, stages, count, trust, since } = one;
+    fn judge_one(
+        &mut self,
+        one: Waiting,
+        given: Result<Vec<Vec<u8>>, &str>,
+        content: Option<[u8; 32]>,
+    ) -> Option<Held> {
+        let Waiting { mut held, mut record, session, stages, count, trust, since, reading: _ } = one;
         let tiers = self.narrowed(self.settings.trust.tiers(Trust::from_number(trust).unwrap_or_default()));
         let known = stages.first().and_then(|stage| Some(stage.policy.as_ref()?.whole()));
-        let (process, started) = held.process();
-        let content = known
-            .as_ref()
-            .filter(|loaded| is_about_content(&loaded.policy, &stages))
-            .and_then(|_| content::of_program(process, started));
         let (verdict, rules, why): (Verdict, Vec<(RuleId, &Rule)>, &str) = match (&known, &given) {
             (Some(loaded), Ok(given)) if stages.len() == count => {
                 let (verdict, ids) = judge(&loaded.policy, &stages, given, content, &tiers);

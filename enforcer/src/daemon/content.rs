@@ -8,13 +8,37 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read},
     os::unix::fs::MetadataExt,
+    sync::mpsc::{Receiver, TryRecvError, sync_channel},
+    thread,
 };
 
 /// Bytes of a program beyond which its content is not told.
 const MOST: u64 = 1 << 30;
 
+/// A program that is being read by a thread of its own: a large one takes seconds, in which others are judged.
+pub(super) struct Reading(Receiver<Option<[u8; 32]>>);
+
+impl Reading {
+    /// Begins to read the program of a process that was stopped before its first instruction.
+    pub(super) fn begin(process: u32, started: u64) -> io::Result<Self> {
+        let (to, told) = sync_channel(1);
+        let read = move || drop(to.send(of_program(process, started)));
+        thread::Builder::new().name("content".to_owned()).spawn(read)?;
+        Ok(Self(told))
+    }
+
+    /// Its SHA-256, or that it cannot be told. `None`: it is not read to the end yet.
+    pub(super) fn told(&self) -> Option<Option<[u8; 32]>> {
+        match self.0.try_recv() {
+            Ok(content) => Some(content),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(None),
+        }
+    }
+}
+
 /// SHA-256 of the program of a process that was stopped before its first instruction; `None`: that cannot be told.
-pub(super) fn of_program(process: u32, started: u64) -> Option<[u8; 32]> {
+fn of_program(process: u32, started: u64) -> Option<[u8; 32]> {
     let digest = read(&format!("/proc/{process}/exe")).ok().flatten();
     // It was that process, and it has not run meanwhile.
     digest.filter(|_| still_waits(process, started))
@@ -58,6 +82,11 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(read(dir.path().to_str().expect("text")).ok().flatten(), None);
-        assert_eq!(of_program(std::process::id(), 1), None);
+        let reading = Reading::begin(std::process::id(), 1).expect("a thread");
+        let told = std::iter::repeat_with(|| {
+            thread::yield_now();
+            reading.told()
+        });
+        assert_eq!(told.flatten().next(), Some(None));
     }
 }

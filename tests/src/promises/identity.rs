@@ -7,13 +7,42 @@ use crate::{
     ensure, events, fail,
     harness::{Outcome, Test, exists},
     promise as check,
+    promises::lifecycle::daemon,
 };
 use std::fs;
 
 cases!(identity:
     a_program_is_known_by_its_content_whatever_becomes_of_its_name,
     who_executes_a_program_can_decide,
+    a_large_program_that_is_read_keeps_nobody_else_waiting,
 );
+
+/// Whether the daemon reads a program.
+fn is_reading() -> Outcome<bool> {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon()?))?.flatten();
+    // One that has just ended has no name any more.
+    let mut names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    Ok(names.any(|name| name == "content\n"))
+}
+
+/// It takes the daemon seconds to read, and whoever may execute it can have that done again and again.
+fn a_large_program_that_is_read_keeps_nobody_else_waiting(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let w = t.dir("w")?;
+    let (large, small) = (format!("{w}/large"), format!("{w}/small"));
+    copy("/usr/bin/true", &large)?;
+    copy("/usr/bin/true", &small)?;
+    fs::OpenOptions::new().write(true).open(&large)?.set_len(900 << 20)?;
+    let pin = |path: &str, digest: &str| format!("allow: ['{path}'], sha256: ['{digest}']");
+    let greedy = t.agent(t.policy().exec_rule(pin(&large, &"00".repeat(32))))?;
+    let other = t.agent(t.policy().exec_rule(pin(&small, &sha256(&small)?)))?;
+    let mut live = greedy.start(&[format!("exec {large}")])?;
+    wait_for("a program that is read", 120, || is_reading().ok()?.then_some(()))?;
+    let session = other.probe(&[format!("exec {small}")])?;
+    ensure!(session.lines == ["ok"], "{:?}", session.lines);
+    ensure!(is_reading()?, "the large program was read first");
+    live.expect(&[KILLED])
+}
 
 /// What a program's parent sees of its end by SIGKILL.
 const KILLED: &str = "status-0x9";

@@ -93,6 +93,8 @@ macro_rules! kernel_fields {
             SOCK_FAMILY, "sock", ["__sk_common.skc_family"], 2;
             SOCK_PROTOCOL, "sock", ["sk_protocol"], 2;
             SOCK_PORT, "sock", ["__sk_common.skc_num"], 2;
+            SOCK_LOCAL, "sock", ["__sk_common.skc_rcv_saddr"], 4;
+            SOCK_LOCAL6, "sock", ["__sk_common.skc_v6_rcv_saddr"], 16;
             SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
             UNIX_PATH, "unix_sock", ["path"], 16;
             UNIX_ADDRESS, "unix_sock", ["addr"], 8;

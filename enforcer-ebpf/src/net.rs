@@ -192,6 +192,22 @@ pub fn judge_bind(sc: *mut Scratch, subject: &Subject, socket: Socket, address: 
     look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), BIND)
 }
 
+/// The local address of an Internet socket that the verifier knows.
+#[inline(always)]
+pub fn local_address(sock: *const u8, family: u16) -> Option<Address> {
+    match family {
+        INET => Some(Address::v4_local(object::number::<u32>(sock, &object::SOCK_LOCAL).to_ne_bytes())),
+        INET6 => {
+            let words = object::peek::<[u64; 2]>(sock as u64 + object::SOCK_LOCAL6.get() as u64)?;
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&words[0].to_ne_bytes());
+            bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
+            Some(Address::v6_local(bytes))
+        }
+        _ => None,
+    }
+}
+
 /// The verdict on one address.
 #[inline(always)]
 pub fn look_up(

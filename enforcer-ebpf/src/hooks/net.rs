@@ -149,6 +149,36 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     result(answer(sc, &subject, socket, operation::LISTEN, BIND, judged))
 }
 
+/// Taking a connection, by a socket that the session has made. Where it listens is certain now: while `listen` is asked
+/// about, another thread can still take a port away from a socket that was not bound by name, and it gets another one, on
+/// every address.
+#[lsm(hook = "socket_accept")]
+pub fn socket_accept(ctx: LsmContext) -> i32 {
+    let Some(subject) = armed() else { return 0 };
+    let sock = pointer(ctx.arg(0), &object::SOCKET_SOCK);
+    let socket = net::socket(sock);
+    if !matches!(socket.family, net::INET | net::INET6) || !net::made_in_session(&subject, sock) {
+        return 0;
+    }
+    let sc = maps::SCRATCH.of_current_or_new();
+    if sc.is_null() {
+        return result(lost(&subject, operation::LISTEN));
+    }
+    let Some(local) = net::local_address(sock, socket.family) else {
+        return result(lost(&subject, operation::LISTEN));
+    };
+    // As it was asked about if the port was left to the kernel, or else as it is.
+    let mut judged = net::look_up(sc, &subject, socket.protocol, &local, 0, BIND);
+    if matches!(judged, Judged::Refused(why) if why != reason::HELD) {
+        judged = net::look_up(sc, &subject, socket.protocol, &local, socket.port, BIND);
+    }
+    // A person has answered when it was bound.
+    if matches!(judged, Judged::Refused(reason::HELD)) {
+        return 0;
+    }
+    result(answer(sc, &subject, socket, operation::LISTEN, BIND, judged))
+}
+
 /// Options by which packets leave elsewhere than the address that is judged says.
 #[lsm(hook = "socket_setsockopt")]
 pub fn socket_setsockopt(ctx: LsmContext) -> i32 {

@@ -122,6 +122,7 @@ pub const PROGRAMS: &[HookProgram] = &[
     lsm("socket_sendmsg", 3),
     lsm("socket_bind", 3),
     lsm("socket_listen", 2),
+    lsm("socket_accept", 2),
     lsm("unix_stream_connect", 3),
     lsm("unix_may_send", 2),
     lsm("task_kill", 4),

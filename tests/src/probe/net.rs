@@ -33,6 +33,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("bind-unspec", bind_unspec),
     ("bind-listen", bind_listen),
     ("listen-unbound", listen_unbound),
+    ("accept-when", accept_when),
     ("socket", socket_of),
     ("socketpair", socketpair),
 ];
@@ -223,6 +224,16 @@ fn bind_unspec(args: &Args<'_>) -> io::Result<()> {
 
 fn bind_listen(args: &Args<'_>) -> io::Result<()> {
     sys!(SYS_listen, &bound(args, libc::SOCK_STREAM)?, 1).map(drop)
+}
+
+/// `accept-when ADDRESS PORT FILE`: listens there, and takes a connection once the file is there.
+fn accept_when(args: &Args<'_>) -> io::Result<()> {
+    let socket = bound(args, libc::SOCK_STREAM)?;
+    sys!(SYS_listen, &socket, 1)?;
+    while std::fs::symlink_metadata(args.word(2)?).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    fd!(SYS_accept4, &socket, 0, 0, libc::SOCK_CLOEXEC).map(drop)
 }
 
 /// `listen` binds a socket that was not bound.

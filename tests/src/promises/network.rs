@@ -3,13 +3,16 @@
 use super::promise;
 use crate::{
     cases,
-    command::Command,
-    ensure,
+    command::{Command, wait_for},
+    ensure, events,
     harness::{Outcome, Test},
     peer::Port,
     promise::{self as check, Attempt, Denial},
 };
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+};
 
 cases!(network:
     connecting_by_tcp_needs_a_rule_in_every_spelling,
@@ -19,6 +22,7 @@ cases!(network:
     an_address_that_leaves_ipv6_on_its_way_is_refused,
     a_denied_address_stays_denied_inside_an_allowed_block,
     binding_and_listening_need_a_rule,
+    taking_connections_needs_the_rule_that_listening_did,
     only_plain_sockets_can_be_made,
 );
 
@@ -231,6 +235,40 @@ fn with_modules<T>(act: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let outcome = act();
     fs::write(setting, before.trim())?;
     outcome
+}
+
+/// Where a socket listens is certain when it takes a connection, and not before.
+fn taking_connections_needs_the_rule_that_listening_did(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    for (address, changes) in
+        [(HERE, false), ("::1", false), ("::ffff:127.0.0.1", false), (HERE, true), ("::1", true)]
+    {
+        let to: IpAddr =
+            if address == "::1" { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let port = TcpListener::bind((to, 0))?.local_addr()?.port();
+        let narrow = t.policy();
+        let wide = narrow.next().bind(&format!("{}/tcp", SocketAddr::new(to, port)));
+        let mut agent = t.agent(wide)?;
+        let go = t.at(&format!("go-{address}-{changes}"));
+        let marker = check::marker(t)?;
+        let acts = [format!("accept-when {address} {port} {go}"), format!("read {marker}")];
+        let mut live = agent.start(&acts)?;
+        let peer = wait_for("a socket that listens", 120, || TcpStream::connect((to, port)).ok())?;
+        if changes {
+            agent.change(narrow.next())?;
+        }
+        fs::write(&go, "")?;
+        live.expect(&[if changes { "EPERM" } else { "ok" }, "EPERM"])?;
+        drop(peer);
+        let records = events::until_marker(live.mark, &live.id, &marker)?;
+        let denial = Denial::no_rule("listen").to(&to.to_string(), port, "tcp").asking("bind");
+        let faults: Vec<String> = records.iter().flat_map(|record| denial.faults(record, &agent)).collect();
+        ensure!(
+            faults.is_empty() && records.len() == usize::from(changes),
+            "{address}: {faults:?} {records:?}"
+        );
+    }
+    Ok(())
 }
 
 fn only_plain_sockets_can_be_made(t: &mut Test) -> Outcome {

@@ -22,7 +22,10 @@ impl Reading {
     /// Begins to read the program of a process that was stopped before its first instruction.
     pub(super) fn begin(process: u32, started: u64) -> io::Result<Self> {
         let (to, told) = sync_channel(1);
-        let read = move || drop(to.send(of_program(process, started)));
+        let read = move || {
+            // Who does not listen any more has no use for it.
+            let _ = to.send(of_program(process, started));
+        };
         thread::Builder::new().name("content".to_owned()).spawn(read)?;
         Ok(Self(told))
     }

@@ -148,7 +148,7 @@ pub struct Session {
     pub tiers: TierMap,
     /// Slot of the session that started this one, or [`NO_SESSION`].
     pub parent: u32,
-    /// Zero.
+    /// [`SESSION_HAS_RINGS`]. Written by the kernel.
     pub flags: u32,
     /// Nanoseconds of boot time at which the cgroup was bound.
     pub bound_at: u64,
@@ -168,6 +168,9 @@ pub const NO_SESSION: u32 = 0;
 pub const SESSION_LAUNCHING: u16 = 1;
 /// The entry point has been executed. One way.
 pub const SESSION_ARMED: u16 = 2;
+
+/// Somebody in the session was let make an io_uring. It may be there still when no policy allows one any more. One way.
+pub const SESSION_HAS_RINGS: u32 = 1;
 
 /// A free session entry with an unguessable id that the kernel may give to a new cgroup.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -38,6 +38,7 @@ macro_rules! kernel_fields {
             DENTRY_NAME, "dentry", ["d_name.name"], 8;
             DENTRY_INODE, "dentry", ["d_inode"], 8;
             DENTRY_FLAGS, "dentry", ["d_flags"], 4;
+            DENTRY_COUNT, "dentry", ["d_seq"], 4;
             DENTRY_PRIVATE, "dentry", ["d_fsdata"], 8;
             DENTRY_INLINE, "dentry", ["d_shortname", "d_iname"], 0;
             INODE_MODE, "inode", ["i_mode"], 2;

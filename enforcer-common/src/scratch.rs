@@ -14,7 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Component {
     /// Kernel address of the name.
     pub name: u64,
-    /// Bytes of the name, and [`FOLDS`].
+    /// Bytes of the name, [`FOLDS`], and above that how often the dentry had changed its name and parent (`d_seq`, without
+    /// its lowest bit).
     pub len: u64,
 }
 
@@ -47,6 +48,8 @@ pub struct Climb {
     pub mount: u64,
     /// That mount's root dentry.
     pub root: u64,
+    /// First word of the dentry, which ends with its count of changes; while that is looked at again, how many were.
+    pub state: u64,
     /// How it ended.
     pub outcome: u64,
 }

@@ -49,7 +49,7 @@ pub extern "C" fn find_owner(sc: *mut Scratch, session: u64, descriptor: u64) ->
     }
     // SAFETY: `sc` is the task's scratch; kernel memory is read by `peek`.
     let mut dentry = unsafe { (*sc).address };
-    for _ in 0..16 {
+    for level in 0..16u64 {
         let Some(inode) = peek::<u64>(dentry + object::DENTRY_INODE.get() as u64) else { return 1 };
         if inode == 0 {
             return 1;
@@ -62,7 +62,9 @@ pub extern "C" fn find_owner(sc: *mut Scratch, session: u64, descriptor: u64) ->
         };
         let Some(pid) = peek::<u64>(at) else { return 1 };
         if pid != 0 {
-            return is_outside(sc, pid, session);
+            // A task that is gone has no file that could be read any more, but what lies below its directory may be of
+            // somebody who lives on: its network is.
+            return is_outside(sc, pid, session, u64::from(level != 0));
         }
         let Some(parent) = peek::<u64>(dentry + object::DENTRY_PARENT.get() as u64) else { return 1 };
         if parent == dentry {
@@ -76,9 +78,9 @@ pub extern "C" fn find_owner(sc: *mut Scratch, session: u64, descriptor: u64) ->
 /// Whether the task of the `struct pid` at `pid` is not below the cgroup with the id `session`.
 ///
 /// By its cgroup rather than its label, which is found by trusted pointers only. A task of the session that somebody has
-/// moved elsewhere is refused to its companions.
+/// moved elsewhere is refused to its companions. `gone` is what is said of a task that has ended, or has not been born.
 #[inline(always)]
-pub fn is_outside(sc: *mut Scratch, pid: u64, session: u64) -> u64 {
+pub fn is_outside(sc: *mut Scratch, pid: u64, session: u64, gone: u64) -> u64 {
     // numbers[0] is the id in the initial namespace.
     let Some(number) = peek::<u32>(pid + object::PID_NUMBERS.get() as u64) else { return 1 };
     if subject::is_current(number) {
@@ -87,8 +89,8 @@ pub fn is_outside(sc: *mut Scratch, pid: u64, session: u64) -> u64 {
     // tasks[PIDTYPE_PID] and pid_links[PIDTYPE_PID] are the first of their arrays.
     let Some(link) = peek::<u64>(pid + object::PID_TASKS.get() as u64) else { return 1 };
     if link == 0 {
-        // Its task is gone, or has not been born. It gets no other one, and there is nothing left to read.
-        return 0;
+        // It gets no other task.
+        return gone;
     }
     let task = link - object::TASK_PIDS.get() as u64;
     // A task that has ended keeps its cgroups until its parent has heard of that (`cgroup_free()`).

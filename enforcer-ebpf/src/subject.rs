@@ -14,10 +14,11 @@ use aya_ebpf::helpers::{
 };
 use enforcer_common::{
     event::{flag, kind},
+    floor::IO_URING,
     limits,
     map::{
         Agent, EXECUTOR_HELPER, LABEL_LAUNCHING, LABEL_LOADED, LABEL_ONCE, Label, MODE_AUDIT, NO_SESSION,
-        Policy, ROOT_SHARED, SESSION_LAUNCHING, Session, StrayKey, TierMap, waiting,
+        Policy, ROOT_SHARED, SESSION_HAS_RINGS, SESSION_LAUNCHING, Session, StrayKey, TierMap, waiting,
     },
 };
 
@@ -86,6 +87,27 @@ impl Subject {
     pub fn has(&self, item: u32) -> bool {
         // SAFETY: a policy's pointer is a map value.
         !self.policy.is_null() && unsafe { (*self.policy).floor } & item != 0
+    }
+
+    /// Whether the running task acts with credentials that the kernel's own code has lent it for a step, so that what it does
+    /// was judged already. Rings lend their users credentials too, theirs of earlier, and are there still when no policy
+    /// allows them any more.
+    #[inline(always)]
+    pub fn acts_for_others(&self) -> bool {
+        if !object::borrows_credentials(task()) || self.has(IO_URING) || self.session.is_null() {
+            return false;
+        }
+        // SAFETY: a session's pointer is a map value.
+        unsafe { core::ptr::read_volatile(&raw const (*self.session).flags) & SESSION_HAS_RINGS == 0 }
+    }
+
+    /// Notes that somebody in the session may make a ring.
+    #[inline(always)]
+    pub fn note_ring(&self) {
+        if let Some(session) = maps::SESSIONS.get_ptr_mut(self.label) {
+            // SAFETY: a map value, of which nobody else writes this word while the session is there.
+            unsafe { core::ptr::write_volatile(&raw mut (*session).flags, SESSION_HAS_RINGS) };
+        }
     }
 
     /// Whether the policy grants a capability.

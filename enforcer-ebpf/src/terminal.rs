@@ -73,7 +73,7 @@ pub extern "C" fn is_foreign(sc: *mut Scratch, session: u64, generation: u64) ->
     let Some(leader) = peek::<u64>(terminal + object::TERMINAL_SESSION.get() as u64) else { return 1 };
     // One that has just ended controls nothing any more.
     if leader != 0 && peek::<u64>(leader + object::PID_TASKS.get() as u64) != Some(0) {
-        return proc::is_outside(sc, leader, session);
+        return proc::is_outside(sc, leader, session, 1);
     }
     let Some(inode) = peek::<u64>(dentry + object::DENTRY_INODE.get() as u64) else { return 1 };
     let Some(maker) = maps::IPC_OBJECTS.get_ptr(inode) else { return 1 };

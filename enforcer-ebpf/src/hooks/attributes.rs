@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::{fentry, lsm},
     programs::{FEntryContext, LsmContext},
 };
-use enforcer_common::{access::file::METADATA, event::operation, floor};
+use enforcer_common::{access::file::METADATA, event::operation};
 
 /// A task is going to write to a mount that it has the path of.
 #[fentry(function = "mnt_want_write")]
@@ -58,7 +58,7 @@ fn note(mount: impl Fn() -> *const u8) {
 fn change(subject: &Subject, dentry: *const u8, operation: u16) -> Conclusion {
     // An overlay that writes to its layer, whose own object was judged. A ring acts with credentials that it was given
     // too, and whoever may use one could borrow its own.
-    if object::borrows_credentials(subject::task()) && !subject.has(floor::IO_URING) {
+    if subject.acts_for_others() {
         return Conclusion::GoOn;
     }
     let sc = maps::SCRATCH.of_current_or_new();

@@ -109,7 +109,7 @@ pub fn capable(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     // Whether the others' credentials have it is for the kernel to say. Rings let their users act with
     // credentials that they had before.
-    if object::borrows_credentials(subject::task()) && !subject.has(floor::IO_URING) {
+    if subject.acts_for_others() {
         return 0;
     }
     let granted = match capability {
@@ -142,6 +142,7 @@ pub fn capable(ctx: LsmContext) -> i32 {
 pub fn inode_init_security_anon(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     if subject.has(floor::IO_URING) {
+        subject.note_ring();
         return 0;
     }
     let name = object::pointer(ctx.arg(1), &object::QSTR_NAME) as u64;

@@ -38,7 +38,7 @@ pub fn key_permission(ctx: LsmContext) -> i32 {
 pub fn key_alloc(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     // A file system of the network asks with credentials of its own, for names of users and hosts.
-    let borrowed = object::borrows_credentials(subject::task()) && !subject.has(floor::IO_URING);
+    let borrowed = subject.acts_for_others();
     if borrowed || argument(&ctx, 0).is_some_and(|key| !is_authorisation(key)) {
         return 0;
     }

@@ -139,6 +139,8 @@ fn link(subject: &Subject, old: &Place, new: &Place) -> Result<(), Fault> {
 
 /// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
 const EXCHANGE: u32 = 1 << 1;
+/// `RENAME_WHITEOUT`: a device is made under the old name, which in a layer of an overlay hides what lies below.
+const WHITEOUT: u32 = 1 << 2;
 
 /// Moving a name. Both names give one up and get one in an exchange.
 #[lsm(hook = "path_rename")]
@@ -147,13 +149,17 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = armed() else { return 0 };
     let old = Place::below(ctx.arg(0), ctx.arg(1));
     let new = Place::below_since(ctx.arg(2), ctx.arg(3), old.renames);
-    let exchange = ctx.arg::<u32>(4) & EXCHANGE != 0;
-    result(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, exchange)))
+    let flags = ctx.arg::<u32>(4);
+    result(conclude(&subject, operation::RENAME, &old, &new, rename(&subject, &old, &new, flags)))
 }
 
 #[inline(always)]
-fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result<(), Fault> {
+fn rename(subject: &Subject, old: &Place, new: &Place, flags: u32) -> Result<(), Fault> {
+    let exchange = flags & EXCHANGE != 0;
     let mut leave = DELETE | RENAME;
+    if flags & WHITEOUT != 0 {
+        leave |= CREATE;
+    }
     let mut arrive = CREATE | WRITE;
     let moved = pointer(old.dentry, &object::DENTRY_INODE);
     let replaced = pointer(new.dentry, &object::DENTRY_INODE);
@@ -190,8 +196,13 @@ fn rename(subject: &Subject, old: &Place, new: &Place, exchange: bool) -> Result
     if let (Verdict::Deny, Some(why)) = (arriving, refusal(subject, arriving)) {
         return Fault::at(true, why, arrive, target);
     }
-    if !exchange && names::loses_rules(subject, new.dentry, &target) {
+    // Where both names end in the same states, what moves is denied and held the same as before.
+    let same = source[0] == target[0] && source[1] == target[1] && source[2] == target[2];
+    if !(exchange && same) && names::loses_rules(subject, new.dentry, &target) {
         return Fault::at(true, reason::GAINS_RIGHTS, arrive, target);
+    }
+    if !same && names::loses_rules(subject, old.dentry, &source) {
+        return Fault::at(false, reason::GAINS_RIGHTS, leave, source);
     }
     let directory = !moved.is_null() && object::is_directory(moved);
     let other_directory = exchange && !replaced.is_null() && object::is_directory(replaced);

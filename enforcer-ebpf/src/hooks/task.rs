@@ -131,20 +131,25 @@ target_hook!(
 /// whoever makes it so, without `task_kill` being asked. The hook for that (`file_send_sigiotask`) is of no use: it runs
 /// in interrupts too, where the running task has nothing to do with it, and then in the middle of this task's own hooks,
 /// whose working memory it would write to. `F_SETLEASE`: while a file is leased, others that want to write
-/// to it, or to read it, wait; reading is enough to get one.
+/// to it, or to read it, wait; reading is enough to get one. `F_SETDELEG` (from 6.19 on) is the same under another
+/// number, for directories too. Numbers behind it, which no supported kernel knows, are refused until somebody has
+/// looked what they do.
 #[lsm(hook = "file_fcntl")]
 pub fn file_fcntl(ctx: LsmContext) -> i32 {
     const SET_OWNER: u32 = 8;
     const SET_OWNER_EX: u32 = 15;
     const SET_LEASE: u32 = 1024;
+    /// `F_GETDELEG`, the last of Linux's own that only asks (include/uapi/linux/fcntl.h).
+    const GET_DELEGATION: u32 = 1039;
     /// `CAP_LEASE`.
     const LEASE: u32 = 28;
     let command: u32 = ctx.arg(1);
-    if !matches!(command, SET_OWNER | SET_OWNER_EX | SET_LEASE) {
+    let leases = command == SET_LEASE || command > GET_DELEGATION;
+    if !leases && !matches!(command, SET_OWNER | SET_OWNER_EX) {
         return 0;
     }
     let Some(subject) = armed() else { return 0 };
-    if command == SET_LEASE {
+    if leases {
         let granted = subject.may_use(LEASE);
         return errno(!granted && refuse(&subject, &Denial::of(operation::LEASE, floor(&subject), 0)));
     }

@@ -30,6 +30,13 @@ pub mod outcome {
 /// Walks before a name that keeps moving counts as unknown.
 const ATTEMPTS: u64 = 8;
 
+/// Of a [`Component::len`]: the name's bytes.
+const LENGTH: u64 = 0xffff_ffff;
+/// Where the dentry's count of changes begins in a [`Component::len`], and in the word that it is read from.
+const COUNT: u32 = 33;
+/// Of that word: a change is going on.
+const BUSY: u64 = 1 << 32;
+
 /// What a loop's callback gets. It must lie on the stack, which is scarce, so it is only the address
 /// of the scratch; where the loop stands is kept there.
 #[repr(C)]
@@ -74,21 +81,14 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let sc = (*round).sc;
         let at = &mut (*sc).climb;
         if at.dentry == at.root {
-            let room = (&raw mut (*sc).words).cast::<[u64; 2]>();
-            let parent = at.mount + object::MOUNT_PARENT.get() as u64;
-            let Some(up) = object::words_at(parent, room) else { return 1 };
-            if up[0] == at.mount {
-                at.outcome = top(sc, at.mount, (*sc).namespace);
-                return 1;
-            }
-            let root = up[0] + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
-            let Some(root) = word_at(sc, root) else { return 1 };
-            at.mount = up[0];
-            at.dentry = up[1];
-            at.root = root;
-            return 0;
+            return cross(sc);
         }
-        // d_parent, d_name {hash, len, name}: contiguous, which the daemon checks.
+        // d_flags, d_seq: contiguous, which the daemon checks. The count is read before the name that it tells about. What
+        // cannot be read compares names by itself.
+        const COMPARES: u64 = 2;
+        let flags = at.dentry + object::DENTRY_FLAGS.get() as u64;
+        at.state = word_at(sc, flags).unwrap_or(COMPARES);
+        // d_parent, d_name {hash, len, name}: contiguous too.
         let parent = at.dentry + object::DENTRY_PARENT.get() as u64;
         let Some(d) = object::words_at(parent, &raw mut (*sc).words) else { return 1 };
         if d[0] == at.dentry {
@@ -106,7 +106,7 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         let component = (&raw mut (*sc).component).cast::<Component>();
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
         (*entry).name = d[2];
-        (*entry).len = d[1] >> 32;
+        (*entry).len = d[1] >> 32 | at.state >> COUNT << COUNT;
         // Not for a mount's root, whose name lies in another mount: it must not be remembered at the parent that it
         // has in its own file system.
         if n == 0 && at.dentry == (*sc).dentry {
@@ -114,10 +114,8 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
         }
         (*sc).count = n + 1;
         // `d_flags`: whoever compares names by itself (`DCACHE_OP_COMPARE`, include/linux/dcache.h) is asked why.
-        const COMPARES: u64 = 2;
-        let flags = at.dentry + object::DENTRY_FLAGS.get() as u64;
         at.dentry = d[0];
-        if word_at(sc, flags).is_none_or(|flags| flags & COMPARES != 0) && folds(sc) {
+        if at.state & COMPARES != 0 && folds(sc) {
             // Found anew, which takes no stack.
             let n = core::ptr::read_volatile(&raw const (*sc).count).wrapping_sub(1);
             let component = (&raw mut (*sc).component).cast::<Component>();
@@ -128,6 +126,90 @@ extern "C" fn climb_round(_round: u32, round: *mut Round) -> i64 {
                 (*sc).directory = 0;
             }
         }
+        0
+    }
+}
+
+/// Whether each of the components that [`climb`] has collected is still the same: then all of them were at one time, which
+/// is after the last of them was read and before the first is looked at here. 0: they were not, or it cannot be told.
+///
+/// A dentry counts the changes of its name and parent (`d_seq`, `__d_move()`, fs/dcache.c): while the count is the same and
+/// even, what was read in between is what it was. Counts of others do not matter, so nobody is refused because somebody
+/// else renames in a loop.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_unchanged(sc: *mut Scratch) -> u64 {
+    if sc.is_null() {
+        return 0;
+    }
+    // SAFETY: as in `climb`.
+    unsafe {
+        let Some(root) = peek::<u64>((*sc).mount + object::VFSMOUNT_ROOT.get() as u64) else { return 0 };
+        (*sc).climb.root = root;
+        (*sc).climb.dentry = (*sc).dentry;
+        (*sc).climb.mount = (*sc).mount - object::MOUNT_VFSMOUNT.get() as u64;
+        (*sc).climb.state = 0;
+        (*sc).climb.outcome = outcome::UNKNOWN;
+        let mut round = Round { sc };
+        let rounds = (limits::DEPTH + limits::MOUNTS) as u32;
+        bpf_loop(rounds, unchanged_round as *mut c_void, (&raw mut round).cast(), 0);
+        u64::from(core::ptr::read_volatile(&raw const (*sc).climb.outcome) == outcome::KNOWN)
+    }
+}
+
+/// One step upwards. 1 ends the loop.
+extern "C" fn unchanged_round(_round: u32, round: *mut Round) -> i64 {
+    // SAFETY: as in `climb`.
+    unsafe {
+        let sc = (*round).sc;
+        let at = &mut (*sc).climb;
+        if at.dentry == at.root {
+            let ended = cross(sc);
+            // As many as there were.
+            if at.state != (*sc).count {
+                at.outcome = outcome::UNKNOWN;
+            }
+            return ended;
+        }
+        let n = at.state;
+        if n >= (*sc).count {
+            return 1;
+        }
+        // The parent first: it is the one that was read before if the count has not changed behind it.
+        let parent = at.dentry + object::DENTRY_PARENT.get() as u64;
+        let flags = at.dentry + object::DENTRY_FLAGS.get() as u64;
+        let Some(parent) = word_at(sc, parent) else { return 1 };
+        at.dentry = parent;
+        let Some(state) = word_at(sc, flags) else { return 1 };
+        let component = (&raw const (*sc).component).cast::<Component>();
+        let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(n) as usize);
+        if state & BUSY != 0 || (state ^ (*entry).len) >> COUNT != 0 {
+            return 1;
+        }
+        at.state = n + 1;
+        0
+    }
+}
+
+/// From a mount's root on to where it is mounted. 1: that was the topmost, and `sc.climb.outcome` says which it is, or it
+/// cannot be told.
+#[inline(always)]
+unsafe fn cross(sc: *mut Scratch) -> i64 {
+    // SAFETY: as in `climb`.
+    unsafe {
+        let at = &mut (*sc).climb;
+        let room = (&raw mut (*sc).words).cast::<[u64; 2]>();
+        let parent = at.mount + object::MOUNT_PARENT.get() as u64;
+        let Some(up) = object::words_at(parent, room) else { return 1 };
+        if up[0] == at.mount {
+            at.outcome = top(sc, at.mount, (*sc).namespace);
+            return 1;
+        }
+        let root = up[0] + (object::MOUNT_VFSMOUNT.get() + object::VFSMOUNT_ROOT.get()) as u64;
+        let Some(root) = word_at(sc, root) else { return 1 };
+        at.mount = up[0];
+        at.dentry = up[1];
+        at.root = root;
         0
     }
 }
@@ -238,8 +320,8 @@ extern "C" fn descend_round(number: u32, round: *mut Down) -> i64 {
         let component = (&raw const (*sc).component).cast::<Component>();
         let index = (*sc).count - 1 - u64::from(number);
         let entry = component.add(bound::<{ limits::DEPTH as i32 - 1 }>(index) as usize);
-        let len = (*entry).len;
-        if len & FOLDS != 0 {
+        let len = (*entry).len & LENGTH;
+        if (*entry).len & FOLDS != 0 {
             // Where rules tell names apart it cannot be told which of them is meant.
             let settled = at.before & u64::from(STATE_SETTLED) != 0;
             at.state = if settled { at.before } else { u64::MAX };
@@ -278,8 +360,9 @@ extern "C" fn settled_round(_round: u32, counters: *mut u64) -> i64 {
     }
 }
 
-/// The whole walk for `sc.dentry` on `sc.mount`, again while things move. Two walks in a row that
-/// agree decide too: one agent's renaming in a loop must not deny others.
+/// The whole walk for `sc.dentry` on `sc.mount`, again while things move. What was read while something was on the move
+/// counts if none of its own names was among that ([`is_unchanged`]), and no mount: one agent's renaming in a loop must not
+/// deny others.
 ///
 /// Leaves the states in `sc.object` and `sc.parent`, and in `sc.sequence` the counters under which
 /// they may be remembered, or 0.
@@ -290,12 +373,15 @@ pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
         return outcome::UNKNOWN;
     }
     // SAFETY: `sc` is the task's scratch. What the loop remembers lies there and not on the stack,
-    // which is scarce; the fourth word of `other` says whether it holds a walk at all.
+    // which is scarce.
     unsafe {
-        (*sc).other[3] = 0;
         let mut attempt = 0;
         while attempt < ATTEMPTS {
             core::ptr::write_volatile(&raw mut (*sc).sequence, settled());
+            // The first attempt is mostly the only one, and needs no more.
+            if attempt > 0 {
+                (*sc).other[0] = object::stamp_by_calls() as u32;
+            }
             let renames = object::renames();
             let mut result = climb(sc);
             if result == outcome::KNOWN {
@@ -306,26 +392,16 @@ pub extern "C" fn walk(sc: *mut Scratch) -> u64 {
             if before == after && before & object::MOVING == 0 {
                 return result;
             }
-            // A walk that began while something was on the move may have seen half of it.
-            if result == outcome::KNOWN && before & object::MOVING == 0 {
-                if same_as_other(sc) {
+            if attempt > 0 && result == outcome::KNOWN && is_unchanged(sc) != 0 {
+                let mounts = object::stamp_by_calls() as u32;
+                if mounts == (*sc).other[0] && mounts & 1 == 0 {
                     core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
                     return result;
                 }
-                (*sc).other = (*sc).object;
-                (*sc).other[3] = 1;
             }
             attempt += 1;
         }
         core::ptr::write_volatile(&raw mut (*sc).sequence, 0);
         outcome::UNKNOWN
     }
-}
-
-/// Whether the attempt before ended in the same states.
-#[inline(always)]
-unsafe fn same_as_other(sc: *const Scratch) -> bool {
-    // SAFETY: the caller's scratch.
-    let (object, other) = unsafe { (&(*sc).object, &(*sc).other) };
-    other[3] != 0 && object[0] == other[0] && object[1] == other[1] && object[2] == other[2]
 }

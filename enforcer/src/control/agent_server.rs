@@ -1,9 +1,13 @@
 //! Serving the socket at which sessions ask about themselves. In the kernel only tasks that bear a session's label
 //! reach it, of all that are governed; here the peer's cgroup says which session that is.
+//!
+//! Anybody may send anything to it, descriptors too. So a question is looked at and not taken out of the socket, and the
+//! socket is closed elsewhere ([`closing`]).
 
 use super::{
     agent::{AgentReply, AgentRequest, REPLY, REQUEST},
-    frame,
+    closing::{self, Open, Place},
+    fds, frame,
     peer::{PeerError, cgroup_of},
 };
 use crate::{
@@ -23,16 +27,20 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncWriteExt, Interest},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::timeout,
 };
 
-/// Connections at one time, of all sessions. One session has some forty at most, by what it may ask.
+/// Connections at one time, of all sessions, until they are closed.
 const MOST: usize = 512;
+/// The same of one session: more than it has by what it may ask, if it reads the answers.
+const OF_ONE: usize = 64;
 /// The same of those that are turned away, which do not take the others' room. Beyond, nothing is said to them.
 const TURNED_AWAY: usize = 32;
+/// The same of those to whom nothing is said: while so many are being closed, nobody is let in.
+const UNHEARD: usize = 128;
 /// After which time a peer must have asked, or read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions that a session may ask at once.
@@ -79,6 +87,7 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
 /// Serves connections until the daemon ends.
 pub async fn serve(core: Shared, listener: UnixListener) {
     let (room, door) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(TURNED_AWAY)));
+    let (street, open) = (Arc::new(Semaphore::new(UNHEARD)), Open::default());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -89,15 +98,25 @@ pub async fn serve(core: Shared, listener: UnixListener) {
                 continue;
             }
         };
-        let session = admit(&core, &stream);
+        let mut session = admit(&core, &stream);
+        let own = session.as_ref().ok().and_then(|session| open.take(*session, OF_ONE));
+        if session.is_ok() && own.is_none() {
+            let why = "the session has too many connections that are not closed";
+            session = Err(Failure::new(Exit::Unavailable, why, "read the answers, and send nothing else"));
+        }
         let place = if session.is_ok() { &room } else { &door };
-        let Ok(permit) = Arc::clone(place).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(place).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&street).acquire_owned().await else { return };
+            closing::close(stream, Place::new(permit, None));
+            continue;
+        };
         let core = core.clone();
         tokio::task::spawn_local(async move {
-            let _permit = permit;
-            if let Ok(Err(error)) = timeout(2 * PATIENCE, converse(&core, stream, session)).await {
+            let mut stream = stream;
+            if let Ok(Err(error)) = timeout(2 * PATIENCE, converse(&core, &mut stream, session)).await {
                 tracing::debug!(%error, "a session's connection ended");
             }
+            closing::close(stream, Place::new(permit, own));
         });
     }
 }
@@ -105,10 +124,10 @@ pub async fn serve(core: Shared, listener: UnixListener) {
 /// One question, one answer.
 async fn converse(
     core: &Shared,
-    mut stream: UnixStream,
+    stream: &mut UnixStream,
     session: Result<[u64; 2], Failure>,
 ) -> io::Result<()> {
-    let reply = match asked(core, &mut stream, session).await {
+    let reply = match asked(core, stream, session).await {
         Ok(reply) => reply,
         Err(failure) => {
             AgentReply::Failed { exit: failure.exit as u8, message: failure.message, remedy: failure.remedy }
@@ -136,7 +155,7 @@ fn admit(core: &Shared, stream: &UnixStream) -> Result<[u64; 2], Failure> {
 
 async fn asked(
     core: &Shared,
-    stream: &mut UnixStream,
+    stream: &UnixStream,
     session: Result<[u64; 2], Failure>,
 ) -> Result<AgentReply, Failure> {
     let session = match session {
@@ -188,20 +207,36 @@ fn session_of(core: &Core, cgroup: &str) -> Option<[u64; 2]> {
     None
 }
 
-/// The question. Descriptors that come beside it are closed by the kernel, since nobody takes them.
-async fn read(stream: &mut UnixStream) -> Result<AgentRequest, String> {
-    let mut buffer = frame::Buffer::new(REQUEST);
-    let mut bytes = [0; 1024];
+/// The question, which stays in the socket: what is taken out would bring the descriptors beside it along. Bytes behind
+/// the first descriptor are not seen, so whoever sends one in front of the question's end gets no answer.
+async fn read(stream: &UnixStream) -> Result<AgentRequest, String> {
+    let mut bytes = vec![0; REQUEST + frame::HEAD];
+    let mut seen = 0;
     loop {
+        let ready = stream.ready(Interest::READABLE).await.map_err(|e| e.to_string())?;
+        // The same again is nothing new, and the event loop has to wait for more.
+        let look = || match fds::look(stream.as_fd(), &mut bytes)? {
+            n if n == seen && n > 0 => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        };
+        match stream.try_io(Interest::READABLE, look) {
+            Ok(0) => return Err(ENDED.to_owned()),
+            Ok(n) => seen = n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(ENDED.to_owned());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.to_string()),
+        }
+        let mut buffer = frame::Buffer::new(REQUEST);
+        buffer.push(&bytes[..seen]);
         if let Some(frame) = buffer.take().map_err(|e| e.to_string())? {
             return frame::decode(&frame).map_err(|e| e.to_string());
         }
-        match stream.read(&mut bytes).await.map_err(|e| e.to_string())? {
-            0 => return Err("the connection ended inside a message".to_owned()),
-            n => buffer.push(&bytes[..n]),
-        }
     }
 }
+
+const ENDED: &str = "the connection ended inside a message";
 
 /// Asks the daemon, from inside a session.
 pub fn ask(socket: &Path, request: &AgentRequest) -> io::Result<AgentReply> {

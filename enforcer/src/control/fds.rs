@@ -7,7 +7,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     pty::Winsize,
-    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+    sys::socket::{ControlMessage, MsgFlags, recv, sendmsg},
 };
 use std::{
     io::{self, IoSlice},
@@ -72,6 +72,12 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
         }
     }
     Ok(Received { bytes, fds, cut: message.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Reads bytes that stay in the socket, and so do the descriptors beside them. Where some stand in the way, what lies behind
+/// them is not seen (`unix_stream_read_generic()`, net/unix/af_unix.c).
+pub fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
 }
 
 /// Sends bytes with descriptors beside them, and says how many bytes went. The descriptors go with the

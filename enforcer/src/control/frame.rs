@@ -7,6 +7,9 @@ pub const REQUEST: usize = 1 << 20;
 /// The longest reply: the list of all agents that a host can have.
 pub const REPLY: usize = 1 << 26;
 
+/// Bytes of the length in front.
+pub const HEAD: usize = 4;
+
 /// Why a frame cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -48,14 +51,14 @@ impl Buffer {
 
     /// The next whole frame.
     pub fn take(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
-        let Some((prefix, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((prefix, rest)) = self.bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > self.limit {
             return Err(FrameError::TooLong { length, limit: self.limit });
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         let frame = frame.to_vec();
-        self.bytes.drain(..4 + length);
+        self.bytes.drain(..HEAD + length);
         Ok(Some(frame))
     }
 }

@@ -5,6 +5,7 @@ pub mod agent_server;
 pub mod approvals;
 pub mod break_glass;
 pub mod client;
+mod closing;
 pub mod connection;
 pub mod fds;
 pub mod frame;

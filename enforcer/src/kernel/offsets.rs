@@ -63,6 +63,9 @@ impl Globals {
         if !together {
             return Err(BtfError::Missing("dentry with d_parent, d_name in one piece".to_owned()));
         }
+        if at("DENTRY_COUNT") != at("DENTRY_FLAGS") + 4 {
+            return Err(BtfError::Missing("dentry with d_flags, d_seq in one piece".to_owned()));
+        }
         if at("MOUNT_POINT") != at("MOUNT_PARENT") + 8 {
             return Err(BtfError::Missing("mount with mnt_parent, mnt_mountpoint in one piece".to_owned()));
         }

@@ -55,9 +55,7 @@ impl Walk {
         }
         let mut left = vec![(place, mount)];
         while let Some((directory, mount)) = left.pop() {
-            if Instant::now() > self.until {
-                let reason = format!("the time for looking was over at {}", directory.display());
-                self.found.incomplete.get_or_insert(reason);
+            if self.is_over(&directory) {
                 return;
             }
             if !mount.local {
@@ -67,6 +65,16 @@ impl Walk {
                 self.fail(&directory, &error);
             }
         }
+    }
+
+    /// Whether there is no time left; whoever waits for the walk waits no longer than that.
+    fn is_over(&mut self, at: &Path) -> bool {
+        let over = Instant::now() > self.until;
+        if over {
+            let reason = format!("the time for looking was over at {}", at.display());
+            self.found.incomplete.get_or_insert(reason);
+        }
+        over
     }
 
     fn fail(&mut self, at: &Path, error: &io::Error) {
@@ -85,7 +93,11 @@ impl Walk {
     }
 
     fn look(&mut self, directory: &Path, mount: &Mount, left: &mut Vec<(PathBuf, Mount)>) -> io::Result<()> {
-        for entry in fs::read_dir(directory)? {
+        for (number, entry) in fs::read_dir(directory)?.enumerate() {
+            // One directory may hold a million.
+            if number % 256 == 255 && self.is_over(directory) {
+                break;
+            }
             let entry = entry?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {

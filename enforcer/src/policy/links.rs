@@ -3,7 +3,7 @@
 use super::{
     glob::{Atom, Component},
     image::Image,
-    rule::{Effect, Objects},
+    rule::{Effect, Objects, Rule, Tier},
     valid::ValidPolicy,
 };
 use enforcer_common::map::Masks;
@@ -48,9 +48,10 @@ pub fn linked_files(image: &Image, names: &[Name]) -> Vec<LinkedFile> {
 }
 
 /// The names at and below which everything lies that a policy denies or holds by path; `/` where a rule names
-/// things anywhere.
+/// things anywhere. What a rule allows as critical it denies.
 pub fn places(policy: &ValidPolicy) -> BTreeSet<Vec<u8>> {
-    let stops = policy.rules().iter().filter(|rule| rule.effect() != Effect::Allow);
+    let stops = |rule: &&Rule| rule.effect() != Effect::Allow || rule.tier() == Some(Tier::Critical);
+    let stops = policy.rules().iter().filter(stops);
     let globs = stops.filter_map(|rule| match rule.objects() {
         Objects::Paths(globs) => Some(globs),
         Objects::Endpoints(_) => None,
@@ -119,5 +120,18 @@ mod tests {
         );
         assert_eq!(places_of("\"/s/**\", \"**/.env\""), ["/"]);
         assert_eq!(places_of("\"/top\""), ["/top"]);
+    }
+
+    #[test]
+    fn what_is_critical_is_looked_for_like_what_is_denied() {
+        let of = |tier: &str| {
+            let policy = policy(&format!(
+                "files:\n  - {{ allow: [read], paths: [\"/s/**\"], tier: {tier}, because: x }}\n"
+            ));
+            let image = crate::policy::compile(&policy).expect("compiles");
+            let files = linked_files(&image, &[name(1, "/s/a")]);
+            (places(&policy).contains(&b"/s"[..]), files.iter().any(|file| file.masks.deny & READ != 0))
+        };
+        assert_eq!((of("critical"), of("low")), ((true, true), (false, false)));
     }
 }

@@ -44,3 +44,20 @@ pub fn take(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just made it and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(control[2] as u32 as RawFd) })
 }
+
+/// Makes closing a connection wait so many seconds for what nobody has read (`SO_LINGER`, socket(7)).
+pub fn linger(stream: &impl AsRawFd, seconds: i32) -> io::Result<()> {
+    let value = libc::linger { l_onoff: 1, l_linger: seconds };
+    let length = size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: the kernel reads the value, which outlives the call, and no more than its length.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

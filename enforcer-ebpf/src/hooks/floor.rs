@@ -4,7 +4,7 @@ use super::armed;
 use crate::{
     call,
     emit::{Denial, refuse},
-    object, subject,
+    object,
     verifier::errno,
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};

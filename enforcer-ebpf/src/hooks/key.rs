@@ -5,7 +5,7 @@ use super::armed;
 use crate::{
     call,
     emit::{Denial, refuse},
-    object, subject,
+    object,
     verifier::{argument, errno},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};

@@ -2,8 +2,10 @@
 
 use super::{Attack, all_refused, refused};
 use crate::{
-    cases, ensure,
-    harness::{Outcome, Test, exists},
+    cases,
+    command::wait_for,
+    ensure, events,
+    harness::{Outcome, Test, exists, outside},
     peer::Port,
     promise::{self, Attempt, Denial},
 };
@@ -12,6 +14,7 @@ use std::cell::Cell;
 cases!(attack_asynchronous:
     what_a_ring_does_is_judged_like_a_call,
     what_a_ring_does_with_other_credentials_is_judged,
+    a_ring_that_no_policy_allows_any_more_is_judged,
 );
 
 fn lay(t: &Test) -> Outcome {
@@ -150,6 +153,39 @@ fn what_a_ring_does_with_other_credentials_is_judged(t: &mut Test) -> Outcome {
     Ok(())
 }
 
+/// A ring and the credentials in it outlive the policy that allowed it.
+fn a_ring_that_no_policy_allows_any_more_is_judged(t: &mut Test) -> Outcome {
+    lay(t)?;
+    let (open, path) = (t.at("open"), t.at("shut/f1"));
+    let late = |name: &str| format!("ring-setxattr-late {path} {open}/made-{name} {open}/go-{name}");
+    t.file("open/go-outside")?;
+    ensure!(outside(&late("outside"))? == "ok", "the control");
+    let without = t.policy().allow("all", &format!("{open}/**"));
+    let (with, without) = (without.next().line("system: [io-uring]"), without.next().next());
+    let mut agent = t.agent(with)?;
+    let marker = promise::marker(t)?;
+    let acts = [
+        "say ready".to_owned(),
+        late("agent"),
+        format!("setxattr {open}/f1"),
+        "io-uring".to_owned(),
+        format!("read {marker}"),
+    ];
+    let mut live = agent.start(&acts)?;
+    live.expect(&["ready", "ok"])?;
+    wait_for("the ring", 60, || exists(&format!("{open}/made-agent")).then_some(()))?;
+    agent.change(without)?;
+    t.file("open/go-agent")?;
+    live.expect(&["EPERM", "ok", "EPERM", "EPERM"])?;
+    let records = events::until_marker(live.mark, &live.id, &marker)?;
+    let denials = [Denial::no_rule("xattr").on(&path).asking("metadata"), Denial::floor("io-uring")];
+    ensure!(records.len() == denials.len(), "{} records instead of {}", records.len(), denials.len());
+    let faults: Vec<String> =
+        records.iter().zip(&denials).flat_map(|(record, denial)| denial.faults(record, &agent)).collect();
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
 const RING: &str = "attack_asynchronous::what_a_ring_does_is_judged_like_a_call";
 const OUTSIDERS: &str = "unix::sockets_of_outsiders_are_refused";
 const ASKED: &str = "unix::the_daemon_and_the_system_manager_cannot_be_asked";
@@ -191,4 +227,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("A33", "D-Bus", "unix_stream_connect", ASKED, "/run/dbus/system_bus_socket"),
     refused("A34", "the command line's questions to the daemon", "unix_stream_connect", "unix::the_command_line_answers_no_agent", "status"),
     refused("A35", "a socket that rules deny among allowed ones", "unix_stream_connect, unix_may_send", "grants::a_denied_socket_stays_denied_among_allowed_ones", "unix-stream"),
+    refused("A36", "a ring with such credentials, when no policy allows a ring any more", "inode_setxattr", "attack_asynchronous::a_ring_that_no_policy_allows_any_more_is_judged", "ring-setxattr-late"),
 ];

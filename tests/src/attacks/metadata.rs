@@ -137,7 +137,7 @@ fn no_call_changes_what_rules_let_be_read_and_written(t: &mut Test) -> Outcome {
         ("rename", "n10", "delete+rename"),
         ("rename-plain", "n11", "delete+rename"),
         ("rename-noreplace", "n12", "delete+rename"),
-        ("rename-whiteout", "n13", "delete+rename"),
+        ("rename-whiteout", "n13", "create+delete+rename"),
         ("rename-exchange", "m58", "write+create+delete+rename"),
     ] {
         let from = directory(&file());
@@ -288,6 +288,7 @@ pub const ATTACKS: &[Attack] = &[
     refused("M63", "the same with its group's rights", "path_mknod", BORN, "set-gid-creat"),
     refused("M64", "the same by `mknod`", "path_mknod", BORN, "set-id-mknod"),
     refused("M65", "the same without a name (`O_TMPFILE`)", "file_open", BORN, "set-id-tmpfile"),
+    refused("M66", "`RENAME_WHITEOUT` where nothing may be created: a device takes the old name", "path_rename", "changes::a_whiteout_is_created", "rename-whiteout"),
 ];
 
 const BORN: &str = "attack_metadata::no_file_is_born_with_its_owners_rights";

@@ -11,6 +11,7 @@ cases!(attack_names:
     no_way_around_a_name_leads_to_the_file,
     no_path_is_too_long_to_be_judged,
     what_has_no_name_gets_none_where_rules_allow_none,
+    a_name_is_one_that_the_file_has_had,
 );
 
 fn lay(t: &Test) -> Outcome {
@@ -22,6 +23,27 @@ fn lay(t: &Test) -> Outcome {
         t.file(&format!("{side}/d1/x"))?;
     }
     promise::marker(t)?;
+    Ok(())
+}
+
+/// A directory moves between two names, under neither of which its file may be read. Were the first half of one taken
+/// with the second half of the other, it might be.
+fn a_name_is_one_that_the_file_has_had(t: &mut Test) -> Outcome {
+    const SECONDS: u64 = 20;
+    t.fresh()?;
+    // The deeper it lies, the longer takes it to look at all of the name.
+    let deep = "d/".repeat(60);
+    let (one, other) = (t.at(&format!("r/{deep}xx")), t.at(&format!("t/{deep}ok")));
+    t.file(&format!("r/{deep}xx/f"))?;
+    t.dir(&format!("t/{}", deep.trim_end_matches('/')))?;
+    let any = "*/".repeat(60);
+    let policy = t.policy().allow("list, write, create, delete, rename", &t.at("{r,t}/**"));
+    let policy = policy.allow("read", &t.at(&format!("r/{any}ok/**")));
+    let policy = policy.allow("read", &t.at(&format!("t/{any}xx/**")));
+    let act = format!("torn-names {one} {other} f {SECONDS}");
+    ensure!(outside_all(&[act.clone()])? == ["ok"], "the control");
+    let session = t.agent(policy)?.probe(&[act, format!("rename {one} {other}")])?;
+    ensure!(session.lines == ["EPERM", "ok"], "{:?}", session.lines);
     Ok(())
 }
 
@@ -234,4 +256,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("N100", "moving something else there", "path_rename", "links::removing_a_denied_name_frees_no_other_one", "rename"),
     refused("N101", "another spelling of a denied name, where the file system takes it (capitals)", "file_open", "mounts::another_spelling_that_a_file_system_takes_is_no_way_around_a_rule", "SECRET/key").on("newest"),
     refused("N102", "more links to what a stricter policy denies than it can know", "file_open", "links::more_links_than_there_is_room_for_are_all_refused", "many/0"),
+    refused("N103", "moving the denied name away, to where nothing says that it is denied", "path_rename", "links::removing_a_denied_name_frees_no_other_one", "secret4"),
+    refused("N104", "opening a file while its directory moves between two names, in the hope that parts of both are taken for one", "file_open", "attack_names::a_name_is_one_that_the_file_has_had", "torn-names"),
 ];

@@ -42,4 +42,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("O36", "an outsider's terminal, by the name by which a session's own is opened", "file_open", "devices::terminals_of_others_are_refused", "write-open"),
     refused("O37", "a program for a crash, with a limit of zero, which a pipe ignores", "cred_prepare", "upcalls::no_program_is_run_for_a_crash", "crash 0"),
     refused("O38", "the same in a unit, which has no limit of one byte", "cred_prepare", "upcalls::no_program_is_run_for_a_crash", "probe-crash"),
+    refused("O39", "a delegation (`F_SETDELEG`), which directories have too", "file_fcntl", "devices::no_lease_makes_others_wait", "delegate").on("newest"),
+    refused("O40", "the network of a process that has ended, by a name in proc found before", "file_open", "proc::nothing_of_a_task_that_is_gone_is_read", "proc-net-gone"),
 ];

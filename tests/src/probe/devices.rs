@@ -21,6 +21,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
         let file = open(&a.text(0)?, libc::O_RDONLY, 0)?;
         sys!(SYS_fcntl, &file, libc::F_SETLEASE, 0 /* F_RDLCK */).map(drop)
     }),
+    // `F_SETDELEG` (from 6.19 on), which directories have too: `struct delegation`, for reading.
+    ("delegate", |a| sys!(SYS_fcntl, &open(&a.text(0)?, libc::O_RDONLY, 0)?, 1040, &[0u8; 8][..]).map(drop)),
     ("write-open", |a| open(&a.text(0)?, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).map(drop)),
     ("socket-option", socket_option),
     ("option", option),

@@ -98,8 +98,12 @@ fn chdir(args: &Args<'_>) -> io::Result<()> {
 
 /// Waits until a file exists, by `stat`, which no hook sees.
 fn wait_for(args: &Args<'_>) -> io::Result<()> {
-    let until = Instant::now() + Duration::from_secs(args.number_or(1, 600)?);
-    while std::fs::symlink_metadata(args.word(0)?).is_err() {
+    wait_for_file(args.word(0)?, args.number_or(1, 600)?)
+}
+
+fn wait_for_file(file: &OsStr, seconds: u64) -> io::Result<()> {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    while std::fs::symlink_metadata(file).is_err() {
         if Instant::now() > until {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }

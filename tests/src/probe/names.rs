@@ -2,12 +2,15 @@
 
 use super::{
     Act, Args,
-    sys::{open, sys, text},
+    sys::{fd, open, sys, text},
 };
 use std::{
-    ffi::CStr,
+    ffi::{CStr, OsStr},
     io,
     os::fd::{AsRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 const HERE: i32 = libc::AT_FDCWD;
@@ -28,6 +31,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("rename-exchange", |a| rename(a, libc::RENAME_EXCHANGE)),
     ("rename-noreplace", |a| rename(a, libc::RENAME_NOREPLACE)),
     ("rename-whiteout", |a| rename(a, libc::RENAME_WHITEOUT)),
+    ("torn-names", torn_names),
+    ("proc-net-gone", net_of_gone),
     ("truncate", |a| sys!(SYS_truncate, &a.text(0)?, 1).map(drop)),
     ("ftruncate", ftruncate),
     ("chmod", |a| sys!(SYS_fchmodat, HERE, &a.text(0)?, 0o640).map(drop)),
@@ -119,4 +124,42 @@ fn punch_hole(args: &Args<'_>) -> io::Result<()> {
     let file = open(&args.text(0)?, libc::O_WRONLY, 0)?;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     sys!(SYS_fallocate, &file, mode, 0, 4096).map(drop)
+}
+
+/// `torn-names A B NAME SECONDS`: opens NAME in the directory A, which another thread moves to B and back all the time.
+/// Ok as soon as it can be opened.
+fn torn_names(args: &Args<'_>) -> io::Result<()> {
+    let (a, b, name) = (args.text(0)?, args.text(1)?, args.text(2)?);
+    let until = Instant::now() + Duration::from_secs(args.number(3)?);
+    let directory = open(&a, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mover = scope.spawn(|| -> io::Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                sys!(SYS_renameat2, HERE, &a, HERE, &b, 0)?;
+                sys!(SYS_renameat2, HERE, &b, HERE, &a, 0)?;
+            }
+            Ok(())
+        });
+        let mut result = Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        while Instant::now() < until && !mover.is_finished() {
+            result = fd!(SYS_openat, &directory, &name, libc::O_RDONLY, 0).map(drop);
+            if result.is_ok() {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        mover.join().map_err(|_| io::Error::other("the mover panicked"))??;
+        result
+    })
+}
+
+/// `proc-net-gone PID FOUND GO`: finds a process's table of TCP sockets, and opens it when GO is there.
+fn net_of_gone(args: &Args<'_>) -> io::Result<()> {
+    let table = text(OsStr::new(&format!("/proc/{}/net/tcp", args.str(0)?)))?;
+    let found = open(&table, libc::O_PATH, 0)?;
+    std::fs::write(args.word(1)?, "")?;
+    super::wait_for_file(args.word(2)?, 600)?;
+    let again = text(OsStr::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))?;
+    open(&again, libc::O_RDONLY, 0).map(drop)
 }

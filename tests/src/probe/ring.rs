@@ -94,7 +94,12 @@ pub(super) fn act(name: &str, arguments: &[OsString]) -> Option<io::Result<()>> 
             (entry.opcode, entry.fd, entry.len) = (LINKAT, HERE, HERE as u32);
         }),
         "setxattr" => set_attribute(&args, way, 0),
-        "setxattr-as" => set_attribute_as(&args, way),
+        "setxattr-as" => set_attribute_as(&args, way, || Ok(())),
+        // `… PATH MADE GO`: the ring is there before MADE is, and used when GO is.
+        "setxattr-late" => set_attribute_as(&args, way, || {
+            std::fs::write(args.word(1)?, "")?;
+            super::wait_for_file(args.word(2)?, 600)
+        }),
         "fsetxattr" => set_attribute_of_open(&args, way),
         "ftruncate" => truncate(&args, way),
         "connect" => connect(&args, way),
@@ -162,13 +167,14 @@ fn attribute(path: &CStr, personality: u16) -> Entry {
 }
 
 /// With credentials that the ring was given before this process's own changed.
-fn set_attribute_as(args: &Args<'_>, way: Way) -> io::Result<()> {
+fn set_attribute_as(args: &Args<'_>, way: Way, wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     const REGISTER_PERSONALITY: i32 = 9;
     let path = args.text(0)?;
     sys::in_child(|| {
         let ring = Ring::new(way)?;
         let personality = sys!(SYS_io_uring_register, &ring.fd, REGISTER_PERSONALITY, 0, 0)?;
         sys!(SYS_setresgid, -1, 1000, -1)?;
+        wait()?;
         ring.perform(attribute(&path, personality as u16)).map(drop)
     })
 }

@@ -10,12 +10,23 @@ use crate::{
     harness::{Outcome, Test, exists, outside, outside_all},
 };
 use serde_json::Value;
+use std::{
+    io::Write,
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsRawFd, IntoRawFd},
+        unix::net::UnixStream,
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 cases!(asking:
     a_session_learns_who_it_is_and_why_it_was_refused,
     a_session_learns_that_a_program_was_ended_before_it_began,
     an_agent_says_why_it_asks_once_and_in_a_box,
     nobody_else_learns_anything_at_the_sessions_socket,
+    nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up,
 );
 
 const SOCKET: &str = "/run/enforcer/agent.sock";
@@ -134,5 +145,57 @@ fn nobody_else_learns_anything_at_the_sessions_socket(t: &mut Test) -> Outcome {
         "unix-stream /run/enforcer/metrics.sock".to_owned(),
     ])?;
     ensure!(tried.lines == ["ok", "EPERM", "EPERM"], "{:?}", tried.lines);
+    Ok(())
+}
+
+/// A connection of which closing takes as long as its owner has said, since nobody reads what was sent.
+fn lingering(seconds: i32) -> Outcome<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    let peer = listener.accept()?.0;
+    // Kept, so that it is neither read nor reset.
+    let _ = peer.into_raw_fd();
+    stream.set_nonblocking(true)?;
+    let full = Instant::now();
+    while full.elapsed() < Duration::from_secs(2) {
+        if stream.write(&[0; 65536]).is_err() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    stream.set_nonblocking(false)?;
+    crate::passing::linger(&stream, seconds)?;
+    Ok(stream)
+}
+
+fn nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up(t: &mut Test) -> Outcome {
+    const LONG: i32 = 40;
+    let begun = Instant::now();
+    drop(lingering(4)?);
+    ensure!(begun.elapsed() > Duration::from_secs(5), "closing does not wait: the control");
+
+    let (policy, _) = talkative(t)?;
+    let agent = t.agent(policy)?;
+    // Turned away, beside a question, in front of one, and more of them than are listened to.
+    let mut sent = Vec::new();
+    for number in 0..6 {
+        let (stream, socket) = (lingering(LONG)?, UnixStream::connect(SOCKET)?);
+        if number % 2 == 0 {
+            (&socket).write_all(b"\0\0\0\x07")?;
+        }
+        crate::passing::give(&socket, stream.as_raw_fd())?;
+        // The last reference is the one in the message.
+        sent.push(socket);
+    }
+    let begun = Instant::now();
+    for _ in 0..5 {
+        let status = Command::new("enforcer").args(["status"]).run()?;
+        ensure!(status.out.contains("enforcing"), "{status}");
+    }
+    let who = enforcer(&agent, &["session", "who", "--output", "json"])?;
+    ensure!(json(&who)?["agent"] == agent.name(), "{:?}", who.lines);
+    drop(sent);
+    let status = Command::new("enforcer").args(["status"]).run()?;
+    ensure!(status.out.contains("enforcing"), "{status}");
+    ensure!(begun.elapsed() < Duration::from_secs(LONG as u64 - 5), "it took {:?}", begun.elapsed());
     Ok(())
 }

@@ -14,6 +14,7 @@ cases!(changes:
     a_link_gives_no_rights_that_the_file_did_not_have,
     renaming_needs_rules_at_both_names,
     exchanging_needs_rules_in_both_directions,
+    a_whiteout_is_created,
     a_renamed_directory_cannot_carry_denied_children_out,
     a_rename_gives_no_rights_that_the_file_did_not_have,
     truncating_needs_a_rule,
@@ -36,6 +37,24 @@ fn deleting_needs_a_rule(t: &mut Test) -> Outcome {
     let twins = acts.map(|(act, name)| format!("{act} {open}/{name}"));
     promise(t, (narrow, wide), (&twins, &acts.map(attempt)), || {
         ensure!(acts.iter().all(|(_, name)| exists(&format!("{shut}/{name}"))), "something is gone");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Moving a name may leave a device in its place, which in a layer of an overlay hides what lies below.
+fn a_whiteout_is_created(t: &mut Test) -> Outcome {
+    let (open, shut) = (t.at("open"), t.at("shut"));
+    let almost = "read, write, delete, rename, list";
+    let all = "read, write, create, delete, rename, list";
+    let narrow = t.policy().allow(almost, &format!("{shut}/**")).allow(all, &format!("{open}/**"));
+    let wide = narrow.next().allow("create", &format!("{shut}/**"));
+    let old = format!("{shut}/f1");
+    let denial = Denial::no_rule("rename").on(&old).asking("create+delete+rename");
+    let attempts = [Attempt::new(format!("rename-whiteout {old} {open}/n1"), denial)];
+    let twins = [format!("rename {shut}/f2 {open}/n2"), format!("rename-whiteout {open}/f3 {open}/n3")];
+    promise(t, (narrow, wide), (&twins, &attempts), || {
+        ensure!(fs::metadata(&old)?.is_file(), "it is no file any more");
         Ok(())
     })?;
     Ok(())

@@ -157,7 +157,14 @@ fn a_terminal_that_is_closed_is_forgotten(t: &mut Test) -> Outcome {
 fn no_lease_makes_others_wait(t: &mut Test) -> Outcome {
     tree(t)?;
     let file = t.at("open/f1");
-    let attempts = [Attempt::new(format!("lease {file}"), Denial::floor("lease"))];
+    let mut attempts = vec![Attempt::new(format!("lease {file}"), Denial::floor("lease"))];
+    for target in [file.clone(), t.at("open")] {
+        let act = format!("delegate {target}");
+        let errno = crate::harness::outside(&act)?;
+        let attempt = Attempt::new(act, Denial::floor("lease"));
+        // Older kernels do not know the command, and are not asked.
+        attempts.push(if errno == "EINVAL" { attempt.fails_outside("EINVAL") } else { attempt });
+    }
     check::control(&attempts)?;
     check::refused(t, &almighty(t)?, &[format!("read {file}")], &attempts)?;
     let granted = t.policy().allow("read", &file).line("capabilities: [lease]");

@@ -122,13 +122,17 @@ fn removing_a_denied_name_frees_no_other_one(t: &mut Test) -> Outcome {
     let open = t.at("open");
     let prepare = |t: &Test| -> Outcome {
         tree(t)?;
-        for number in 1..=3 {
+        t.dir("drop")?;
+        for number in 1..=4 {
             t.file(&format!("open/secret{number}"))?;
             fs::hard_link(t.at(&format!("open/secret{number}")), t.at(&format!("open/copy{number}")))?;
         }
         Ok(())
     };
+    // Nothing there may be read either, but nothing says so.
+    let drop = t.at("drop");
     let wide = t.policy().allow("all", &format!("{open}/**"));
+    let wide = wide.allow("list, write, create, delete, rename", &format!("{drop}/**"));
     let narrow = wide.next().deny("read", &format!("{open}/secret*"));
     let gains = |act: String, operation: &'static str, name: &str| {
         let denial =
@@ -143,6 +147,7 @@ fn removing_a_denied_name_frees_no_other_one(t: &mut Test) -> Outcome {
         ),
         gains(format!("unlink {open}/secret1"), "unlink", "secret1"),
         gains(format!("rename {open}/f1 {open}/secret2"), "rename", "secret2"),
+        gains(format!("rename {open}/secret4 {drop}/n"), "rename", "secret4"),
     ];
     let twins =
         [format!("unlink {open}/copy3"), format!("unlink {open}/secret3"), format!("unlink {open}/f9")];

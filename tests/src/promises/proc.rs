@@ -2,14 +2,18 @@
 
 use super::{floor::almighty, tasks::Victim, tree};
 use crate::{
-    cases, ensure,
-    harness::{Outcome, Test},
+    cases,
+    command::wait_for,
+    ensure, events,
+    harness::{Outcome, Test, exists, outside},
     promise::{self as check, Attempt, Denial},
 };
+use std::thread;
 
 cases!(proc:
     nothing_that_everybody_may_read_of_an_outsider_is_read,
     no_outsider_is_read_by_another_way_to_the_same_file,
+    nothing_of_a_task_that_is_gone_is_read,
     a_session_reads_about_its_own_tasks,
     nothing_in_proc_changes_its_owner,
     a_list_of_processes_shows_the_session,
@@ -70,6 +74,37 @@ fn no_outsider_is_read_by_another_way_to_the_same_file(t: &mut Test) -> Outcome 
         .and_then(|()| check::refused(t, &almighty(t)?, &[format!("read {at}/uptime")], &attempts));
     crate::harness::outside(&format!("umount {at}"))?;
     outcome
+}
+
+/// Names below a task's directory lead to more than the task, and can be held until it has ended.
+fn nothing_of_a_task_that_is_gone_is_read(t: &mut Test) -> Outcome {
+    tree(t)?;
+    let at = |name: &str| t.at(&format!("open/{name}"));
+    let act = |victim: &Victim, who: &str| {
+        format!("proc-net-gone {} {} {}", victim.pid(), at(&format!("found-{who}")), at(&format!("go-{who}")))
+    };
+    let gone = |victim: Victim, who: &str| -> Outcome {
+        wait_for("the name", 60, || exists(&at(&format!("found-{who}"))).then_some(()))?;
+        drop(victim);
+        t.file(&format!("open/go-{who}"))?;
+        Ok(())
+    };
+    let victim = Victim::new()?;
+    let control = act(&victim, "outside");
+    let control = thread::spawn(move || outside(&control));
+    gone(victim, "outside")?;
+    ensure!(matches!(control.join(), Ok(Ok(said)) if said == "ok"), "the control");
+
+    let (agent, victim, marker) = (almighty(t)?, Victim::new()?, check::marker(t)?);
+    let acts = [act(&victim, "agent"), "read /proc/self/net/tcp".to_owned(), format!("read {marker}")];
+    let mut live = agent.start(&acts)?;
+    gone(victim, "agent")?;
+    live.expect(&["EPERM", "ok", "EPERM"])?;
+    let records = events::until_marker(live.mark, &live.id, &marker)?;
+    ensure!(records.len() == 1, "{records:?}");
+    let faults = Denial::floor("open").faults(&records[0], &agent);
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
 }
 
 fn a_session_reads_about_its_own_tasks(t: &mut Test) -> Outcome {

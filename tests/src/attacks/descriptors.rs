@@ -280,4 +280,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("D21", "reading what arrived", "file_receive", "unix::a_descriptor_from_an_outsider_is_judged_like_an_open", "unix-receive"),
     refused("D22", "taking a descriptor out of an outsider (`pidfd_getfd`)", "ptrace_access_check", "tasks::a_descriptor_of_an_outsider_gives_nothing", "pidfd-getfd"),
     refused("D23", "descriptors, variables and masks of whoever launches", "the launch", "sessions::a_session_gets_nothing_of_its_callers", "env"),
+    super::open("D31", "opening an outsider's pipe or memory file for writing, which was passed for reading", "A pipe or a memory file that an outsider hands over"),
 ];

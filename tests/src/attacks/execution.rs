@@ -124,4 +124,5 @@ pub const ATTACKS: &[Attack] = &[
     super::open("X25", "code on standard input or in the arguments of an allowed interpreter", "Code on standard input"),
     super::open("X26", "anonymous executable memory", "Anonymous executable memory"),
     super::open("X27", "files that somebody else executes later", "Files that humans or daemons execute later"),
+    super::open("X33", "the content of a program that may be executed and not read", "A program that may be executed and not read"),
 ];

@@ -299,4 +299,5 @@ pub const ATTACKS: &[Attack] = &[
     refused("T85", "headers between IPv6 and UDP (`IPV6_HOPOPTS`, `IPV6_DSTOPTS`)", "capable", OPTION, "0000010400000000"),
     refused("T86", "rules of the packet filter (`IPT_SO_SET_REPLACE`)", "capable", OPTION, "(2, 0, 64"),
     refused("T87", "taking a connection where the socket may not listen, which `listen` could not see", "socket_accept", "network::taking_connections_needs_the_rule_that_listening_did", "accept-when"),
+    super::open("T88", "control data beside a further message of one `sendmmsg` to the same address", "Control data beside a further message"),
 ];

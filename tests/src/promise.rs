@@ -3,7 +3,7 @@
 
 use crate::{
     agent::{Agent, PROBE, Session},
-    events, fail,
+    ensure, events, fail,
     harness::{Outcome, Test, exists, outside_all},
 };
 use serde_json::Value;
@@ -336,6 +336,14 @@ pub fn refused(test: &Test, agent: &Agent, twins: &[String], attempts: &[Attempt
     }
     faults.extend(recorded(agent, &session, &marker, attempts)?);
     if faults.is_empty() { Ok(()) } else { fail!("inside:\n{}", faults.join("\n")) }
+}
+
+/// Compares what was recorded with what was to be, one record for each denial.
+pub fn judged(records: &[Value], denials: &[Denial], agent: &Agent) -> Outcome {
+    ensure!(records.len() == denials.len(), "{} records instead of {}", records.len(), denials.len());
+    let both = records.iter().zip(denials);
+    let faults: Vec<String> = both.flat_map(|(record, denial)| denial.faults(record, agent)).collect();
+    if faults.is_empty() { Ok(()) } else { fail!("{}", faults.join("\n")) }
 }
 
 /// A file that exists and that no rule names: refusing it ends what is looked for in the log.

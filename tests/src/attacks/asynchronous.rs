@@ -179,11 +179,7 @@ fn a_ring_that_no_policy_allows_any_more_is_judged(t: &mut Test) -> Outcome {
     live.expect(&["EPERM", "ok", "EPERM", "EPERM"])?;
     let records = events::until_marker(live.mark, &live.id, &marker)?;
     let denials = [Denial::no_rule("xattr").on(&path).asking("metadata"), Denial::floor("io-uring")];
-    ensure!(records.len() == denials.len(), "{} records instead of {}", records.len(), denials.len());
-    let faults: Vec<String> =
-        records.iter().zip(&denials).flat_map(|(record, denial)| denial.faults(record, &agent)).collect();
-    ensure!(faults.is_empty(), "{}", faults.join("\n"));
-    Ok(())
+    promise::judged(&records, &denials, &agent)
 }
 
 const RING: &str = "attack_asynchronous::what_a_ring_does_is_judged_like_a_call";

@@ -175,7 +175,7 @@ fn nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up(t: &mut Test)
 
     let (policy, _) = talkative(t)?;
     let agent = t.agent(policy)?;
-    // Turned away, beside a question, in front of one, and more of them than are listened to.
+    // All of them are turned away: with the beginning of a question, and without.
     let mut sent = Vec::new();
     for number in 0..6 {
         let (stream, socket) = (lingering(LONG)?, UnixStream::connect(SOCKET)?);

@@ -93,13 +93,6 @@ fn release(t: &Test, live: &mut Live, lines: &[&str]) -> Outcome<Vec<serde_json:
     events::until_marker(mark, &id, &check::marker(t)?)
 }
 
-fn judged(records: &[serde_json::Value], denials: &[Denial], agent: &Agent) -> Outcome {
-    ensure!(records.len() == denials.len(), "{} records instead of {}", records.len(), denials.len());
-    let both = records.iter().zip(denials);
-    let faults: Vec<String> = both.flat_map(|(record, denial)| denial.faults(record, agent)).collect();
-    if faults.is_empty() { Ok(()) } else { fail!("{}", faults.join("\n")) }
-}
-
 fn refused_read(t: &Test) -> Denial {
     Denial::no_rule("open").on(&t.at("shut/f1")).asking("read")
 }
@@ -118,7 +111,7 @@ fn a_child_cgroup_is_governed(t: &mut Test) -> Outcome {
     fs::create_dir_all(&child)?;
     move_to(&child, pid)?;
     let records = release(t, &mut live, &["EPERM", "ok"])?;
-    judged(&records, &[refused_read(t)], &agent)?;
+    check::judged(&records, &[refused_read(t)], &agent)?;
     live.finish()?;
     Ok(())
 }
@@ -133,7 +126,7 @@ fn a_process_moved_out_stays_governed_and_so_do_its_children(t: &mut Test) -> Ou
     move_to(outside, pid)?;
     let records = release(t, &mut live, &["EPERM", "EPERM", "ok"])?;
     let stray = || refused_read(t).flagged("stray");
-    judged(&records, &[stray(), stray()], &agent)?;
+    check::judged(&records, &[stray(), stray()], &agent)?;
     live.finish()?;
     // While a stray lives, outsiders stay outsiders.
     check::allowed_outside(&acts)?;
@@ -150,7 +143,7 @@ fn a_process_moved_into_another_session_keeps_its_own_rules(t: &mut Test) -> Out
     let to = wait_for("the other session", 120, || host.cgroup().ok())?;
     move_to(&to.display().to_string(), live.pid()?)?;
     let records = release(t, &mut live, &["EPERM", "ok"])?;
-    judged(&records, &[refused_read(t)], &agent)?;
+    check::judged(&records, &[refused_read(t)], &agent)?;
     live.finish()?;
     t.file("end")?;
     Ok(())
@@ -197,7 +190,7 @@ fn an_outsider_moved_into_a_session_is_governed(t: &mut Test) -> Outcome {
     let record = events::wait("the outsider's refusal", live.mark, |record| {
         events::decides(record, &live.id) && record["tgid"] == pid
     })?;
-    judged(&[record], &[refused_read(t)], &agent)?;
+    check::judged(&[record], &[refused_read(t)], &agent)?;
     t.file("end")?;
     live.expect(&["ok"])?;
     live.finish()?;

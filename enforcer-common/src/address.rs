@@ -12,11 +12,31 @@ pub struct Address {
 impl Address {
     /// The address that a packet to this IPv4 address reaches.
     ///
-    /// 0.0.0.0 as a destination is the host itself (`ip_route_output_key_hash_rcu()`, net/ipv4/route.c).
+    /// 0.0.0.0 as a destination is the host itself, unless the socket is bound: see [`Self::v4_from`].
     #[inline(always)]
     pub fn v4(octets: [u8; 4]) -> Self {
-        let o = if u32::from_ne_bytes(octets) == 0 { [127, 0, 0, 1] } else { octets };
+        let o = if Self::is_any(octets) { [127, 0, 0, 1] } else { octets };
         Self { family: 4, bytes: [o[0], o[1], o[2], o[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+    }
+
+    /// As [`Self::v4`], from a socket that is bound to `bound`, or to no address (0.0.0.0): without a destination the kernel
+    /// takes the own address for it, wherever that may be reached from, and loopback only if there is none
+    /// (`ip_route_output_key_hash_rcu()`, net/ipv4/route.c).
+    #[inline(always)]
+    pub fn v4_from(octets: [u8; 4], bound: [u8; 4]) -> Self {
+        if Self::is_any(octets) && !Self::is_any(bound) { Self::v4_local(bound) } else { Self::v4(octets) }
+    }
+
+    /// Whether it is 0.0.0.0.
+    #[inline(always)]
+    pub fn is_any(octets: [u8; 4]) -> bool {
+        u32::from_ne_bytes(octets) == 0
+    }
+
+    /// Whether it is 0.0.0.0 as an IPv6 socket spells it, `::ffff:0.0.0.0`.
+    #[inline(always)]
+    pub fn is_mapped_any(b: [u8; 16]) -> bool {
+        u128::from_be_bytes(b) == 0xffff << 32
     }
 
     /// The address that a packet to this IPv6 address reaches, or `None` where that cannot be told:

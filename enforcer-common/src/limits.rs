@@ -50,6 +50,12 @@ pub const STRAYS: u32 = 16_384;
 pub const DECISION_RING: u32 = 1 << 22;
 /// Bytes of the ring of activity (sessions, executed programs).
 pub const ACTIVITY_RING: u32 = 1 << 20;
+/// The part of a ring (one of so many) that one agent may take in [`SHARE_SHIFT`] while the ring is more than half full.
+pub const SHARE_PART: u32 = 128;
+/// That stretch of time is two to this many nanoseconds: 268 ms.
+pub const SHARE_SHIFT: u32 = 28;
+/// Bytes by which shares are counted.
+pub const SHARE_UNIT: u32 = 256;
 /// Calls that somebody has granted and that the second layer on the network has not seen yet; the oldest go first.
 pub const PASSES: u32 = 4096;
 /// Files of several names that one policy can look for. A policy that would have to look for more looks for none, and

@@ -59,8 +59,10 @@ pub struct Gate {
     /// The file of the socket at which sessions ask about themselves: its inode number, or 0 while there is none,
     /// and its device as in [`FileId`].
     pub agent_socket: [u64; 2],
-    /// Zero.
-    pub reserved1: [u64; 2],
+    /// Requests that were put and threads that began to wait, ever: whoever finds it unchanged need not look for them.
+    pub waits: u64,
+    /// As [`Agent::shares`], of records that are no agent's.
+    pub shares: [u32; 2],
 }
 
 /// One root. A stopped and restarted slice is a new cgroup: the id changes, the path does not.
@@ -124,8 +126,11 @@ pub struct Agent {
     pub lifted_until: u64,
     /// Rare system calls beyond those that a session may leave records of in a second.
     pub calls_beyond: u64,
-    /// Zero.
-    pub reserved: [u64; 1],
+    /// Of the ring of decisions and of that of activity, what the agent has put there while they were more than half full:
+    /// in which stretch of time (high half), and how much ([`limits::SHARE_UNIT`]s, low half).
+    ///
+    /// [`limits::SHARE_UNIT`]: crate::limits::SHARE_UNIT
+    pub shares: [u32; 2],
 }
 
 /// One run of an agent: a cgroup subtree.

@@ -96,6 +96,7 @@ macro_rules! kernel_fields {
             SOCK_PORT, "sock", ["__sk_common.skc_num"], 2;
             SOCK_LOCAL, "sock", ["__sk_common.skc_rcv_saddr"], 4;
             SOCK_LOCAL6, "sock", ["__sk_common.skc_v6_rcv_saddr"], 16;
+            SOCK_SOURCE, "inet_sock", ["inet_saddr"], 4;
             SOCK_CGROUP, "sock", ["sk_cgrp_data.cgroup"], 8;
             UNIX_PATH, "unix_sock", ["path"], 16;
             UNIX_ADDRESS, "unix_sock", ["addr"], 8;

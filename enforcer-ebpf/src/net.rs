@@ -36,6 +36,8 @@ pub struct Socket {
     pub protocol: u16,
     /// The port that it is bound to, or 0.
     pub port: u16,
+    /// Where the `struct sock` lies.
+    pub at: u64,
 }
 
 /// The socket behind a `struct sock` that the verifier knows. Without one it is of no family, which
@@ -43,13 +45,30 @@ pub struct Socket {
 #[inline(always)]
 pub fn socket(sock: *const u8) -> Socket {
     if sock.is_null() {
-        return Socket { family: UNSPEC, protocol: 0, port: 0 };
+        return Socket { family: UNSPEC, protocol: 0, port: 0, at: 0 };
     }
     Socket {
         family: object::number(sock, &object::SOCK_FAMILY),
         protocol: object::number(sock, &object::SOCK_PROTOCOL),
         port: object::number(sock, &object::SOCK_PORT),
+        at: sock as u64,
     }
+}
+
+/// Whether the socket has a link-local address and `to` is none: its packets would leave by that address's interface, whatever
+/// the routes say (`__inet6_bind()`, net/ipv6/af_inet6.c, ties the socket to it).
+#[inline(always)]
+fn is_tied(socket: Socket, to: [u8; 16]) -> bool {
+    let link_local = |bytes: [u8; 2]| bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80;
+    let own = object::peek::<[u8; 2]>(socket.at + object::SOCK_LOCAL6.get() as u64);
+    !link_local([to[0], to[1]]) && own.is_none_or(link_local)
+}
+
+/// Where 0.0.0.0 leads from an Internet socket: see [`Address::v4_from`]. `None`: that cannot be told.
+#[inline(always)]
+fn from_anywhere(socket: Socket) -> Option<Address> {
+    let bound = object::peek::<[u8; 4]>(socket.at + object::SOCK_SOURCE.get() as u64)?;
+    Some(Address::v4_from([0; 4], bound))
 }
 
 /// What the rules say about an address; which one it was stands in the scratch.
@@ -139,13 +158,19 @@ pub fn judge(
         }
     }
     let meant = match family {
+        INET if size >= 8 && Address::is_any(raw.v4) => from_anywhere(socket),
         INET if size >= 8 => Some(Address::v4(raw.v4)),
+        INET6 if size >= 24 && Address::is_mapped_any(raw.v6) => from_anywhere(socket),
+        INET6 if size >= 24 && is_tied(socket, raw.v6) => None,
         INET6 if size >= 24 => Address::v6(raw.v6),
         _ => None,
     };
     let Some(meant) = meant else { return Judged::Refused(reason::UNKNOWN_OBJECT) };
     let judged = look_up(sc, subject, socket.protocol, &meant, u16::from_be(raw.port), want);
-    if let (Judged::Allowed, Some(now)) = (judged, now) {
+    // What 0.0.0.0 means depends on the socket.
+    if let (Judged::Allowed, Some(now)) = (judged, now)
+        && now.address >> 32 != 0
+    {
         // SAFETY: not null.
         unsafe { (*sc).reached = now };
     }

@@ -361,6 +361,18 @@ pub fn is_special_device(inode: *const u8) -> bool {
     }
 }
 
+/// Whether the file is a device's memory in sysfs (`resource0`, `resource0_wc`, `legacy_mem`: `pci_create_resource_files()`,
+/// drivers/pci/pci-sysfs.c), which can be mapped by whoever may read it. `resource` alone is a text.
+#[inline(always)]
+pub fn is_device_memory(inode: *const u8, dentry: *const u8) -> bool {
+    if magic(inode) != SYSFS {
+        return false;
+    }
+    let name = dentry as u64 + DENTRY_INLINE.get() as u64;
+    let (Some(begin), Some(more)) = (peek::<[u8; 8]>(name), peek::<u8>(name + 8)) else { return true };
+    begin == *b"resource" && more != 0 || begin == *b"legacy_m" || begin == *b"legacy_i"
+}
+
 /// Whether the character device is the task's own terminal, a pseudo terminal, or what makes them. Consoles and serial
 /// lines are others.
 #[inline(always)]
@@ -436,8 +448,6 @@ pub fn file_id(inode: *const u8) -> enforcer_common::map::FileId {
 /// (include/uapi/linux/magic.h).
 #[inline(always)]
 pub fn nameless_may_open(magic: u64) -> bool {
-    const PIPEFS: u64 = 0x5049_5045;
-    const TMPFS: u64 = 0x0102_1994;
     const RAMFS: u64 = 0x8584_58f6;
     const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
@@ -450,6 +460,20 @@ pub fn nameless_may_open(magic: u64) -> bool {
     matches!(magic, PIPEFS | TMPFS | RAMFS | EXT | XFS | BTRFS | OVERLAY | PIDFS | SQUASHFS | EROFS)
 }
 
+/// Whether an object without a name is a pipe or a memory file, which agents make for themselves.
+#[inline(always)]
+pub fn is_memory(inode: *const u8) -> bool {
+    // As the hooks know it: no inode, nothing to be sure of.
+    !inode.is_null() && matches!(magic(inode), PIPEFS | TMPFS) && !is_directory(inode)
+}
+
+/// Pipes and memory files (include/uapi/linux/magic.h).
+const PIPEFS: u64 = 0x5049_5045;
+const TMPFS: u64 = 0x0102_1994;
+
+/// `SYSFS_MAGIC` (include/uapi/linux/magic.h).
+const SYSFS: u64 = 0x6265_6572;
+
 /// Whether writing to a file of this system changes the kernel or another process rather than data.
 /// Refused to agents whatever their policy says.
 #[inline(always)]
@@ -460,7 +484,6 @@ pub fn is_knob(magic: u64) -> bool {
     const TRACEFS: u64 = 0x7472_6163;
     const DEBUGFS: u64 = 0x6462_6720;
     const SECURITYFS: u64 = 0x7363_6673;
-    const SYSFS: u64 = 0x6265_6572;
     const SELINUXFS: u64 = 0xf97c_ff8c;
     const EFIVARFS: u64 = 0xde5e_81e4;
     const BINFMTFS: u64 = 0x4249_4e4d;

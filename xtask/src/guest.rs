@@ -27,6 +27,8 @@ use crate::{
 pub(crate) enum Accel {
     Kvm,
     Emulated,
+    /// Emulated CPUs take turns: see [`crate::console::is_emulators_fault`].
+    InTurn,
     /// The clock counts instructions, so that two runs of a benchmark agree.
     Counted,
 }
@@ -135,6 +137,7 @@ impl Boot<'_> {
         qemu.args(match self.accel {
             Accel::Kvm => ["-accel", "kvm", "-cpu", "host", "-smp", "2"].as_slice(),
             Accel::Emulated => &["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2"],
+            Accel::InTurn => &["-accel", "tcg,thread=single,tb-size=512", "-cpu", "max", "-smp", "2"],
             Accel::Counted => &["-accel", "tcg,thread=single,tb-size=512", "-cpu", "max", "-smp", "1"],
         });
         if self.accel == Accel::Counted {

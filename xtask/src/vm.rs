@@ -74,6 +74,10 @@ pub(crate) struct Options {
     /// Let the guest's clock count instructions (emulated, one CPU), so that benchmarks repeat
     #[arg(long)]
     pub(crate) icount: bool,
+    /// Let emulated CPUs take turns in one thread: slower, but none executes what another has just replaced, of which
+    /// the kernel dies sooner or later where programs are exchanged again and again
+    #[arg(long, conflicts_with = "icount")]
+    pub(crate) in_turn: bool,
     /// Seconds that CMD may take
     #[arg(long, value_name = "S", default_value_t = 600)]
     pub(crate) timeout: u64,
@@ -104,6 +108,7 @@ impl Options {
             cmdline: String::new(),
             no_daemon: false,
             icount: false,
+            in_turn: false,
             timeout: 600,
             no_build: false,
             images: Vec::new(),
@@ -241,6 +246,7 @@ impl<'a> Stage<'a> {
         let accel = match (options.icount, kvm::works(&kernel, &rootfs)?) {
             (true, _) => Accel::Counted,
             (false, true) => Accel::Kvm,
+            (false, false) if options.in_turn => Accel::InTurn,
             (false, false) => Accel::Emulated,
         };
         let work = cache::scratch("vm")?;

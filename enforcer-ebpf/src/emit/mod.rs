@@ -4,6 +4,7 @@
 mod executed;
 mod first_use;
 mod names;
+mod ring;
 
 pub use executed::executed;
 pub use first_use::first_use;
@@ -364,11 +365,6 @@ pub extern "C" fn send(sc: *mut Scratch, ring: u64) -> u64 {
 
         let Some(used) = below::<RECORD_MASK>(used, RECORD_END) else { return 1 };
         let record = core::slice::from_raw_parts(record.cast::<u8>(), used as usize);
-        let sent = if ring == 0 {
-            maps::DECISIONS.output::<[u8]>(record, 0)
-        } else {
-            maps::ACTIVITY.output::<[u8]>(record, 0)
-        };
-        u64::from(sent.is_err())
+        u64::from(!ring::put(header, record, ring))
     }
 }

@@ -287,6 +287,17 @@ unsafe fn request_new(sc: *mut Scratch, slot: u64, now: u64, flags: u64) -> u64 
 unsafe fn wait(sc: *mut Scratch, now: u64) -> u64 {
     // SAFETY: map memory and the running task.
     unsafe {
+        let outcome = note_waiter(sc, now);
+        // Last: whoever sees it finds what it counts.
+        atomic_add(&raw mut (*maps::gate()).waits, 1);
+        outcome
+    }
+}
+
+#[inline(always)]
+unsafe fn note_waiter(sc: *mut Scratch, now: u64) -> u64 {
+    // SAFETY: map memory and the running task.
+    unsafe {
         let asking = &raw mut (*sc).asking;
         who(&raw mut (*asking).key);
         if let Some(waiter) = maps::WAITERS.get_ptr_mut(&(*asking).key)

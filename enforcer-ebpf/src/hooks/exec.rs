@@ -61,7 +61,7 @@ fn note(bprm: *const u8, subject: &Subject, place: &Place, states: path::States,
         return false;
     }
     // SAFETY: map memory.
-    unsafe {
+    let first = unsafe {
         if first {
             (*sc).loading = 0;
         }
@@ -69,7 +69,10 @@ fn note(bprm: *const u8, subject: &Subject, place: &Place, states: path::States,
             return true;
         }
         (*sc).loading += 1;
-    }
+        // What was told of an exec that has failed is none of this one's, even if this one begins with a script that
+        // nobody judges.
+        (*sc).loading == 1
+    };
     let mut told = denial(place, operation::EXEC, reason::RULE, EXEC, states);
     told.argument = given << 1 | u32::from(first);
     emit::tell(subject, &told, kind::LOADING)

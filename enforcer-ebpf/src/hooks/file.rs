@@ -133,7 +133,7 @@ fn open(subject: &Subject, path: *const u8, inode: *const u8, flags: u32) -> Con
 /// a device that takes more than a path.
 #[inline(always)]
 fn is_beyond_rules(subject: &Subject, inode: *const u8, dentry: *const u8) -> bool {
-    object::is_special_device(inode) && !subject.has(DEVICES)
+    (object::is_special_device(inode) || object::is_device_memory(inode, dentry)) && !subject.has(DEVICES)
         || proc::is_others(subject, inode, dentry)
         || terminal::is_others(subject, inode, dentry)
 }

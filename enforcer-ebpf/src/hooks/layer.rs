@@ -21,6 +21,8 @@ use layer::{Asked, PASS, answer};
 struct Given {
     v4: [u8; 4],
     v6: [u8; 16],
+    /// The IPv4 address that the socket is bound to, or 0.0.0.0. Only of who connects.
+    bound: [u8; 4],
     port: u16,
     protocol: u16,
 }
@@ -34,6 +36,7 @@ fn given_v4(ctx: &SockAddrContext) -> Given {
         Given {
             v4: read_volatile(&raw const (*at).user_ip4).to_ne_bytes(),
             v6: [0; 16],
+            bound: [0; 4],
             port: u16::from_be(read_volatile(&raw const (*at).user_port) as u16),
             protocol: read_volatile(&raw const (*at).protocol) as u16,
         }
@@ -50,6 +53,7 @@ fn given_v6(ctx: &SockAddrContext) -> Given {
         let (a, b, c, d) = (word(0), word(1), word(2), word(3));
         Given {
             v4: [0; 4],
+            bound: [0; 4],
             v6: [
                 a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
                 d[3],
@@ -57,6 +61,20 @@ fn given_v6(ctx: &SockAddrContext) -> Given {
             port: u16::from_be(read_volatile(&raw const (*at).user_port) as u16),
             protocol: read_volatile(&raw const (*at).protocol) as u16,
         }
+    }
+}
+
+/// With where the socket is bound: it is locked while these programs run, and stays there (`udp_pre_connect()`, net/ipv4/udp.c,
+/// `tcp_v4_pre_connect()`, net/ipv4/tcp_ipv4.c).
+#[inline(always)]
+fn bound(ctx: &SockAddrContext, given: Given) -> Given {
+    // SAFETY: as in `given_v4`; the kernel always gives a socket.
+    unsafe {
+        let sock = read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk);
+        if sock.is_null() {
+            return given;
+        }
+        Given { bound: read_volatile(&raw const (*sock).src_ip4).to_ne_bytes(), ..given }
     }
 }
 
@@ -89,23 +107,28 @@ fn take(subject: &Subject, given: Given, family: u16, meant: Address) -> i32 {
 /// Connecting, also by sending (TCP Fast Open), and connecting datagram sockets.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    let given = given_v4(&ctx);
+    let given = bound(&ctx, given_v4(&ctx));
     let Some(subject) = layer::governed() else { return PASS };
     // Nothing of another family gets here: that is AF_UNSPEC, which dissolves (inet_dgram_connect(),
     // __inet_stream_connect(), net/ipv4/af_inet.c).
-    reach(&subject, operation::CONNECT, given, net::INET, Some(Address::v4(given.v4)))
+    reach(&subject, operation::CONNECT, given, net::INET, Some(Address::v4_from(given.v4, given.bound)))
 }
 
 /// As [`connect4`], on sockets of IPv6.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    let given = given_v6(&ctx);
+    let given = bound(&ctx, given_v6(&ctx));
     // Of another family: refused afterwards (tcp_v6_connect(), __ip6_datagram_connect()).
     if named_family(&ctx) != u32::from(net::INET6) {
         return PASS;
     }
     let Some(subject) = layer::governed() else { return PASS };
-    reach(&subject, operation::CONNECT, given, net::INET6, Address::v6(given.v6))
+    let meant = if Address::is_mapped_any(given.v6) {
+        Some(Address::v4_from([0; 4], given.bound))
+    } else {
+        Address::v6(given.v6)
+    };
+    reach(&subject, operation::CONNECT, given, net::INET6, meant)
 }
 
 /// Taking a local address.

@@ -80,7 +80,11 @@ fn judge(subject: &Subject, place: &Place, operation: u16, want: u16) -> Conclus
     let (states, why) = if is_knob(place) {
         ([0; 3], Some(reason::FLOOR))
     } else {
-        ruling(subject, place, want, path::ask(subject, place, want), |rights| rights.verdict(want))
+        let found = path::ask(subject, place, want);
+        if is_nameless(&found) && object::is_memory(object::pointer(place.dentry, &object::DENTRY_INODE)) {
+            return Conclusion::GoOn;
+        }
+        ruling(subject, place, want, found, |rights| rights.verdict(want))
     };
     conclude(subject, place, operation, want, states, why)
 }

@@ -124,7 +124,7 @@ enum Command {
         /// The directory.
         directory: PathBuf,
     },
-    /// Wakes what waits for a person and is overdue, until nothing waits: while there is no daemon.
+    /// Wakes what waits for a person and is overdue, until there is a daemon again.
     #[command(hide = true)]
     WakeOverdue,
     #[command(hide = true)]
@@ -348,7 +348,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }),
         Command::Completions { shell } => print(&generate::completions(*shell)?),
         Command::Generate { directory } => generate::all(directory),
-        Command::WakeOverdue => overdue::run(&settings(cli).unwrap_or_default().paths.pins),
+        Command::WakeOverdue => {
+            let paths = settings(cli).unwrap_or_default().paths;
+            overdue::run(&paths.pins, &paths.socket)
+        }
         Command::LaunchHelper | Command::Canary { .. } => {
             Err(Failure::new(Exit::Internal, "a hidden command came this far", ""))
         }

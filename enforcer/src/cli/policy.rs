@@ -110,14 +110,17 @@ fn as_text(checked: &[(String, Checked)], together: &[String]) -> String {
         match checked {
             Checked::Good(policy) => {
                 for warning in policy.warnings() {
-                    out += &format!("{warning}\n");
+                    out += &format!("{}\n", super::printable(&warning.to_string()));
                 }
                 let (id, version, rules) = (policy.id(), policy.version(), policy.rules().len());
                 let tests = policy.tests().len();
+                let name = super::printable(name);
                 out += &format!("{name}: ok: {id} version {version}, {rules} rules, {tests} tests passed\n");
             }
             Checked::Bad(errors) => out += &errors.render(colour),
-            Checked::Uncompilable(error) | Checked::Unreadable(error) => out += &format!("error: {error}\n"),
+            Checked::Uncompilable(error) | Checked::Unreadable(error) => {
+                out += &format!("error: {}\n", super::printable(error));
+            }
         }
     }
     together.iter().for_each(|problem| out += &format!("error: {problem}\n"));

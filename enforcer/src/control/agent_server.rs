@@ -18,6 +18,7 @@ use enforcer_common::map::FileId;
 use std::{
     collections::HashMap,
     fs, io,
+    mem::ManuallyDrop,
     os::{
         fd::AsFd,
         unix::fs::{MetadataExt, PermissionsExt},
@@ -86,6 +87,8 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, FileId)> {
 
 /// Serves connections until the daemon ends.
 pub async fn serve(core: Shared, listener: UnixListener) {
+    // The end of the daemon closes it, and what waits there: before that it could take long (see [`closing`]).
+    let listener = ManuallyDrop::new(listener);
     let (room, door) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(TURNED_AWAY)));
     let (street, open) = (Arc::new(Semaphore::new(UNHEARD)), Open::default());
     loop {

@@ -7,10 +7,10 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     pty::Winsize,
-    sys::socket::{ControlMessage, MsgFlags, recv, sendmsg},
+    sys::socket::{ControlMessage, MsgFlags, recv, recvmsg, sendmsg},
 };
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -78,6 +78,15 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 /// them is not seen (`unix_stream_read_generic()`, net/unix/af_unix.c).
 pub fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// The same, and whether something stands beside these bytes: descriptors, which are not taken either.
+pub fn look_beside(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let mut room = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut room, None, flags)?;
+    // Without room for them that is all that is said (`scm_recv()`, include/net/scm.h).
+    Ok((message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC)))
 }
 
 /// Sends bytes with descriptors beside them, and says how many bytes went. The descriptors go with the

@@ -15,6 +15,7 @@ use crate::{
 use nix::unistd::{Gid, Group, chown};
 use std::{
     fs, io,
+    mem::ManuallyDrop,
     os::{
         fd::AsFd,
         unix::fs::{FileTypeExt, PermissionsExt},
@@ -66,6 +67,8 @@ pub(super) fn make_room(path: &Path) -> io::Result<()> {
 
 /// Serves connections until the daemon ends.
 pub async fn serve(core: Shared, listener: UnixListener, group: Option<u32>) {
+    // The end of the daemon closes it, and what waits there: before that it could take long (see [`super::closing`]).
+    let listener = ManuallyDrop::new(listener);
     let room = std::sync::Arc::new(Semaphore::new(MOST));
     loop {
         let accepted = listener.accept().await;

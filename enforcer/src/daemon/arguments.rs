@@ -21,8 +21,10 @@ use enforcer_common::{event::flag, map::TierMap, verdict::Verdict};
 use serde_json::{Value, json};
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
-/// Processes about whose programs is known before they are loaded. Those of execs that failed stay for a while.
-const MOST: usize = 4_096;
+/// Processes about whose programs is known before they are loaded. Those of execs that failed stay for a while, until
+/// there are so many; beyond the second number nothing more is noted, and what is not known is denied.
+const MANY: usize = 4_096;
+const MOST: usize = 65_536;
 /// Nanoseconds after which an exec has ended one way or the other.
 const OLD: u64 = 60_000_000_000;
 /// Nanoseconds for which a program may take to stop where it was loaded.
@@ -68,6 +70,8 @@ struct Waiting {
 #[derive(Default)]
 pub(super) struct Arguments {
     stages: HashMap<u32, Vec<Stage>>,
+    /// With so many they are looked through again: each time twice as many as were left, so that it costs little for each.
+    look_at: usize,
     waiting: Vec<Waiting>,
 }
 
@@ -75,8 +79,12 @@ impl Arguments {
     /// A program is being executed.
     pub(super) fn loading(&mut self, event: &Event<'_>, names: &Names<'_>) {
         let header = &event.header;
-        if self.stages.len() >= MOST {
+        if self.stages.len() >= self.look_at.max(MANY) {
             self.stages.retain(|_, of| of.iter().all(|stage| header.time.saturating_sub(stage.at) < OLD));
+            self.look_at = 2 * self.stages.len();
+        }
+        if self.stages.len() >= MOST && !self.stages.contains_key(&header.tgid) {
+            return;
         }
         let known = names.numbers.loaded(header.policy);
         let rules = known.and_then(|(loaded, base)| matching_rules(&loaded, event, base)).unwrap_or_default();
@@ -126,6 +134,13 @@ fn is_about_content(policy: &ValidPolicy, stages: &[Stage]) -> bool {
     rules.filter_map(|id| policy.rule(*id)).any(|rule| rule.condition().is_about_content())
 }
 
+/// Whether the last stage is the program that runs. The interpreter of a script, which rules may not name at all, is
+/// given more than the script's caller gave (`load_script()`, fs/binfmt_script.c; `load_misc_binary()`,
+/// fs/binfmt_misc.c).
+fn is_what_runs(last: &Stage, given: &[Vec<u8>]) -> bool {
+    last.count == given.len()
+}
+
 /// The verdict of all stages on what a program was given, and the rules behind it. `given` includes its name. `content`
 /// is what runs; of a script on the way to that nobody can tell, since its interpreter reads it only later.
 fn judge(
@@ -141,7 +156,8 @@ fn judge(
         let arguments = given.len().checked_sub(stage.count.saturating_sub(1)).and_then(|at| given.get(at..));
         let (verdict, rules) = match arguments {
             Some(arguments) => {
-                let content = content.filter(|_| number + 1 == stages.len());
+                let runs = number + 1 == stages.len() && is_what_runs(stage, given);
+                let content = content.filter(|_| runs);
                 let run = Run { arguments, content, parent: stage.parent.as_deref() };
                 reference::arguments_verdict(policy, &stage.rules, &run, tiers)
             }
@@ -223,7 +239,9 @@ impl Core {
                 Command::Unreadable(why) => Err(why),
                 Command::Given(given) => Ok(given),
             };
-            let Some(content) = one.content(&mut readers) else {
+            let runs = |given: &Vec<_>| one.stages.last().is_some_and(|last| is_what_runs(last, given));
+            let content = if given.as_ref().is_ok_and(runs) { one.content(&mut readers) } else { Some(None) };
+            let Some(content) = content else {
                 self.arguments.waiting.push(one);
                 continue;
             };
@@ -356,6 +374,15 @@ mod tests {
         assert_eq!(verdict(&script, Some([0xaa; 32])), Verdict::Allow);
         let script = [stage(&policy, "/w/t", 1), stage(&policy, "/bin/sh", 2)];
         assert_eq!(verdict(&script, Some([0xaa; 32])), Verdict::Deny);
+        // Nor is it met by the content of an interpreter that no such rule names.
+        for content in [[0xaa; 32], [0xab; 32]] {
+            assert_eq!(verdict(&[stage(&policy, "/w/t", 1)], Some(content)), Verdict::Deny);
+        }
+        let policy = self::policy(&format!("[{{allow: [/w/t], sha256: ['{good}']}}, {{allow: [/bin/sh]}}]"));
+        let alone = [stage(&policy, "/w/t", 1)];
+        assert_eq!(judge(&policy, &alone, &sh, Some([0xaa; 32]), &tiers).0, Verdict::Deny);
+        let own = given(&["/w/t"]);
+        assert_eq!(judge(&policy, &alone, &own, Some([0xaa; 32]), &tiers).0, Verdict::Allow);
     }
 
     #[test]

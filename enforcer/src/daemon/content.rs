@@ -8,31 +8,49 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read},
     os::unix::fs::MetadataExt,
-    sync::mpsc::{Receiver, TryRecvError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, TryRecvError, sync_channel},
+    },
     thread,
 };
 
 /// Bytes of a program beyond which its content is not told.
 const MOST: u64 = 1 << 30;
 
-/// A program that is being read by a thread of its own: a large one takes seconds, in which others are judged.
-pub(super) struct Reading(Receiver<Option<[u8; 32]>>);
+/// A program that is being read by a thread of its own: a large one takes seconds, in which others are judged. Dropped,
+/// it is read no further.
+pub(super) struct Reading {
+    told: Receiver<Option<[u8; 32]>>,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+}
 
 impl Reading {
     /// Begins to read the program of a process that was stopped before its first instruction.
     pub(super) fn begin(process: u32, started: u64) -> io::Result<Self> {
         let (to, told) = sync_channel(1);
-        let read = move || {
-            // Who does not listen any more has no use for it.
-            let _ = to.send(of_program(process, started));
+        let wanted = Arc::new(AtomicBool::new(true));
+        let read = {
+            let wanted = Arc::clone(&wanted);
+            move || {
+                // Who does not listen any more has no use for it.
+                let _ = to.send(of_program(process, started, &wanted));
+            }
         };
         thread::Builder::new().name("content".to_owned()).spawn(read)?;
-        Ok(Self(told))
+        Ok(Self { told, wanted })
     }
 
     /// Its SHA-256, or that it cannot be told. `None`: it is not read to the end yet.
     pub(super) fn told(&self) -> Option<Option<[u8; 32]>> {
-        match self.0.try_recv() {
+        match self.told.try_recv() {
             Ok(content) => Some(content),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => Some(None),
@@ -41,13 +59,14 @@ impl Reading {
 }
 
 /// SHA-256 of the program of a process that was stopped before its first instruction; `None`: that cannot be told.
-fn of_program(process: u32, started: u64) -> Option<[u8; 32]> {
-    let digest = read(&format!("/proc/{process}/exe")).ok().flatten();
+fn of_program(process: u32, started: u64, wanted: &AtomicBool) -> Option<[u8; 32]> {
+    let digest = read(&format!("/proc/{process}/exe"), wanted).ok().flatten();
     // It was that process, and it has not run meanwhile.
     digest.filter(|_| still_waits(process, started))
 }
 
-fn read(path: &str) -> io::Result<Option<[u8; 32]>> {
+/// `None` also once nobody wants it any more.
+fn read(path: &str, wanted: &AtomicBool) -> io::Result<Option<[u8; 32]>> {
     let mut file = File::open(path)?;
     let before = file.metadata()?;
     if !before.is_file() || before.len() > MOST {
@@ -57,6 +76,9 @@ fn read(path: &str) -> io::Result<Option<[u8; 32]>> {
     let mut bytes = vec![0; 1 << 17];
     let mut length = 0u64;
     loop {
+        if !wanted.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         match file.read(&mut bytes)? {
             0 => break,
             n => {
@@ -79,12 +101,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("x").display().to_string();
         std::fs::write(&path, "abc").expect("write");
-        let digest = read(&path).expect("read").expect("a digest");
+        let wanted = AtomicBool::new(true);
+        let digest = read(&path, &wanted).expect("read").expect("a digest");
         assert_eq!(
             crate::event::text::hex(&digest),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
-        assert_eq!(read(dir.path().to_str().expect("text")).ok().flatten(), None);
+        assert_eq!(read(dir.path().to_str().expect("text"), &wanted).ok().flatten(), None);
+        wanted.store(false, Ordering::Relaxed);
+        assert_eq!(read(&path, &wanted).expect("read"), None, "nobody waits for it");
         let reading = Reading::begin(std::process::id(), 1).expect("a thread");
         let told = std::iter::repeat_with(|| {
             thread::yield_now();

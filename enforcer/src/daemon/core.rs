@@ -109,6 +109,8 @@ pub struct Core {
     pub(super) known: Known,
     /// How the directory of policies was when it was read.
     pub(super) read_as: Option<u64>,
+    /// How it was when it was last found to be another.
+    pub(super) stale_as: Option<u64>,
     /// Agents and cgroup globs of the matcher in force.
     pub(super) matched: Option<Vec<(AgentSlot, Vec<String>)>>,
     pub(super) matcher_error: Option<String>,
@@ -126,6 +128,8 @@ pub struct Core {
     pub(super) arguments: Arguments,
     /// What waits for a person.
     pub(super) approvals: Approvals,
+    /// The kernel's count of waits when nothing was there.
+    pub(super) idle_since: Option<u64>,
     /// How far agents are trusted.
     pub(super) trust: Trusts,
     /// What break-glass lifts.
@@ -188,7 +192,7 @@ impl Core {
         if let Some(problem) = problem {
             tracing::warn!("{problem}");
         }
-        let left_open = LeftOpens::new(&agents, &numbers);
+        let left_open = LeftOpens::new(&agents, &numbers, &settings.paths.state);
         let slots = Slots::adopt(agents.into_iter().map(|(slot, name, _)| (slot, name)));
         let counted = Counted::load(&settings.paths.state, enforcement.tables());
         let last_good = LastGood::new(&settings.paths.state);
@@ -212,6 +216,7 @@ impl Core {
             files: Vec::new(),
             known: Known::new(),
             read_as: None,
+            stale_as: None,
             matched: None,
             matcher_error: None,
             last_good,
@@ -221,6 +226,7 @@ impl Core {
             watched: Watched::default(),
             repeats: Aggregator::default(),
             arguments: Arguments::default(),
+            idle_since: None,
             approvals,
             trust,
             glass,

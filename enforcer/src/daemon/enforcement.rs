@@ -358,6 +358,9 @@ pub trait Enforcement {
     /// What is known of one of them; `None`: nothing.
     fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError>;
 
+    /// Requests that were put and threads that began to wait, ever.
+    fn waits(&self) -> u64;
+
     /// The threads that wait.
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError>;
 

@@ -61,6 +61,7 @@ use crate::{
     audit::Recorder,
     cli::exit::{Exit, Failure},
     control::message::State,
+    doctor,
     settings::Settings,
 };
 use enforcement::{Enforcement, StartError};
@@ -79,7 +80,8 @@ pub fn run(settings: Settings, start: Start) -> Result<(), Failure> {
     let pins = settings.paths.pins.clone();
     run_or_fail(settings, start).inspect_err(|failure| {
         // What an earlier daemon pinned goes on deciding.
-        let decides = matches!(crate::doctor::pinned_links(&pins), Ok(Some(1..)));
+        let some = matches!(doctor::pinned_links(&pins), Ok(Some(1..)));
+        let decides = some && doctor::missing_links(&pins, doctor::needed()).is_empty();
         let word = if decides { State::Degraded } else { State::NotEnforcing }.word();
         let text = format!("{word}: {failure}");
         // Without a service manager there is nobody to tell.

@@ -4,6 +4,7 @@ use super::{
     canary,
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, Linked, PublishedPolicy},
+    left_open::Before,
     loaded::Kept,
     memory,
     policies::{PolicyFile, fingerprint, paths},
@@ -11,7 +12,11 @@ use super::{
     registry::{Due, InForce, Plan},
 };
 use crate::{
-    control::message::FileStatus, event::text::hex, links::Links, policy, trust::change::World as _,
+    control::message::FileStatus,
+    event::text::hex,
+    links::Links,
+    policy::{self, OnTighten},
+    trust::change::World as _,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -150,10 +155,12 @@ impl Core {
         outcome
     }
 
-    /// Reads the policies if they are not those that were read: the kernel may not have told of a change.
+    /// Reads the policies if they are not those that were read: the kernel may not have told of a change. Only what is the
+    /// same as the last time: what is still being written is not a policy yet, and its end will be told.
     pub(crate) fn reload_what_is_stale(&mut self) {
         match fingerprint(&self.settings.paths.policies) {
-            Ok(now) if self.read_as == Some(now) => {}
+            Ok(now) if self.read_as == Some(now) => self.stale_as = None,
+            Ok(now) if self.stale_as.replace(now) != Some(now) => {}
             Ok(_) => {
                 tracing::warn!("the policies have changed unnoticed");
                 self.reload();
@@ -195,6 +202,8 @@ impl Core {
     ) -> Result<Links, EnforcementError> {
         let (policy, before) = (kept.head(), self.before(agent, Some(kept.head())));
         let is_new = self.numbers.current(agent).is_none();
+        let has_sessions = self.slots.get(agent).is_some_and(|slot| taken.in_use.contains(&slot));
+        self.will_look(agent, &before, policy.on_tighten(), has_sessions);
         // A lower ceiling counts for sessions that run before the policy does, a higher one after it.
         self.lower_ceiling(agent, policy.trust())?;
         let InForceNow { slot, published, links } = self.put_in_force(agent, file, kept, taken)?;
@@ -332,6 +341,11 @@ impl Core {
 
     fn retire(&mut self, agent: &str, slot: AgentSlot) -> Result<(), EnforcementError> {
         let before = self.before(agent, None);
+        let on_tighten = match &before {
+            Before::Policy(before, _) => before.head().on_tighten(),
+            Before::Nothing | Before::Unknown => OnTighten::List,
+        };
+        self.will_look(agent, &before, on_tighten, true);
         self.enforcement.retire(slot)?;
         self.numbers.in_force(agent, None, boot_time());
         self.record("policy-retired", json!({"agent": agent}));

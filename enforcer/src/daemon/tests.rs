@@ -167,6 +167,8 @@ fn a_change_that_nobody_has_told_of_is_noticed() {
     assert_eq!(world.kinds().len(), before, "nothing has changed");
     world.write("a.yaml", &policy("a", 2, "/agents.slice/a/*"));
     world.core.reload_what_is_stale();
+    assert_eq!(world.in_force(), [("a".to_owned(), 1)], "it may still be written");
+    world.core.reload_what_is_stale();
     assert_eq!(world.in_force(), [("a".to_owned(), 2)]);
 }
 

@@ -36,6 +36,22 @@ fn a_grant_that_nobody_knows_of_is_none() {
 }
 
 #[test]
+fn tables_that_were_empty_are_looked_at_again_once_something_has_waited() {
+    let mut world = World::new();
+    world.core.look_at_holds(false);
+    let mut hold = Hold::new_zeroed();
+    (hold.word, hold.operation) = (Word::new(ID, GRANTED, 1).0, operation::UNLINK);
+    hold.deadline = u64::try_from(boot_time()).expect("a time") + 60_000_000_000;
+    world.told().holds.insert(ID, hold);
+    let state = |world: &World| world.told().holds.get(&ID).map(|hold| Word(hold.word).state());
+    world.core.look_at_holds(false);
+    assert_eq!(state(&world), Some(GRANTED), "the count did not change, so nobody looked");
+    world.told().waits += 1;
+    world.core.look_at_holds(false);
+    assert_ne!(state(&world), Some(GRANTED), "nobody knows of this grant");
+}
+
+#[test]
 fn a_program_that_is_gone_takes_its_request_along() {
     let own = std::process::id();
     let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");

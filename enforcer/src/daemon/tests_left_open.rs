@@ -149,3 +149,22 @@ fn a_change_while_no_daemon_ran_is_noticed_too() {
     session.policy(2, NARROW);
     assert_eq!(session.listed().len(), 1);
 }
+
+#[test]
+fn a_tightening_that_a_daemon_did_not_finish_is_finished_by_the_next() {
+    let mut session = Session1::new(WIDE);
+    let kill = session.cgroup.join("cgroup.kill");
+    fs::write(&kill, "").expect("file");
+    session.policy(2, &format!("on_tighten: kill\n{NARROW}"));
+    assert_eq!(fs::read_to_string(&kill).expect("read"), "1");
+    fs::write(&kill, "").expect("file");
+    // The second look, for what was being opened during the first, has not come yet.
+    session.world.restart();
+    session.policy(2, &format!("on_tighten: kill\n{NARROW}"));
+    assert_eq!(fs::read_to_string(&kill).expect("read"), "1", "the same policy again");
+    session.world.core.look_at_open_again(false);
+    fs::write(&kill, "").expect("file");
+    session.world.restart();
+    session.policy(2, &format!("on_tighten: kill\n{NARROW}"));
+    assert_eq!(fs::read_to_string(&kill).expect("read"), "", "that has been done");
+}

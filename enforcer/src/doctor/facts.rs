@@ -49,6 +49,8 @@ pub struct Facts {
     pub unit: Option<String>,
     /// Pinned links, or `None` where nothing is pinned.
     pub links: Result<Option<usize>, String>,
+    /// Programs without which something is decided by nobody, and of which none is pinned.
+    pub missing: Vec<&'static str>,
     /// What the daemon says.
     pub daemon: DaemonFact,
     /// Policy files, and what is wrong with each.
@@ -110,6 +112,7 @@ pub fn gather(settings: Result<Settings, String>) -> Facts {
         },
         systemd,
         unit: systemd.then(unit_enabled).flatten(),
+        missing: missing_links(&settings.paths.pins, needed()),
         links: pinned_links(&settings.paths.pins)
             .map_err(|e| format!("{}: {e}", settings.paths.pins.display())),
         daemon: ask_daemon(&settings.paths.socket),
@@ -145,6 +148,25 @@ pub fn pinned_links(pins: &Path) -> io::Result<Option<usize>> {
         }
     }
     Ok(Some(count))
+}
+
+/// Those of `needed` that are pinned by no generation of programs.
+pub fn missing_links(pins: &Path, mut needed: Vec<&'static str>) -> Vec<&'static str> {
+    let generations = fs::read_dir(pins).into_iter().flatten().flatten();
+    let generations: Vec<_> = generations
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"links-"))
+        .map(|entry| entry.path())
+        .collect();
+    needed.retain(|program| !generations.iter().any(|links| links.join(program).exists()));
+    needed
+}
+
+/// The programs that every kernel needs.
+pub fn needed() -> Vec<&'static str> {
+    #[cfg(feature = "kernel")]
+    return crate::kernel::needed().collect();
+    #[cfg(not(feature = "kernel"))]
+    Vec::new()
 }
 
 fn ask_daemon(socket: &Path) -> DaemonFact {

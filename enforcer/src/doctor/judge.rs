@@ -142,6 +142,11 @@ fn enforcement(facts: &Facts) -> Vec<Finding> {
         Ok(_) => finding("pins", Level::Fatal, "no program is attached", "systemctl start enforcer.service"),
         Err(why) => finding("pins", Level::Unknown, format!("cannot look at the pins: {why}"), "ask as root"),
     }];
+    // A daemon says so itself.
+    if !facts.missing.is_empty() && matches!(facts.daemon, DaemonFact::Silent(_)) && facts.links.is_ok() {
+        let says = format!("nobody decides what these programs did: {}", facts.missing.join(", "));
+        found.push(finding("pins", Level::Fatal, says, "systemctl start enforcer.service"));
+    }
     match &facts.daemon {
         DaemonFact::Silent(why) => {
             let says = match &facts.links {

@@ -6,7 +6,7 @@ mod judge;
 mod layers;
 mod remedy;
 
-pub use facts::{DaemonFact, Facts, KeyFact, gather, pinned_links};
+pub use facts::{DaemonFact, Facts, KeyFact, gather, missing_links, needed, pinned_links};
 pub use judge::{Finding, Level, Report, judge};
 pub use layers::LayerFacts;
 pub use remedy::{Family, family};

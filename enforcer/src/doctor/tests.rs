@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     control::message::{Lost, Status},
-    doctor::{Family, KeyFact, LayerFacts},
+    doctor::{Family, KeyFact, LayerFacts, missing_links},
 };
 
 const NEEDS: [Need; 6] = [Need::Kernel, Need::Cgroups, Need::BpfLsm, Need::Lockdown, Need::Btf, Need::Bpffs];
@@ -43,6 +43,7 @@ fn good() -> Facts {
         systemd: true,
         unit: Some("enabled".to_owned()),
         links: Ok(Some(90)),
+        missing: Vec::new(),
         daemon: status(State::Enforcing),
         policies: Ok(vec![("/p/a.yaml".into(), None)]),
         key: Ok(Some(KeyFact { path: "/k".into(), uid: 0, mode: 0o600 })),
@@ -98,6 +99,13 @@ fn without_a_daemon_what_is_pinned_counts() {
     }
     // Links gone under a running daemon.
     assert_eq!(judge(&Facts { links: Ok(None), ..good() }).state, State::NotEnforcing);
+    let alone = |missing| Facts { daemon: DaemonFact::Silent("no daemon".to_owned()), missing, ..good() };
+    assert_eq!(judge(&alone(Vec::new())).state, State::Degraded);
+    assert_eq!(judge(&alone(vec!["file_open"])).state, State::NotEnforcing);
+    let pins = tempfile::tempdir().expect("dir");
+    std::fs::create_dir(pins.path().join("links-2")).expect("dir");
+    std::fs::write(pins.path().join("links-2/path_mkdir"), "").expect("file");
+    assert_eq!(missing_links(pins.path(), vec!["path_mkdir", "path_link"]), ["path_link"]);
 }
 
 #[test]

@@ -61,6 +61,11 @@ const fn tracepoint(hook: &'static str) -> HookProgram {
 /// The functions of the object whose first argument is tagged as trusted where that is needed.
 pub const TAGGED_FUNCTIONS: &[&str] = &["open_tagged"];
 
+/// Programs without which no kernel decides about everything.
+pub fn needed() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().filter(|program| program.when == When::Always).map(|program| program.program)
+}
+
 /// Every program. Those that keep labels true come first.
 pub const PROGRAMS: &[HookProgram] = &[
     lsm("task_alloc", 2),

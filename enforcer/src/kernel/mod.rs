@@ -39,6 +39,7 @@ use enforcer_common::{
     map::{Agent, FileId, Gate, MODE_AUDIT, MODE_ENFORCE, TierMap},
 };
 use hooks::HookProgram;
+pub use hooks::needed;
 use load::Host;
 pub use load::Loaded;
 use net_layer::NetLayer;
@@ -460,6 +461,10 @@ impl Enforcement for Kernel {
 
     fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError> {
         holds::one(&self.tables.holds, id)
+    }
+
+    fn waits(&self) -> u64 {
+        self.tables.gate.word(offset_of!(Gate, waits)).load(Ordering::SeqCst)
     }
 
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {

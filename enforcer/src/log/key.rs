@@ -110,9 +110,14 @@ fn write(path: &Path, key: &SecretKey) -> Result<(), LogError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|e| LogError::io("make", parent, e))?;
     }
-    let mut file: File =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    // Under its name only when it is whole: half a key would keep every later daemon from starting. One that somebody else has
+    // made meanwhile stays.
+    let fresh = path.with_extension("fresh");
+    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+    let mut file: File = options.map_err(failed)?;
     file.write_all((key.text() + "\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::hard_link(&fresh, path).map_err(failed)?;
+    let _ = fs::remove_file(&fresh);
     sync_directory(path)
 }
 

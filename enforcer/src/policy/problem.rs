@@ -1,5 +1,6 @@
 //! What is wrong with a policy, where, and what to write instead.
 
+use crate::event::text::put_visible;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 
@@ -106,16 +107,69 @@ const WIDTH: usize = 100;
 
 /// The part of a line around a column, fit for a terminal, and where the column is in it.
 fn excerpt(line: &str, column: usize) -> (String, usize) {
-    let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let column = column.min(chars.len());
-    let start = if chars.len() > WIDTH { column.saturating_sub(WIDTH / 2) } else { 0 };
-    let end = (start + WIDTH).min(chars.len());
-    (chars[start..end].iter().collect(), column - start)
+    // What is shown of each character: itself, or an escape.
+    let cell = |c: char| if c == '\t' { " ".to_owned() } else { visible(c) };
+    let cells: Vec<String> = line.chars().map(cell).collect();
+    let width = |cells: &[String]| cells.iter().map(|cell| cell.chars().count()).sum::<usize>();
+    let column = column.min(cells.len());
+    let (mut start, mut end) = (0, cells.len());
+    if width(&cells) > WIDTH {
+        start = column;
+        while start > 0 && width(&cells[start - 1..column]) <= WIDTH / 2 {
+            start -= 1;
+        }
+        end = column;
+        while end < cells.len() && width(&cells[start..=end]) <= WIDTH {
+            end += 1;
+        }
+    }
+    (cells[start..end].concat(), width(&cells[start..column]))
 }
 
-/// Text without anything that a terminal would take for a command.
+/// A character as it is shown: what is unseen, or means something to a terminal, as an escape.
+fn visible(c: char) -> String {
+    let mut out = String::new();
+    put_visible(&mut out, c);
+    out
+}
+
+/// Text without anything that is not seen as what it is, or that a terminal would take for a command. Lines stay.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
+    text.chars().map(|c| if c == '\n' { c.to_string() } else { visible(c) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::text::is_plain;
+
+    fn rendered(name: &str, text: &str, column: u32, message: &str) -> String {
+        let at = Position { line: 1, column, offset: 0 };
+        PolicyErrors::new(name, text, vec![Problem::new(at, message, message)]).render(false)
+    }
+
+    #[test]
+    fn nothing_unseen_of_the_file_or_its_name_reaches_the_terminal() {
+        let evil = "a\u{202e}b\u{fe0f}c\u{34f}\u{1b}[2J\u{301}";
+        let shown = rendered(evil, &format!("purpose: {evil}"), 11, evil);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown:?}");
+        assert_eq!(shown.matches("\\u{202e}").count(), 4, "{shown}");
+        assert_eq!(shown.matches("\\u{301}").count(), 4, "{shown}");
+    }
+
+    #[test]
+    fn the_caret_stands_below_what_it_means() {
+        let (shown, caret) = excerpt("a\u{202e}: \\x", 2);
+        assert_eq!((shown.as_str(), &shown[caret..]), ("a\\u{202e}: \\x", ": \\x"));
+        assert_eq!(excerpt("\ta", 1), (" a".to_owned(), 1));
+    }
+
+    #[test]
+    fn a_long_line_of_escapes_stays_short() {
+        let line = "\u{202e}".repeat(5_000);
+        for column in [0, 1, 2_500, 4_999, 5_000] {
+            let (shown, caret) = excerpt(&line, column);
+            assert!(shown.len() <= WIDTH && caret <= WIDTH, "{column}: {caret} {shown}");
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub struct Told {
     pub mute: bool,
     /// What was asked for.
     pub holds: BTreeMap<HoldId, Hold>,
+    /// Requests and threads that began to wait, ever.
+    pub waits: u64,
     /// Who waits.
     pub waiters: Vec<(WaiterKey, Waiter)>,
     /// Requests that sessions may still make.
@@ -273,6 +275,10 @@ impl Enforcement for Fake {
 
     fn hold(&self, id: HoldId) -> Result<Option<Hold>, EnforcementError> {
         Ok(self.0.borrow().holds.get(&id).copied())
+    }
+
+    fn waits(&self) -> u64 {
+        self.0.borrow().waits
     }
 
     fn waiters(&self) -> Result<Vec<(WaiterKey, Waiter)>, EnforcementError> {

@@ -299,5 +299,6 @@ pub const ATTACKS: &[Attack] = &[
     refused("T85", "headers between IPv6 and UDP (`IPV6_HOPOPTS`, `IPV6_DSTOPTS`)", "capable", OPTION, "0000010400000000"),
     refused("T86", "rules of the packet filter (`IPT_SO_SET_REPLACE`)", "capable", OPTION, "(2, 0, 64"),
     refused("T87", "taking a connection where the socket may not listen, which `listen` could not see", "socket_accept", "network::taking_connections_needs_the_rule_that_listening_did", "accept-when"),
+    refused("T89", "no destination (0.0.0.0, `::ffff:0.0.0.0`) from a socket that is bound to an address of the host's: that one is reached", "socket_connect, socket_sendmsg", "network::without_a_destination_a_bound_socket_reaches_its_own_address", "127.0.0.2"),
     super::open("T88", "control data beside a further message of one `sendmmsg` to the same address", "Control data beside a further message"),
 ];

@@ -27,6 +27,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
         let file = open(&a.text(0)?, libc::O_RDONLY, 0)?;
         sys!(SYS_utimensat, &file, 0, &TIMES.concat(), 0).map(drop)
     }),
+    ("change-own", change_own),
     ("utime", |a| sys!(SYS_utime, &a.text(0)?, &[[1u8, 0, 0, 0, 0, 0, 0, 0]; 2].concat()).map(drop)),
     ("utimes-now", |a| sys!(SYS_utimensat, HERE, &a.text(0)?, 0, 0).map(drop)),
     ("touch-link", |a| {
@@ -47,6 +48,7 @@ pub(super) const ACTS: &[(&str, Act)] = &[
     ("set-capability", |a| {
         // struct vfs_cap_data, revision 2: CAP_CHOWN, effective.
         let value = [1u8, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
         sys!(SYS_setxattr, &a.text(0)?, c"security.capability", &value[..], 20, 0).map(drop)
     }),
     ("set-trusted", |a| sys!(SYS_setxattr, &a.text(0)?, c"trusted.probe", &b"1"[..], 1, 0).map(drop)),
@@ -88,6 +90,20 @@ pub(super) const ACTS: &[(&str, Act)] = &[
         sys!(SYS_linkat, &file, c"", HERE, &a.text(1)?, libc::AT_EMPTY_PATH).map(drop)
     }),
 ];
+
+/// `change-own memory|pipe`: size (of memory), mode, owner and times of what has no name.
+fn change_own(args: &Args<'_>) -> io::Result<()> {
+    let own = if args.str(0)? == "memory" {
+        let memory = fd!(SYS_memfd_create, c"probe", libc::MFD_CLOEXEC)?;
+        sys!(SYS_ftruncate, &memory, 4096)?;
+        memory
+    } else {
+        OwnedFd::from(io::pipe()?.0)
+    };
+    sys!(SYS_fchmod, &own, 0o600)?;
+    sys!(SYS_fchown, &own, 0, 0)?;
+    sys!(SYS_utimensat, &own, 0, &TIMES.concat(), 0).map(drop)
+}
 
 /// Access and modification: one second after the beginning.
 const TIMES: [[u8; 8]; 4] = [[1, 0, 0, 0, 0, 0, 0, 0], [0; 8], [1, 0, 0, 0, 0, 0, 0, 0], [0; 8]];

@@ -12,6 +12,8 @@ use std::{
 
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("tcp", tcp),
+    ("tcp-from", |a| from(a, libc::SOCK_STREAM)),
+    ("udp-from", |a| from(a, libc::SOCK_DGRAM)),
     ("keep-tcp", keep_tcp),
     ("v4mapped", v4mapped),
     ("tfo", tfo),
@@ -87,6 +89,14 @@ fn keep_tcp(args: &Args<'_>) -> io::Result<()> {
 fn tcp(args: &Args<'_>) -> io::Result<()> {
     let to = given(args, 0)?;
     connect(&socket(family_of(&to), libc::SOCK_STREAM)?, &to)
+}
+
+/// `tcp-from LOCAL HOST PORT`, `udp-from LOCAL HOST PORT`: binds the local address and any port, and connects or sends.
+fn from(args: &Args<'_>, kind: i32) -> io::Result<()> {
+    let (own, to) = (address(ip(args, 0)?, 0), given(args, 1)?);
+    let socket = socket(family_of(&own), kind)?;
+    sys!(SYS_bind, &socket, &own, own.len())?;
+    if kind == libc::SOCK_STREAM { connect(&socket, &to) } else { send_to(&socket, &to, 0) }
 }
 
 fn v4mapped(args: &Args<'_>) -> io::Result<()> {

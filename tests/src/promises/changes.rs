@@ -19,6 +19,7 @@ cases!(changes:
     a_rename_gives_no_rights_that_the_file_did_not_have,
     truncating_needs_a_rule,
     truncating_an_open_file_needs_a_rule,
+    own_memory_and_pipes_change_without_a_rule,
     changing_mode_and_owner_needs_a_rule,
     changing_times_needs_a_rule,
     changing_attributes_and_flags_needs_a_rule,
@@ -264,6 +265,13 @@ fn truncating_an_open_file_needs_a_rule(t: &mut Test) -> Outcome {
     check::refused(t, &t.agent(narrow)?, &[format!("ftruncate {open}/f1")], &attempts)?;
     ensure!(fs::metadata(&path)?.len() > 1, "the file was truncated");
     check::allowed(&t.agent(wide)?, &check::acts(&attempts))
+}
+
+/// Nobody has to be asked about them, and programs make them all the time.
+fn own_memory_and_pipes_change_without_a_rule(t: &mut Test) -> Outcome {
+    let acts = ["memory", "pipe"].map(|what| format!("change-own {what}"));
+    check::control(&acts.clone().map(|act| Attempt::new(act, Denial::floor("truncate"))))?;
+    check::allowed(&t.agent(t.policy())?, &acts)
 }
 
 /// Attempts at `metadata` in a directory in which everything else is allowed.

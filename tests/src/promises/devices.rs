@@ -9,6 +9,7 @@ use crate::{
     promise::{self as check, Attempt, Denial},
     terminal::Pty,
 };
+use std::{fs, io::Read as _};
 
 cases!(devices:
     devices_take_more_than_a_path,
@@ -20,6 +21,22 @@ cases!(devices:
     no_lease_makes_others_wait,
     no_option_puts_another_driver_behind_a_socket,
 );
+
+/// The memory of a device on the guest's PCI bus, as a file.
+fn device_memory() -> Outcome<String> {
+    for device in fs::read_dir("/sys/bus/pci/devices")?.flatten() {
+        let device = fs::canonicalize(device.path())?;
+        for number in 0..6 {
+            let path = device.join(format!("resource{number}"));
+            // Memory can only be mapped; ports can be read.
+            let read = fs::File::open(&path).and_then(|mut file| file.read(&mut [0]));
+            if read.is_err_and(|error| error.raw_os_error() == Some(libc::EIO)) {
+                return Ok(path.display().to_string());
+            }
+        }
+    }
+    fail!("no device has memory")
+}
 
 /// A disk of the guest.
 fn disk() -> Outcome<&'static str> {
@@ -34,7 +51,9 @@ fn devices_take_more_than_a_path(t: &mut Test) -> Outcome {
     tree(t)?;
     let open =
         |act: &str, device: &str| Attempt::new(format!("{act} {device}"), Denial::floor("open").on(device));
+    let memory = device_memory()?;
     let attempts = [
+        open("read", &memory).fails_outside("EIO"),
         open("read", disk()?),
         open("write-open", disk()?),
         open("write-open", "/dev/console"),

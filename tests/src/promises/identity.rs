@@ -13,6 +13,7 @@ use std::fs;
 
 cases!(identity:
     a_program_is_known_by_its_content_whatever_becomes_of_its_name,
+    an_interpreters_content_is_not_its_scripts,
     who_executes_a_program_can_decide,
     a_large_program_that_is_read_keeps_nobody_else_waiting,
 );
@@ -57,6 +58,33 @@ fn sha256(path: &str) -> Outcome<String> {
 
 fn copy(from: &str, to: &str) -> Outcome {
     fs::copy(from, to)?;
+    Ok(())
+}
+
+/// The interpreter of a script is executed too, and rules need not say anything about it.
+fn an_interpreters_content_is_not_its_scripts(t: &mut Test) -> Outcome {
+    t.fresh()?;
+    let w = t.dir("w")?;
+    let shell = fs::canonicalize("/bin/sh")?.display().to_string();
+    let digest = sha256(&shell)?;
+    let pinned = t.program("w/pinned", "#!/bin/sh\nexit 0\n")?;
+    let free = t.program("w/free", "#!/bin/sh\nexit 0\n")?;
+    let copied = format!("{w}/copied");
+    copy(&shell, &copied)?;
+    let denied = t.program("w/denied", "#!/bin/sh\nexit 0\n")?;
+    let policy = t
+        .policy()
+        .allow("read", &format!("{w}/**"))
+        .exec_rule(format!("allow: ['{pinned}', '{copied}'], sha256: ['{digest}']"))
+        .exec_rule(format!("deny: ['{denied}'], sha256: ['{}']", "00".repeat(32)))
+        .exec(&denied)
+        .exec(&free)
+        .exec(&shell);
+    let agent = t.agent(policy)?;
+    // What cannot be told is denied, and a script's content cannot.
+    let acts = [&pinned, &denied, &free, &copied].map(|path| format!("exec {path} -c :"));
+    let session = agent.probe(&acts)?;
+    ensure!(session.lines == [KILLED, KILLED, "ok", "ok"], "{:?}", session.lines);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ cases!(network:
     connecting_by_tcp_needs_a_rule_in_every_spelling,
     sending_by_udp_needs_a_rule_in_every_spelling,
     a_connected_socket_cannot_send_elsewhere,
+    without_a_destination_a_bound_socket_reaches_its_own_address,
     an_address_that_cannot_be_told_is_refused,
     an_address_that_leaves_ipv6_on_its_way_is_refused,
     a_denied_address_stays_denied_inside_an_allowed_block,
@@ -125,6 +126,38 @@ fn a_connected_socket_cannot_send_elsewhere(t: &mut Test) -> Outcome {
     let wide = narrow.next().connect(&format!("{HERE}:{s}/*"));
     promise(t, (narrow, wide), (&twins, &attempts), || Ok(()))?;
     Ok(())
+}
+
+/// The kernel takes the own address for 0.0.0.0, and loopback only where there is none.
+fn without_a_destination_a_bound_socket_reaches_its_own_address(t: &mut Test) -> Outcome {
+    const OWN: &str = "127.0.0.2";
+    let (open, shut) = (Port::open()?, Port::open()?);
+    let spelled = |port: u16| {
+        [
+            (format!("tcp-from {OWN} 0.0.0.0 {port}"), "connect", "tcp"),
+            (format!("tcp-from ::ffff:{OWN} ::ffff:0.0.0.0 {port}"), "connect", "tcp"),
+            (format!("udp-from {OWN} 0.0.0.0 {port}"), "send", "udp"),
+            (format!("udp-from ::ffff:{OWN} ::ffff:0.0.0.0 {port}"), "send", "udp"),
+        ]
+    };
+    let attempts = spelled(shut.number).map(|(act, operation, protocol)| {
+        Attempt::new(act, Denial::no_rule(operation).to(OWN, shut.number, protocol).asking("connect"))
+    });
+    let mut twins: Vec<String> = spelled(open.number).into_iter().map(|(act, ..)| act).collect();
+    // Bound to loopback itself, and not bound.
+    twins.push(format!("tcp-from {HERE} 0.0.0.0 {}", shut.number));
+    twins.push(format!("tcp 0.0.0.0 {}", shut.number));
+    check::control(&attempts)?;
+    let before = shut.arrivals.count()?;
+    let narrow = t.policy().bind("127.0.0.0/8:*/*").connect(&format!("{OWN}:{}/*", open.number));
+    let narrow = narrow.connect(&format!("{HERE}:{}/tcp", shut.number));
+    let wide = narrow.next().connect(&format!("{OWN}:{}/*", shut.number));
+    let mut agent = t.agent(narrow)?;
+    check::refused(t, &agent, &twins, &attempts)?;
+    let arrived = shut.arrivals.count()? - before;
+    ensure!(arrived == 2, "{arrived} arrived, of which the twins made two");
+    agent.change(wide)?;
+    check::allowed(&agent, &check::acts(&attempts))
 }
 
 fn an_address_that_cannot_be_told_is_refused(t: &mut Test) -> Outcome {

@@ -17,6 +17,7 @@ cases!(proof:
     an_executed_program_leaves_its_arguments_and_who_started_it,
     a_flood_is_recorded_gathered_or_counted_as_lost_to_the_last_act,
     what_is_lost_while_no_daemon_runs_is_counted_by_the_next,
+    who_fills_the_rings_leaves_room_for_others,
 );
 
 const TRUE: &str = "/usr/bin/true";
@@ -131,5 +132,43 @@ fn what_is_lost_while_no_daemon_runs_is_counted_by_the_next(t: &mut Test) -> Out
     enforcing()?;
     ensure!(accounted(mark, &agent)? == (recorded, lost), "{:?} after {lost}", accounted(mark, &agent)?);
     println!("without a daemon: {ACTS} attempted, {recorded} recorded, {lost} counted as lost");
+    Ok(())
+}
+
+/// Nobody empties the rings here, so what one agent may put into them at most is seen.
+fn who_fills_the_rings_leaves_room_for_others(t: &mut Test) -> Outcome {
+    // Each as much as the rings have room for, more than once.
+    const ACTS: u64 = 20_000;
+    const LONG: usize = 20;
+    tree(t)?;
+    let loud = t.agent(matched(t, "probe-loud").exec(TRUE))?;
+    let quiet = t.agent(matched(t, "probe-quiet").exec(TRUE))?;
+    let mark = events::mark()?;
+    let nobody = NoDaemon::kill()?;
+    let flood = format!("flood {} {ACTS} {ACTS}", t.at("shut"));
+    let mut acts = vec![flood];
+    acts.resize(LONG + 1, format!("exec-odd {TRUE} 130000"));
+    let (unit, _) = Unit::start(t, "probe-loud", &probe(&acts), true)?;
+    ensure!(unit.lines() == vec!["ok"; LONG + 1], "{:?}", unit.lines());
+    let few = [format!("flood {} 3 3", t.at("shut")), format!("exec {TRUE}")];
+    let (unit, _) = Unit::start(t, "probe-quiet", &probe(&few), true)?;
+    ensure!(unit.lines() == ["ok", "ok"], "{:?}", unit.lines());
+    nobody.start_again()?;
+    let whole = || accounted(mark, &loud).ok().filter(|(recorded, lost)| recorded + lost >= ACTS);
+    let all = wait_for("every act recorded or counted as lost", 120, whole);
+    let (recorded, lost) = accounted(mark, &loud)?;
+    ensure!(all.is_ok() && recorded + lost == ACTS && lost > 0, "{recorded} recorded, {lost} lost of {ACTS}");
+    let records = events::since(mark)?;
+    let ran = |agent: &Agent| -> Vec<&Value> {
+        let by = |record: &&Value| record["agent"] == agent.name() && record["exe"] == TRUE;
+        records.iter().filter(|record| record["kind"] == "executed").filter(by).collect()
+    };
+    let cut = ran(&loud).iter().filter(|record| !record["argv_missing"].is_null()).count();
+    ensure!(cut > 0, "every argument of {LONG} programs had room");
+    ensure!(accounted(mark, &quiet)? == (3, 0), "the other one's: {:?}", accounted(mark, &quiet)?);
+    ensure!(ran(&quiet).len() == 1, "the other one's program: {:?}", ran(&quiet));
+    println!(
+        "rings: {recorded} of {ACTS} refusals recorded, {cut} programs with fewer arguments; the other lost nothing"
+    );
     Ok(())
 }

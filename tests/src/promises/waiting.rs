@@ -1,6 +1,9 @@
 //! What waits for a person, and the threads, parents, tracers and signals around it.
 
-use super::holds::{policy, process, recorded, stopped};
+use super::{
+    holds::{policy, process, recorded, stopped},
+    units::{Unit, enforcing, probe},
+};
 use crate::{
     agent::{Agent, Live},
     approvals::{Request, approve, asked, deny, held, nothing_waits, pending},
@@ -20,6 +23,8 @@ cases!(waiting:
     parents_see_a_stopped_child_and_nothing_else,
     who_executes_another_program_takes_nothing_with_it,
     what_is_late_is_refused_whoever_wakes_it,
+    what_waits_ends_in_time_although_somebody_has_stopped_the_daemon,
+    a_daemon_that_ends_by_itself_is_an_alert_although_it_starts_again,
     what_cannot_be_made_again_is_refused_at_once,
     an_approval_ends_with_what_it_was_given_for,
     binding_waits_too,
@@ -274,6 +279,42 @@ fn what_is_late_is_refused_whoever_wakes_it(t: &mut Test) -> Outcome {
     recorded(&live, &request.hold, "decision", "hold-timed-out", 1)?;
     live.expect(&["ok"])?;
     nothing_waits(&agent)
+}
+
+/// What systemd says of a unit.
+fn shown(unit: &str, property: &str) -> Outcome<String> {
+    let words = ["show", "--value", unit, "--property", property];
+    Ok(Command::new("systemctl").args(words).run()?.out.trim().to_owned())
+}
+
+fn what_waits_ends_in_time_although_somebody_has_stopped_the_daemon(t: &mut Test) -> Outcome {
+    let (policy, w) = policy(t, &[])?;
+    let policy = policy.line("match: { cgroup: '/agents.slice/probe-late.service' }");
+    let agent = t.agent(policy.file(format!("hold: [delete], paths: ['{w}/f1'], hold_timeout: 25s")))?;
+    let acts = [format!("unlink {w}/f1"), format!("read {w}/f2")];
+    let (unit, _) = Unit::start(t, "probe-late", &probe(&acts), false)?;
+    stopped(process(&asked(&agent, "unlink")?)?)?;
+    systemctl("stop enforcer.service")?;
+    let lines = wait_for("the end of what waited", 120, || (unit.lines().len() == 2).then(|| unit.lines()));
+    let state = shown("enforcer-overdue.service", "ActiveState")?;
+    systemctl("start enforcer.service")?;
+    enforcing()?;
+    ensure!(lines? == ["EPERM", "ok"] && exists(&format!("{w}/f1")), "late: {:?}", unit.lines());
+    ensure!(state == "active", "without a daemon it looks on: {state}");
+    wait_for("its end once there is a daemon", 60, || {
+        shown("enforcer-overdue.service", "ActiveState").ok().filter(|state| state == "inactive")
+    })?;
+    nothing_waits(&agent)
+}
+
+fn a_daemon_that_ends_by_itself_is_an_alert_although_it_starts_again(_: &mut Test) -> Outcome {
+    // It is said so often in a minute. A unit that has never run is not known.
+    let _ = systemctl("reset-failed enforcer-failed.service");
+    let began = || shown("enforcer-failed.service", "ExecMainStartTimestampMonotonic");
+    let before = began()?;
+    systemctl("kill --signal=KILL enforcer.service")?;
+    wait_for("the alert", 60, || began().ok().filter(|now| *now != before))?;
+    enforcing()
 }
 
 fn what_cannot_be_made_again_is_refused_at_once(t: &mut Test) -> Outcome {

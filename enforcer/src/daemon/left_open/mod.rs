@@ -3,6 +3,7 @@
 //! is on it is killed before the new policy counts as applied.
 
 mod judge;
+mod pending;
 mod seen;
 mod sockets;
 
@@ -24,6 +25,7 @@ use enforcer_common::{
     verdict::Verdict,
 };
 use judge::{Rules, tightened};
+use pending::Pending;
 use seen::{Object, Open, Seen};
 use serde_json::json;
 use std::{
@@ -56,17 +58,18 @@ pub(super) struct LeftOpens {
     by_agent: BTreeMap<String, OfAgent>,
     /// Agents that came with a policy in the kernel about which an earlier daemon has left no note.
     unknown: BTreeSet<String>,
+    pending: Pending,
 }
 
 impl LeftOpens {
     /// With what the kernel has at the start: agents and the numbers of their policies.
-    pub(super) fn new(agents: &[(AgentSlot, String, u64)], numbers: &Numbers) -> Self {
+    pub(super) fn new(agents: &[(AgentSlot, String, u64)], numbers: &Numbers, state: &Path) -> Self {
         let unknown = |(_, _, word): &&(AgentSlot, String, u64)| {
             let number = (word >> 32) as u32;
             number != 0 && numbers.policy(number).is_none()
         };
         let unknown = agents.iter().filter(unknown).map(|(_, name, _)| name.clone()).collect();
-        Self { by_agent: BTreeMap::new(), unknown }
+        Self { by_agent: BTreeMap::new(), unknown, pending: Pending::load(state) }
     }
 
     /// What is known of an agent.
@@ -127,6 +130,10 @@ impl OfAgent {
 impl Core {
     /// What is in force for an agent that is about to get another policy.
     pub(super) fn before(&self, agent: &str, new: Option<&Head>) -> Before {
+        // An earlier daemon has replaced it, and ended before it knew what was open.
+        if self.left_open.pending.has(agent) {
+            return Before::Unknown;
+        }
         let Some((number, digest)) = self.numbers.current(agent) else {
             let unknown = self.left_open.unknown.contains(agent);
             return if unknown { Before::Unknown } else { Before::Nothing };
@@ -141,6 +148,20 @@ impl Core {
                 Before::Policy(kept, tiers)
             }
             None => Before::Unknown,
+        }
+    }
+
+    /// The agent's policy is about to be replaced, or taken away. What kills sessions is not forgotten if this daemon ends
+    /// before it has looked at them.
+    pub(super) fn will_look(
+        &mut self,
+        agent: &str,
+        before: &Before,
+        on_tighten: OnTighten,
+        has_sessions: bool,
+    ) {
+        if has_sessions && on_tighten == OnTighten::Kill && !matches!(before, Before::Nothing) {
+            self.left_open.pending.begin(agent);
         }
     }
 
@@ -161,11 +182,12 @@ impl Core {
         };
         let mut found = OfAgent::default();
         let places = match before {
-            Before::Nothing => return,
+            Before::Nothing => return self.left_open.pending.done(agent),
             _ => self.places(slot, &mut found.problems),
         };
         if places.is_empty() && found.problems.is_empty() {
             self.left_open.by_agent.remove(agent);
+            self.left_open.pending.done(agent);
             return;
         }
         // What was listed under the policy before is listed as long as it is open and refused.
@@ -200,6 +222,7 @@ impl Core {
                 let on = if kill { OnTighten::Kill } else { OnTighten::List };
                 self.act(&agent, now.as_ref(), &mut found, &places, on);
             }
+            self.left_open.pending.done(&agent);
             if !found.items.is_empty() || !found.problems.is_empty() {
                 self.left_open.by_agent.insert(agent, found);
             }
@@ -257,9 +280,10 @@ impl Core {
             Before::Nothing | Before::Unknown => None,
         };
         let mut listed = Vec::new();
+        let until = Instant::now() + seen::LOOK;
         for place in places {
             let seen = seen::processes(std::slice::from_ref(&place.cgroup))
-                .map(|processes| Seen::of(Path::new("/proc"), &processes));
+                .map(|processes| Seen::of(Path::new("/proc"), &processes, until));
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {

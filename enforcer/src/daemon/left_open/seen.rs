@@ -1,19 +1,24 @@
 //! What processes hold open, as `/proc` shows it to the daemon: nothing of it is said by the processes themselves.
 
-use super::sockets::Sockets;
+use super::{super::progress, sockets::Sockets};
 use enforcer_common::access::{file, net};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, BufRead as _, BufReader},
     net::IpAddr,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// Descriptors and mappings that are looked at; what has more is not known whole, and that is said.
 const MOST: usize = 65_536;
+/// How long a look at all sessions of an agent may take: names can be long, and there are as many mappings as processes
+/// like. What was not looked at by then is not known, and that is said.
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// How something is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +74,20 @@ pub(super) struct Seen {
     /// Why there may be more.
     pub(super) problems: Vec<String>,
     looked_at: usize,
+    /// When the look must be over.
+    until: Option<Instant>,
 }
 
 impl Seen {
-    /// Looks at processes. One that has ended holds nothing.
-    pub(super) fn of(proc: &Path, processes: &[u32]) -> Self {
+    /// Looks at processes, until then. One that has ended holds nothing.
+    pub(super) fn of(proc: &Path, processes: &[u32], until: Instant) -> Self {
         let (mut seen, mut sockets) = (Self::default(), Sockets::default());
+        seen.until = Some(until);
         for process in processes {
+            progress::goes_on();
+            if seen.is_late() {
+                break;
+            }
             let at = proc.join(process.to_string());
             if let Err(error) = seen.process(&at, *process, &mut sockets)
                 && !is_gone(&error)
@@ -85,6 +97,9 @@ impl Seen {
         }
         if seen.looked_at >= MOST {
             seen.problems.push(format!("only {MOST} descriptors and mappings were looked at"));
+        }
+        if seen.is_late() {
+            seen.problems.push(format!("not everything could be looked at in {} s", LOOK.as_secs()));
         }
         seen
     }
@@ -160,12 +175,17 @@ impl Seen {
 
     /// Says whether this task shows its process's memory: one that has ended does not.
     fn mappings(&mut self, task: &Path, process: u32) -> io::Result<bool> {
-        let text = fs::read(task.join("maps"))?;
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        // Line by line: all of them can be hundreds of megabytes.
+        let mut lines = BufReader::new(fs::File::open(task.join("maps"))?);
+        let (mut line, mut any) = (Vec::new(), false);
+        while lines.read_until(b'\n', &mut line)? != 0 {
+            any = true;
             if !self.may_look() {
                 return Ok(true);
             }
-            let Some((path, wants)) = mapping(line) else { continue };
+            let found = mapping(line.strip_suffix(b"\n").unwrap_or(&line));
+            line.clear();
+            let Some((path, wants)) = found else { continue };
             for (how, want) in wants {
                 self.open.insert((Open { how, object: Object::File(path.clone()), want }, process));
             }
@@ -180,12 +200,19 @@ impl Seen {
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(!text.is_empty())
+        Ok(any)
     }
 
     fn may_look(&mut self) -> bool {
         self.looked_at += 1;
-        self.looked_at < MOST
+        if self.looked_at.is_multiple_of(256) {
+            progress::goes_on();
+        }
+        self.looked_at < MOST && !self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
     }
 }
 
@@ -299,6 +326,10 @@ pub(super) const REACHABLE: u16 = net::BIND;
 mod tests {
     use super::*;
 
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     #[test]
     fn links_of_proc_are_names() {
         assert_eq!(name(b"/srv/a (deleted)".to_vec(), true).as_deref(), Some(&b"/srv/a"[..]));
@@ -333,7 +364,7 @@ mod tests {
         let kept = fs::File::options().read(true).write(true).open(&path).expect("open");
         let listing = fs::File::open(dir.path()).expect("open");
         fs::remove_file(&path).expect("remove");
-        let seen = Seen::of(Path::new("/proc"), &[std::process::id()]);
+        let seen = Seen::of(Path::new("/proc"), &[std::process::id()], soon());
         assert!(seen.problems.is_empty(), "{:?}", seen.problems);
         let has = |how, path: &Path, want| {
             let object = Object::File(path.as_os_str().as_bytes().to_vec());
@@ -344,6 +375,8 @@ mod tests {
         assert!(has(How::Program, &std::env::current_exe().expect("exe"), file::EXEC));
         drop((kept, listing));
         // Nobody has this number.
-        assert!(Seen::of(Path::new("/proc"), &[u32::MAX]).open.is_empty());
+        assert!(Seen::of(Path::new("/proc"), &[u32::MAX], soon()).open.is_empty());
+        let late = Seen::of(Path::new("/proc"), &[std::process::id()], Instant::now());
+        assert!(late.open.is_empty() && late.problems.len() == 1, "{late:?}");
     }
 }

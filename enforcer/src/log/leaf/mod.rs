@@ -4,8 +4,8 @@
 //! escaped as RFC 8785 has them, integers in full. Fields of the log's own are added: `leaf` (this format's
 //! version), `host`, `boot` and `seq` (the index in the log).
 //!
-//! What an agent may have put a secret into (paths, arguments), and whatever is long, is *sealed*: the leaf
-//! has `{"sealed":C}` in its place, where C is the base64 of
+//! Numbers, truth values and what `readable.rs` names stand in the leaf as they are. Every other text (paths,
+//! arguments, people's and agents' words, errors), and whatever is long, is *sealed*: the leaf has `{"sealed":C}` in its place, where C is the base64 of
 //! `SHA-256("enforcer/sealed/v1\n" || salt || pointer || "\n" || value)`, the salt has 16 bytes, the
 //! pointer is the value's place (RFC 6901) and the value is canonical JSON. Salt and value lie beside the
 //! leaf, in the *clear part*: an object from pointers to `[salt, value]`. Without it nobody can tell the
@@ -13,11 +13,13 @@
 //! (pointer: the empty string, in the field `record`).
 
 mod open;
+mod readable;
 
 pub use open::{Disclosed, LeafError, Opened, disclose, open};
 
 use crate::event::flat::{Flat, View};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use readable::Readable;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -28,24 +30,6 @@ pub const VERSION: u64 = 1;
 pub const LONGEST: usize = u16::MAX as usize;
 /// A field that is longer as JSON is sealed whatever it is, so that leaves stay small. Bytes.
 const LONG: usize = 1024;
-/// Fields with what agents and their launchers have chosen.
-const SEALED: [&str; 12] = [
-    "ancestry",
-    "argv",
-    "argv_b64",
-    "command",
-    "cwd",
-    "directory",
-    "environment",
-    "exe",
-    "exe_b64",
-    "raw_b64",
-    "target",
-    "target_b64",
-];
-/// The same within fields that are objects.
-const SEALED_WITHIN: [(&str, &[&str]); 2] =
-    [("call", &["text", "text_b64"]), ("object", &["name", "name_b64", "path", "path_b64"])];
 /// Domain separation of the commitments.
 const DOMAIN: &[u8] = b"enforcer/sealed/v1\n";
 
@@ -75,9 +59,10 @@ pub fn seal(record: &Map<String, Value>, place: &Place, seq: u64, salts: &mut dy
     let mut room = Room::default();
     let mut writer = Writer::new(&mut room, false, salts);
     let mut own = Own::new(place, seq);
+    let kind = readable::kind_of(record);
     for (key, value) in record {
         own.before(key, &mut writer);
-        writer.field(key, value);
+        writer.field(kind, key, value);
     }
     own.rest(&mut writer);
     writer.finish();
@@ -117,9 +102,10 @@ pub fn seal_flat(
 ) {
     let mut writer = Writer::new(room, shows, salts);
     let mut own = Own::new(place, seq);
+    let kind = record.get("kind").and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
     for field in record.fields() {
         own.before(field.key(), &mut writer);
-        writer.flat(field);
+        writer.flat(kind, field);
     }
     own.rest(&mut writer);
     writer.finish();
@@ -200,9 +186,14 @@ impl<'a> Own<'a> {
     }
 }
 
-/// What is sealed within a field.
-fn sealed_within(key: &str) -> &'static [&'static str] {
-    SEALED_WITHIN.iter().find(|(field, _)| *field == key).map_or(&[], |(_, members)| members)
+/// Whether there is text in a value: a string or a key.
+fn has_text(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(_) => true,
+        Value::Array(items) => items.iter().any(has_text),
+        Value::Object(object) => !object.is_empty(),
+    }
 }
 
 /// A key that needs no escapes, with what stands before and after it.
@@ -233,12 +224,13 @@ impl<'a> Writer<'a> {
         self.room.leaf.push(b':');
     }
 
-    fn field(&mut self, key: &str, value: &Value) {
+    fn field(&mut self, kind: &str, key: &str, value: &Value) {
         self.key(key);
         let (start, clear_start) = (self.room.leaf.len(), self.room.clear.len());
-        match value {
-            _ if SEALED.contains(&key) && !value.is_null() => return self.seal(&format!("/{key}"), value),
-            Value::Object(object) => self.object(key, object),
+        match (readable::of(kind, key), value) {
+            (Readable::Members(names), Value::Object(object)) => self.object(key, object, names),
+            (Readable::All, _) => put(&mut self.room.leaf, value),
+            _ if has_text(value) => return self.seal(&format!("/{key}"), value),
             _ => put(&mut self.room.leaf, value),
         }
         if self.room.leaf.len() - start > LONG {
@@ -248,7 +240,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn flat(&mut self, field: View<'_>) {
+    fn flat(&mut self, kind: &str, field: View<'_>) {
         let (key, text) = (field.key(), field.text());
         put_key(&mut self.room.leaf, key);
         if self.shows {
@@ -261,15 +253,22 @@ impl<'a> Writer<'a> {
             shown.extend_from_slice(text);
         }
         let (start, clear_start) = (self.room.leaf.len(), self.room.clear.len());
-        if SEALED.contains(&key) && text != b"null" {
-            return self.seal_text(&["/", key], text);
-        }
+        // Within JSON a quotation mark begins a string or a key.
+        let has_text = |text: &[u8]| text.contains(&b'"');
         let mut done = 0;
-        let within = sealed_within(key);
-        for (member, at) in field.members().filter(|(member, _)| within.contains(member)) {
-            self.room.leaf.extend_from_slice(&text[done..at.start]);
-            self.seal_text(&["/", key, "/", member], &text[at.clone()]);
-            done = at.end;
+        match readable::of(kind, key) {
+            Readable::Members(names) if text.first() == Some(&b'{') => {
+                let closed =
+                    |member: &str, at: &Range<usize>| !names.contains(&member) && has_text(&text[at.clone()]);
+                for (member, at) in field.members().filter(|(member, at)| closed(member, at)) {
+                    self.room.leaf.extend_from_slice(&text[done..at.start]);
+                    self.seal_text(&["/", key, "/", member], &text[at.clone()]);
+                    done = at.end;
+                }
+            }
+            Readable::All => {}
+            _ if has_text(text) => return self.seal_text(&["/", key], text),
+            _ => {}
         }
         self.room.leaf.extend_from_slice(&text[done..]);
         if self.room.leaf.len() - start > LONG {
@@ -279,11 +278,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn object(&mut self, field: &str, object: &Map<String, Value>) {
-        let within = sealed_within(field);
-        if within.is_empty() {
-            return put(&mut self.room.leaf, object);
-        }
+    fn object(&mut self, field: &str, object: &Map<String, Value>, readable: &[&str]) {
         self.room.leaf.push(b'{');
         for (at, (key, value)) in object.iter().enumerate() {
             if at > 0 {
@@ -291,7 +286,7 @@ impl<'a> Writer<'a> {
             }
             put(&mut self.room.leaf, key);
             self.room.leaf.push(b':');
-            if within.contains(&key.as_str()) {
+            if !readable.contains(&key.as_str()) && has_text(value) {
                 self.seal(&format!("/{field}/{key}"), value);
             } else {
                 put(&mut self.room.leaf, value);

@@ -11,7 +11,7 @@ fn place() -> Place {
 fn salts() -> impl FnMut() -> Salt {
     let mut next = 0u8;
     move || {
-        next += 1;
+        next = next.wrapping_add(1);
         [next; 16]
     }
 }

@@ -2,20 +2,20 @@
 
 use super::{
     super::text::{duration, facts, line},
+    question,
     view::View,
 };
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
     style::{Modifier, Style},
-    text::{Line, Text},
-    widgets::{Block, Clear, List, ListItem, ListState, Paragraph, Wrap},
+    widgets::{Block, List, ListItem, ListState, Paragraph, Wrap},
 };
 
 const KEYS: &str = "up/down choose   page up/down scroll   a approve once   d deny   q leave";
 
-/// Draws everything.
-pub(super) fn draw(frame: &mut Frame<'_>, view: &View, now: i64) {
+/// Draws everything, and notes how much of a question is on the screen.
+pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, now: i64) {
     let rows = [Constraint::Percentage(35), Constraint::Min(5), Constraint::Length(1)];
     let [top, middle, bottom] = Layout::vertical(rows).areas(frame.area());
 
@@ -60,30 +60,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, now: i64) {
     frame.render_widget(detail, middle);
     frame.render_widget(Paragraph::new(view.message.as_deref().map_or(KEYS.to_owned(), line)), bottom);
 
-    let Some(question) = &view.question else { return };
-    let Some(request) = view.request(&question.digest) else { return };
-    let (ask, what) = match question.deny {
-        true => (
-            "Deny this?",
-            format!("{} is refused to {}.", line(&request.act), line(&request.request.who.agent)),
-        ),
-        false => ("Approve this once?", line(&request.allows)),
-    };
-    let [_, band, _] =
-        Layout::vertical([Constraint::Percentage(25), Constraint::Min(9), Constraint::Percentage(25)])
-            .areas(frame.area());
-    let [_, area, _] =
-        Layout::horizontal([Constraint::Percentage(10), Constraint::Min(20), Constraint::Percentage(10)])
-            .areas(band);
-    let text = Text::from(vec![
-        Line::from(ask).style(Style::new().add_modifier(Modifier::BOLD)),
-        Line::from(""),
-        Line::from(what),
-        Line::from(""),
-        Line::from("y: yes, this   any other key: no"),
-    ]);
-    frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(Block::bordered()), area);
+    question::draw(frame, view);
 }
 
 #[cfg(test)]
@@ -92,7 +69,7 @@ mod tests {
     use super::*;
     use ratatui::{Terminal, backend::TestBackend};
 
-    fn screen(view: &View) -> String {
+    fn screen(view: &mut View) -> String {
         let mut terminal = Terminal::new(TestBackend::new(78, 28)).expect("terminal");
         terminal.draw(|frame| draw(frame, view, 1_800_000_000)).expect("draw");
         let buffer = terminal.backend().buffer().clone();
@@ -118,31 +95,31 @@ mod tests {
 
     #[test]
     fn the_screen_with_two_requests() {
-        same("approvals-list", &screen(&view()));
+        same("approvals-list", &screen(&mut view()));
     }
 
     #[test]
     fn the_screen_that_asks_again() {
         let mut view = view();
         view.press(Key::Approve);
-        same("approvals-question", &screen(&view));
+        same("approvals-question", &screen(&mut view));
     }
 
     #[test]
     fn a_denial_and_a_message_are_shown() {
         let mut view = view();
         view.press(Key::Deny);
-        assert!(screen(&view).contains("Deny this?"));
+        assert!(screen(&mut view).contains("Deny this?"));
         view.press(Key::No);
         view.said("approved\x1b[2J".to_owned());
-        assert!(screen(&view).contains("approved?[2J"));
+        assert!(screen(&mut view).contains("approved?[2J"));
     }
 
     #[test]
     fn nothing_that_an_agent_chose_reaches_the_terminal_as_it_is() {
         let mut view = view();
         view.press(Key::Down);
-        let text = screen(&view);
+        let text = screen(&mut view);
         assert!(text.contains("\\x1b[31mred\\n"), "{text}");
         assert!(!text.contains('\x1b'));
     }
@@ -152,7 +129,7 @@ mod tests {
         let mut asked = view();
         asked.press(Key::Approve);
         for (width, height) in [(1, 1), (5, 3), (20, 8), (300, 5)] {
-            for view in [&asked, &view(), &View::default()] {
+            for view in [&mut asked, &mut view(), &mut View::default()] {
                 let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("terminal");
                 terminal.draw(|frame| draw(frame, view, 0)).expect("draw");
             }

@@ -1,6 +1,7 @@
 //! `enforcer approvals watch`: the terminal around the view.
 
 mod draw;
+mod question;
 mod view;
 
 use super::{Signer, Terms, decide, fetch};

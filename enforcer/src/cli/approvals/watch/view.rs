@@ -32,6 +32,19 @@ pub(super) enum Wish {
 pub(super) struct Question {
     pub digest: String,
     pub deny: bool,
+    /// Where in the question's text the part begins that is on the screen, and where it ends. Bytes.
+    pub from: usize,
+    pub until: usize,
+    /// Whether all of it has been on the screen. Before that nothing is approved.
+    pub read: bool,
+}
+
+impl Question {
+    /// The text from [`Question::from`] to this byte is on the screen, of so many.
+    pub(super) fn shown(&mut self, until: usize, of: usize) {
+        self.until = until;
+        self.read |= until >= of;
+    }
 }
 
 /// The screen's state.
@@ -87,10 +100,21 @@ impl View {
         if key == Key::Leave {
             return Some(Wish::Leave);
         }
-        if let Some(question) = self.question.take() {
-            // Only a clear yes decides; every other key takes the question back.
-            return (key == Key::Yes)
-                .then_some(Wish::Decide { digest: question.digest, deny: question.deny });
+        if let Some(mut question) = self.question.take() {
+            // Only a clear yes to all of it decides; but for what turns pages, every other key takes the question back.
+            match key {
+                Key::Yes if question.read || question.deny => {
+                    return Some(Wish::Decide { digest: question.digest, deny: question.deny });
+                }
+                Key::Yes => {}
+                // Each part begins where the one before has ended, so that none is left out.
+                Key::ScrollDown if !question.read => question.from = question.until,
+                Key::ScrollDown => {}
+                Key::ScrollUp => question.from = 0,
+                _ => return None,
+            }
+            self.question = Some(question);
+            return None;
         }
         self.message = None;
         match key {
@@ -100,7 +124,8 @@ impl View {
             Key::ScrollDown => self.scroll = self.scroll.saturating_add(5),
             Key::Approve | Key::Deny => {
                 if let Some(digest) = self.selected.clone().filter(|digest| self.request(digest).is_some()) {
-                    self.question = Some(Question { digest, deny: key == Key::Deny });
+                    let deny = key == Key::Deny;
+                    self.question = Some(Question { digest, deny, from: 0, until: 0, read: false });
                 }
             }
             Key::Yes | Key::No | Key::Leave => {}
@@ -147,6 +172,11 @@ pub(super) mod tests {
         }
     }
 
+    /// The question's text has been on the screen.
+    fn read(view: &mut View) {
+        view.question.as_mut().expect("a question").shown(9, 9);
+    }
+
     fn three() -> Vec<ApprovalStatus> {
         (1..=3).map(|n| status(n, format!("/w/{n}").as_bytes())).collect()
     }
@@ -161,7 +191,7 @@ pub(super) mod tests {
         assert_eq!(view.press(Key::Yes), None, "the question was taken back");
         view.press(Key::Deny);
         assert_eq!(view.press(Key::Yes), Some(Wish::Decide { digest: first, deny: true }));
-        for key in [Key::Up, Key::Down, Key::No, Key::Deny, Key::ScrollDown] {
+        for key in [Key::Up, Key::Down, Key::No, Key::Deny] {
             view.press(Key::Approve);
             assert_eq!(view.press(key), None);
             assert_eq!(view.question, None);
@@ -171,12 +201,32 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn nothing_is_approved_that_was_not_shown_to_its_end() {
+        let mut view = View::default();
+        view.update(three(), Vec::new());
+        view.press(Key::Approve);
+        assert_eq!(view.press(Key::Yes), None, "nothing was drawn yet");
+        for (from, until) in [(0, 4), (4, 8), (8, 9)] {
+            assert_eq!((view.press(Key::Yes), view.question.as_ref().map(|q| q.from)), (None, Some(from)));
+            view.question.as_mut().expect("a question").shown(until, 9);
+            if until < 9 {
+                view.press(Key::ScrollDown);
+            }
+        }
+        // All of it was seen: turning pages takes nothing back.
+        view.press(Key::ScrollUp);
+        view.press(Key::ScrollDown);
+        assert!(matches!(view.press(Key::Yes), Some(Wish::Decide { deny: false, .. })));
+    }
+
+    #[test]
     fn what_comes_and_goes_does_not_put_another_request_under_the_hand() {
         let mut view = View::default();
         view.update(three(), Vec::new());
         view.press(Key::Down);
         let second = view.requests[1].digest.clone();
         view.press(Key::Approve);
+        read(&mut view);
         view.update([vec![status(9, b"/new")], three()].concat(), Vec::new());
         assert_eq!(view.press(Key::Yes), Some(Wish::Decide { digest: second.clone(), deny: false }));
         view.press(Key::Approve);

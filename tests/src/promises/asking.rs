@@ -167,6 +167,14 @@ fn lingering(seconds: i32) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
+/// The daemon answers, and what it says is no worse than what a busy machine makes of it (tracing programs that the kernel
+/// has left out).
+fn answers() -> Outcome {
+    let status = Command::new("enforcer").args(["status"]).run()?;
+    ensure!(["enforcing", "degraded"].iter().any(|word| status.out.starts_with(word)), "{status}");
+    Ok(())
+}
+
 fn nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up(t: &mut Test) -> Outcome {
     const LONG: i32 = 40;
     let begun = Instant::now();
@@ -188,14 +196,12 @@ fn nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up(t: &mut Test)
     }
     let begun = Instant::now();
     for _ in 0..5 {
-        let status = Command::new("enforcer").args(["status"]).run()?;
-        ensure!(status.out.contains("enforcing"), "{status}");
+        answers()?;
     }
     let who = enforcer(&agent, &["session", "who", "--output", "json"])?;
     ensure!(json(&who)?["agent"] == agent.name(), "{:?}", who.lines);
     drop(sent);
-    let status = Command::new("enforcer").args(["status"]).run()?;
-    ensure!(status.out.contains("enforcing"), "{status}");
+    answers()?;
     ensure!(begun.elapsed() < Duration::from_secs(LONG as u64 - 5), "it took {:?}", begun.elapsed());
     Ok(())
 }

@@ -55,13 +55,14 @@ pub fn socket(sock: *const u8) -> Socket {
     }
 }
 
-/// Whether the socket has a link-local address and `to` is none: its packets would leave by that address's interface, whatever
+/// Whether the socket has a link-local address and `to` is none, nor a group on the link (`ff02::`): its packets would leave by that address's interface, whatever
 /// the routes say (`__inet6_bind()`, net/ipv6/af_inet6.c, ties the socket to it).
 #[inline(always)]
 fn is_tied(socket: Socket, to: [u8; 16]) -> bool {
     let link_local = |bytes: [u8; 2]| bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80;
     let own = object::peek::<[u8; 2]>(socket.at + object::SOCK_LOCAL6.get() as u64);
-    !link_local([to[0], to[1]]) && own.is_none_or(link_local)
+    let on_the_link = link_local([to[0], to[1]]) || to[0] == 0xff && to[1] & 0xf == 2;
+    !on_the_link && own.is_none_or(link_local)
 }
 
 /// Where 0.0.0.0 leads from an Internet socket: see [`Address::v4_from`]. `None`: that cannot be told.

@@ -362,7 +362,7 @@ pub fn is_special_device(inode: *const u8) -> bool {
 }
 
 /// Whether the file is a device's memory in sysfs (`resource0`, `resource0_wc`, `legacy_mem`: `pci_create_resource_files()`,
-/// drivers/pci/pci-sysfs.c), which can be mapped by whoever may read it. `resource` alone is a text.
+/// drivers/pci/pci-sysfs.c), which can be mapped by whoever may read it. `resource` alone is a text, and so is `resources`.
 #[inline(always)]
 pub fn is_device_memory(inode: *const u8, dentry: *const u8) -> bool {
     if magic(inode) != SYSFS {
@@ -370,7 +370,7 @@ pub fn is_device_memory(inode: *const u8, dentry: *const u8) -> bool {
     }
     let name = dentry as u64 + DENTRY_INLINE.get() as u64;
     let (Some(begin), Some(more)) = (peek::<[u8; 8]>(name), peek::<u8>(name + 8)) else { return true };
-    begin == *b"resource" && more != 0 || begin == *b"legacy_m" || begin == *b"legacy_i"
+    begin == *b"resource" && more.is_ascii_digit() || begin == *b"legacy_m" || begin == *b"legacy_i"
 }
 
 /// Whether the character device is the task's own terminal, a pseudo terminal, or what makes them. Consoles and serial

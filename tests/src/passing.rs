@@ -47,17 +47,21 @@ pub fn take(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
 
 /// Makes closing a connection wait so many seconds for what nobody has read (`SO_LINGER`, socket(7)).
 pub fn linger(stream: &impl AsRawFd, seconds: i32) -> io::Result<()> {
-    let value = libc::linger { l_onoff: 1, l_linger: seconds };
-    let length = size_of::<libc::linger>() as libc::socklen_t;
+    set(stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: seconds })
+}
+
+/// Lets little wait in a socket, both ways.
+pub fn narrow(socket: &impl AsRawFd) -> io::Result<()> {
+    const LITTLE: i32 = 4096;
+    set(socket, libc::SO_RCVBUF, &LITTLE)?;
+    set(socket, libc::SO_SNDBUF, &LITTLE)
+}
+
+fn set<T>(socket: &impl AsRawFd, option: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads the value, which outlives the call, and no more than its length.
     let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const value).cast(),
-            length,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), length)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

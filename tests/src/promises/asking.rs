@@ -148,23 +148,31 @@ fn nobody_else_learns_anything_at_the_sessions_socket(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-/// A connection of which closing takes as long as its owner has said, since nobody reads what was sent.
-fn lingering(seconds: i32) -> Outcome<TcpStream> {
+/// Connections of which closing takes as long as their owner has said, since nobody reads what was sent.
+fn lingering(count: usize, seconds: i32) -> Outcome<Vec<TcpStream>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut stream = TcpStream::connect(listener.local_addr()?)?;
-    let peer = listener.accept()?.0;
-    // Kept, so that it is neither read nor reset.
-    let _ = peer.into_raw_fd();
-    stream.set_nonblocking(true)?;
+    crate::passing::narrow(&listener)?;
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        // Kept, so that it is neither read nor reset.
+        let _ = listener.accept()?.0.into_raw_fd();
+        crate::passing::narrow(&stream)?;
+        stream.set_nonblocking(true)?;
+        streams.push(stream);
+    }
     let full = Instant::now();
     while full.elapsed() < Duration::from_secs(2) {
-        if stream.write(&[0; 65536]).is_err() {
-            thread::sleep(Duration::from_millis(50));
+        for mut stream in &streams {
+            while stream.write(&[0; 4096]).is_ok() {}
         }
+        thread::sleep(Duration::from_millis(50));
     }
-    stream.set_nonblocking(false)?;
-    crate::passing::linger(&stream, seconds)?;
-    Ok(stream)
+    for stream in &streams {
+        stream.set_nonblocking(false)?;
+        crate::passing::linger(stream, seconds)?;
+    }
+    Ok(streams)
 }
 
 /// The daemon answers, and what it says is no worse than what a busy machine makes of it (tracing programs that the kernel
@@ -178,15 +186,16 @@ fn answers() -> Outcome {
 fn nothing_that_is_sent_to_the_sessions_socket_holds_the_daemon_up(t: &mut Test) -> Outcome {
     const LONG: i32 = 40;
     let begun = Instant::now();
-    drop(lingering(4)?);
+    drop(lingering(1, 4)?);
     ensure!(begun.elapsed() > Duration::from_secs(5), "closing does not wait: the control");
 
     let (policy, _) = talkative(t)?;
     let agent = t.agent(policy)?;
     // All of them are turned away: with the beginning of a question, and without.
     let mut sent = Vec::new();
-    for number in 0..6 {
-        let (stream, socket) = (lingering(LONG)?, UnixStream::connect(SOCKET)?);
+    // More than there are places for those that are turned away.
+    for (number, stream) in lingering(200, LONG)?.into_iter().enumerate() {
+        let socket = UnixStream::connect(SOCKET)?;
         if number % 2 == 0 {
             (&socket).write_all(b"\0\0\0\x07")?;
         }

@@ -4,7 +4,6 @@ use super::{
     canary,
     core::{AgentState, Core, boot_time},
     enforcement::{AgentSlot, EnforcementError, Linked, PublishedPolicy},
-    left_open::Before,
     loaded::Kept,
     memory,
     policies::{PolicyFile, fingerprint, paths},
@@ -12,11 +11,7 @@ use super::{
     registry::{Due, InForce, Plan},
 };
 use crate::{
-    control::message::FileStatus,
-    event::text::hex,
-    links::Links,
-    policy::{self, OnTighten},
-    trust::change::World as _,
+    control::message::FileStatus, event::text::hex, links::Links, policy, trust::change::World as _,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -341,11 +336,7 @@ impl Core {
 
     fn retire(&mut self, agent: &str, slot: AgentSlot) -> Result<(), EnforcementError> {
         let before = self.before(agent, None);
-        let on_tighten = match &before {
-            Before::Policy(before, _) => before.head().on_tighten(),
-            Before::Nothing | Before::Unknown => OnTighten::List,
-        };
-        self.will_look(agent, &before, on_tighten, true);
+        self.will_look(agent, &before, before.on_tighten(), true);
         self.enforcement.retire(slot)?;
         self.numbers.in_force(agent, None, boot_time());
         self.record("policy-retired", json!({"agent": agent}));

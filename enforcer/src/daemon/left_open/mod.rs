@@ -52,6 +52,16 @@ pub(super) enum Before {
     Unknown,
 }
 
+impl Before {
+    /// What the policy that goes says about this, if nothing comes after it.
+    pub(super) fn on_tighten(&self) -> OnTighten {
+        match self {
+            Self::Policy(before, _) => before.head().on_tighten(),
+            Self::Nothing | Self::Unknown => OnTighten::List,
+        }
+    }
+}
+
 /// What is known of all agents.
 #[derive(Default)]
 pub(super) struct LeftOpens {
@@ -175,11 +185,7 @@ impl Core {
         now: Option<&Rc<Loaded>>,
     ) {
         self.left_open.unknown.remove(agent);
-        let on_tighten = match (&before, now) {
-            (_, Some(now)) => now.policy.on_tighten(),
-            (Before::Policy(before, _), None) => before.head().on_tighten(),
-            (_, None) => OnTighten::List,
-        };
+        let on_tighten = now.map_or_else(|| before.on_tighten(), |now| now.policy.on_tighten());
         let mut found = OfAgent::default();
         let places = match before {
             Before::Nothing => return self.left_open.pending.done(agent),

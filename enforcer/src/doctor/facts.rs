@@ -134,30 +134,33 @@ fn unit_enabled() -> Option<String> {
     Some(String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }
 
-/// How many programs are pinned; `None`: the directory is not there.
-pub fn pinned_links(pins: &Path) -> io::Result<Option<usize>> {
+/// The directories of pinned programs, one for each generation; `None`: there is nothing for pins.
+fn generations(pins: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     let entries = match fs::read_dir(pins) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,
     };
-    let mut count = 0;
+    let mut all = Vec::new();
     for entry in entries {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"links-")) {
-            count += fs::read_dir(path)?.count();
+            all.push(path);
         }
     }
-    Ok(Some(count))
+    Ok(Some(all))
+}
+
+/// How many programs are pinned; `None`: the directory is not there.
+pub fn pinned_links(pins: &Path) -> io::Result<Option<usize>> {
+    let Some(all) = generations(pins)? else { return Ok(None) };
+    let counts = all.iter().map(|links| Ok(fs::read_dir(links)?.count()));
+    counts.sum::<io::Result<usize>>().map(Some)
 }
 
 /// Those of `needed` that are pinned by no generation of programs.
 pub fn missing_links(pins: &Path, mut needed: Vec<&'static str>) -> Vec<&'static str> {
-    let generations = fs::read_dir(pins).into_iter().flatten().flatten();
-    let generations: Vec<_> = generations
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"links-"))
-        .map(|entry| entry.path())
-        .collect();
-    needed.retain(|program| !generations.iter().any(|links| links.join(program).exists()));
+    let all = generations(pins).ok().flatten().unwrap_or_default();
+    needed.retain(|program| !all.iter().any(|links| links.join(program).exists()));
     needed
 }
 
